@@ -1,0 +1,135 @@
+"""What a model family declares: where its temporal sites are and how their tokens are laid out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from f3prune.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+Layout = Literal["temporal", "spatiotemporal"]
+TextPosition = Literal["none", "before", "after"]
+
+
+@dataclass(frozen=True)
+class TokenGrid:
+    """How the video tokens of one denoiser call fall into frames.
+
+    ``frames`` is F, the number of *token* frames (latent frames over the temporal patch size).
+    ``tokens_per_frame`` is T at a spatiotemporal site; temporal sites have one token per frame and ignore it.
+    """
+
+    frames: int
+    tokens_per_frame: int
+
+    @property
+    def video_tokens(self) -> int:
+        """F · T."""
+        return self.frames * self.tokens_per_frame
+
+
+@dataclass(frozen=True)
+class LatentShape:
+    """Size of the denoiser's latent video, in latent units (not pixels), as its forward takes it."""
+
+    frames: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Site:
+    """One attention module whose tokens come from more than one frame.
+
+    ``outputs`` names the linear layers whose *input columns* are the concatenated heads, each with the column at which
+    head 0 starts; names are qualified from the denoiser. ``projections`` are the layers whose *output rows* are heads,
+    by role.
+    """
+
+    name: str
+    layout: Layout
+    heads: int
+    head_dim: int
+    query_key: tuple[str, ...]
+    value: tuple[str, ...]
+    outputs: tuple[tuple[str, int], ...]
+    head_norms: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Family:
+    """A model family, declared.
+
+    Attributes:
+        name: command-line name, e.g. ``cogvideox``.
+        title: what people call it.
+        denoiser_class: class name of the denoiser in diffusers.
+        layout: of all its sites.
+        sites: regular expression over qualified module names; a full match is a site.
+        token_grid: ``(denoiser, forward arguments by name) -> TokenGrid``; plain ints from shapes and config only.
+        default_shape: ``config -> LatentShape``, what the model was made for.
+        synthetic_inputs: ``(denoiser, LatentShape, batch, generator) -> forward arguments by name``: seeded normal
+            latents and embeddings in the denoiser's dtype, ``timestep`` as the family's pipeline passes it; tensors,
+            or the plain ints and floats the forward needs.
+        text: where text tokens stand in the sequence of a spatiotemporal site.
+        latents: name of the forward argument that holds the noisy latents.
+        frame_axis: the axis of the latents *and* of the output that runs over frames (or over tokens, frames outermost).
+        returns_text: the site's module returns ``(video, text)`` instead of one tensor.
+        norm_across_heads: queries and keys are normalised over all heads together, so q and k rows of a dropped head
+            still matter to the others.
+        qk_heads_interchangeable: q and k heads may be reordered in the weights (false where rotary embeddings differ
+            from head to head).
+        only_path_between_frames: no other module of the denoiser relates frames (temporal convolutions would).
+        pipeline_arguments: ``pipeline -> arguments`` that every call of the family's pipeline needs beyond its defaults.
+        notes: one line for ``f3prune families``.
+    """
+
+    name: str
+    title: str
+    denoiser_class: str
+    layout: Layout
+    sites: str
+    token_grid: Callable[[nn.Module, Mapping[str, Any]], TokenGrid]
+    default_shape: Callable[[Mapping[str, Any]], LatentShape]
+    synthetic_inputs: Callable[[nn.Module, LatentShape, int, torch.Generator], dict[str, Any]]
+    text: TextPosition = "none"
+    latents: str = "hidden_states"
+    frame_axis: int = 2
+    returns_text: bool = False
+    norm_across_heads: bool = False
+    qk_heads_interchangeable: bool = True
+    only_path_between_frames: bool = True
+    pipeline_arguments: Callable[[Any], dict[str, Any]] = field(default=lambda pipeline: {})
+    notes: str = ""
+
+    def find_sites(self, denoiser: nn.Module) -> list[Site]:
+        """All sites of ``denoiser`` in module order.
+
+        Raises:
+            InputError: the denoiser has no module that matches (its configuration has no temporal attention).
+        """
+        from f3prune.families._heads import describe_site
+
+        pattern = re.compile(self.sites)
+        found = [
+            describe_site(denoiser, name, module, self)
+            for name, module in denoiser.named_modules()
+            if pattern.fullmatch(name) and hasattr(module, "heads")
+        ]
+        if not found:
+            raise InputError(
+                f"{type(denoiser).__name__} has no module matching {self.sites!r}: "
+                f"its configuration has no temporal attention, so there is nothing to prune"
+            )
+        return found
+
+    def frames_first(self, tensor: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
+        """View latents or output with frames first: ``… (f p) … -> f … p …``."""
+        axis = self.frame_axis % tensor.ndim
+        return tensor.unflatten(axis, (grid.frames, -1)).movedim(axis, 0)
