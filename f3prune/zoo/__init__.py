@@ -1,0 +1,40 @@
+"""Small trained text-to-video pipelines that come with the package, for trying every stage without a download."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from f3prune.errors import InputError
+
+__all__ = ["card", "names", "path"]
+
+PREFIX = "zoo:"
+
+
+def names() -> list[str]:
+    """Names of the built-in models, without the `zoo:` prefix."""
+    home = Path(__file__).parent
+    return sorted(index.parent.parent.name for index in home.glob("*/pipeline/model_index.json"))
+
+
+def path(name: str) -> Path:
+    """The diffusers pipeline directory of a built-in model (`digits` or `zoo:digits`).
+
+    Raises `InputError` if there is no model of that name.
+    """
+    plain = name.removeprefix(PREFIX)
+    known = names()
+    if plain not in known:
+        raise InputError(f"no built-in model is called '{plain}'; there is: {', '.join(known) or 'none'}")
+    return Path(__file__).parent / plain / "pipeline"
+
+
+def card(name: str) -> dict[str, Any]:
+    """The measured properties of a built-in model: recommended settings, accuracy, size and training.
+
+    `card(name)["recommended"]` holds `num_inference_steps` and `guidance_scale`.
+    """
+    loaded: dict[str, Any] = json.loads((path(name) / "card.json").read_text(encoding="utf-8"))
+    return loaded

@@ -1,0 +1,1 @@
+"""`zoo:digits`: handwritten digits that move, as a small CogVideoX pipeline, and the scripts that trained it."""

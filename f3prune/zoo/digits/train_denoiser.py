@@ -1,0 +1,165 @@
+"""Trains the denoiser and the text encoder together on latents of clips, single images first, whole clips later."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from f3prune.zoo.digits.architecture import build_scheduler, build_text_encoder, build_transformer
+from f3prune.zoo.digits.build_tokenizer import MAX_TOKENS, build_tokenizer
+from f3prune.zoo.digits.dataset import ClipSource, load_split
+from f3prune.zoo.digits.progress import Log
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Until `until` (share of the run), batches of `size` clips of `frames` frames."""
+
+    until: float
+    frames: int
+    size: int
+
+
+CURRICULUM = (Phase(0.20, 1, 64), Phase(0.28, 2, 40), Phase(0.42, 4, 24), Phase(1.0, 8, 12))
+
+
+@dataclass
+class Recipe:
+    """How to train. Training stops after `minutes` of training time, or after `max_steps` steps if that is set."""
+
+    minutes: float
+    max_steps: int | None = None
+    seed: int = 0
+    learning_rate: float = 1.2e-3
+    flat_until: float = 0.45
+    prompt_dropout: float = 0.1
+    still_share: float = 0.5
+    checkpoint_seconds: float = 240.0
+    curriculum: tuple[Phase, ...] = field(default=CURRICULUM)
+
+
+class Trainer:
+    """State of a run: the two networks, their moving averages, the optimizer and how far it is."""
+
+    def __init__(self, vae: Any, recipe: Recipe, folder: Path) -> None:
+        torch.manual_seed(recipe.seed)
+        self.vae, self.recipe, self.folder = vae, recipe, folder
+        self.tokenizer = build_tokenizer()
+        self.scheduler = build_scheduler()
+        self.nets = torch.nn.ModuleDict(
+            {"transformer": build_transformer(), "text_encoder": build_text_encoder(len(self.tokenizer))}
+        )
+        self.average = copy.deepcopy(self.nets).requires_grad_(False)
+        decayed = [p for p in self.nets.parameters() if p.ndim > 1]
+        rest = [p for p in self.nets.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+        self.step = 0
+        self.seconds = 0.0
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file that holds everything needed to carry on."""
+        return self.folder / "denoiser.ckpt"
+
+    def save(self) -> None:
+        """Writes the checkpoint, replacing the one before."""
+        state = {
+            "nets": self.nets.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+
+    def resume(self) -> None:
+        """Carries on from the checkpoint in the folder."""
+        state = torch.load(self.checkpoint, weights_only=True)
+        for name in ("nets", "average", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+
+    def share(self) -> float:
+        """Part of the run that is done, 0 to 1."""
+        done = self.step / self.recipe.max_steps if self.recipe.max_steps else self.seconds / 60 / self.recipe.minutes
+        return min(1.0, done)
+
+    def learning_rate(self) -> float:
+        """Warm-up, then flat, then a cosine down to zero."""
+        share, flat = self.share(), self.recipe.flat_until
+        falling = max(0.0, (share - flat) / (1.0 - flat))
+        return self.recipe.learning_rate * min(1.0, (self.step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * falling))
+
+    def loss(self, source: ClipSource, phase: Phase) -> torch.Tensor:
+        """Mean squared error of the predicted velocity on one random batch; timesteps are stratified."""
+        clips = source.batch(phase.size, phase.frames, self.recipe.still_share)
+        with torch.no_grad():
+            latents = self.vae.encode(clips.video).latent_dist.mode() * self.vae.config.scaling_factor
+        latents = latents.permute(0, 2, 1, 3, 4).contiguous()
+        kept = source.generator.random(phase.size) >= self.recipe.prompt_dropout
+        prompts = [prompt if keep else "" for prompt, keep in zip(clips.prompts, kept, strict=True)]
+        tokens = self.tokenizer(
+            prompts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
+        )
+        states = self.nets["text_encoder"](tokens.input_ids)[0]
+        strata = (torch.arange(phase.size) + torch.rand(phase.size)) / phase.size
+        timesteps = (strata * self.scheduler.config.num_train_timesteps).long()
+        noise = torch.randn_like(latents)
+        noisy = self.scheduler.add_noise(latents, noise, timesteps)
+        velocity = self.scheduler.get_velocity(latents, noise, timesteps)
+        predicted = self.nets["transformer"](noisy, states, timesteps, return_dict=False)[0]
+        return torch.nn.functional.mse_loss(predicted, velocity)
+
+    def train(self, log_path: Path) -> None:
+        """Runs to the end of the recipe, writing a checkpoint every few minutes and at the end."""
+        torch.manual_seed(self.recipe.seed + self.step)
+        source = ClipSource(load_split(), self.recipe.seed + self.step)
+        saved = time.monotonic()
+        with Log("denoiser", log_path) as log:
+            while self.share() < 1.0:
+                before = time.monotonic()
+                phase = next(phase for phase in self.recipe.curriculum if self.share() < phase.until)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = self.learning_rate()
+                loss = self.loss(source, phase)
+                self.optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                norm = torch.nn.utils.clip_grad_norm_(self.nets.parameters(), 1.0)
+                self.optimizer.step()
+                self.step += 1
+                self._follow()
+                self.seconds += time.monotonic() - before
+                log.report(self.share(), step=self.step, frames=phase.frames, loss=loss.item(), norm=float(norm))
+                if time.monotonic() - saved > self.recipe.checkpoint_seconds:
+                    self.save()
+                    saved = time.monotonic()
+        self.save()
+
+    def _follow(self) -> None:
+        decay = min(0.998, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            averages: list[torch.Tensor] = list(self.average.parameters())
+            values: list[torch.Tensor] = list(self.nets.parameters())
+            torch._foreach_lerp_(averages, values, 1.0 - decay)
+
+    def export(self, folder: Path) -> None:
+        """Writes the diffusers pipeline, with the averaged weights, as safetensors."""
+        from diffusers import CogVideoXPipeline
+
+        pipeline = CogVideoXPipeline(
+            tokenizer=self.tokenizer,
+            text_encoder=self.average["text_encoder"].eval(),
+            vae=self.vae,
+            transformer=self.average["transformer"].eval(),
+            scheduler=self.scheduler,
+        )
+        pipeline.save_pretrained(folder, safe_serialization=True)
