@@ -79,14 +79,14 @@ class Family:
             or the plain ints and floats the forward needs.
         text: where text tokens stand in the sequence of a spatiotemporal site.
         latents: name of the forward argument that holds the noisy latents.
-        frame_axis: the axis of the latents *and* of the output that runs over frames (or over tokens, frames outermost).
+        frame_axis: the axis of the latents *and* of the output that runs over frames (or tokens, frames outermost).
         returns_text: the site's module returns ``(video, text)`` instead of one tensor.
         norm_across_heads: queries and keys are normalised over all heads together, so q and k rows of a dropped head
             still matter to the others.
         qk_heads_interchangeable: q and k heads may be reordered in the weights (false where rotary embeddings differ
             from head to head).
         only_path_between_frames: no other module of the denoiser relates frames (temporal convolutions would).
-        pipeline_arguments: ``pipeline -> arguments`` that every call of the family's pipeline needs beyond its defaults.
+        pipeline_arguments: ``pipeline -> arguments`` that every call of the pipeline needs beyond its defaults.
         notes: one line for ``f3prune families``.
     """
 
@@ -132,4 +132,5 @@ class Family:
     def frames_first(self, tensor: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
         """View latents or output with frames first: ``… (f p) … -> f … p …``."""
         axis = self.frame_axis % tensor.ndim
-        return tensor.unflatten(axis, (grid.frames, -1)).movedim(axis, 0)
+        first: torch.Tensor = tensor.unflatten(axis, (grid.frames, -1)).movedim(axis, 0)
+        return first

@@ -26,7 +26,9 @@ def describe_site(denoiser: nn.Module, name: str, module: nn.Module, family: Fam
     heads = module.heads
     to_q = getattr(module, "to_q", None)
     if not isinstance(heads, int) or to_q is None:
-        raise InputError(f"site {name} ({type(module).__name__}) has no heads/to_q: family {family.name} must declare it")
+        raise InputError(
+            f"site {name} ({type(module).__name__}) has no heads/to_q: family {family.name} must declare it"
+        )
     inner = int(to_q.weight.shape[0])
 
     def present(names: tuple[str, ...]) -> tuple[str, ...]:

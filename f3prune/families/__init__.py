@@ -1,0 +1,95 @@
+"""The supported model families: one declaration each, found by name or by the class of a denoiser.
+
+Importing this package imports neither torch nor diffusers, so that listing the families is quick.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from f3prune.errors import InputError, UnknownFamilyError
+from f3prune.families import (
+    allegro,
+    animatediff,
+    cogvideox,
+    hunyuan_video,
+    i2vgen_xl,
+    latte,
+    ltx,
+    mochi,
+    modelscope,
+    skyreels_v2,
+    svd,
+    wan,
+)
+from f3prune.families._base import Family, LatentShape, Site, TokenGrid
+
+if TYPE_CHECKING:
+    from torch import nn
+
+__all__ = [
+    "Family",
+    "LatentShape",
+    "Site",
+    "TokenGrid",
+    "denoiser_component",
+    "family_of",
+    "registry",
+]
+
+_MODULES = (
+    animatediff,
+    modelscope,
+    latte,
+    svd,
+    i2vgen_xl,
+    cogvideox,
+    wan,
+    skyreels_v2,
+    ltx,
+    mochi,
+    hunyuan_video,
+    allegro,
+)
+
+
+def registry() -> dict[str, Family]:
+    """Every family by its command-line name, temporal layouts first."""
+    return {module.FAMILY.name: module.FAMILY for module in _MODULES}
+
+
+def family_of(denoiser: nn.Module | str) -> Family:
+    """The family of a denoiser, or of the class name that its ``config.json`` gives.
+
+    Subclasses and ``torch.compile`` wrappers belong to the family of what they extend.
+
+    Raises:
+        UnknownFamilyError: no declaration names this class.
+    """
+    if isinstance(denoiser, str):
+        names = [denoiser]
+    else:
+        names = [cls.__name__ for cls in type(getattr(denoiser, "_orig_mod", denoiser)).__mro__]
+    by_class = {family.denoiser_class: family for family in registry().values()}
+    for name in names:
+        if name in by_class:
+            return by_class[name]
+    raise UnknownFamilyError(
+        f"{names[0]} belongs to no supported family; expected one of {', '.join(sorted(by_class))}; "
+        f"docs/families.md tells how to add one"
+    )
+
+
+def denoiser_component(pipeline: Any) -> Literal["transformer", "unet"]:
+    """Which attribute of a diffusers pipeline holds its denoiser.
+
+    Raises:
+        InputError: the pipeline has neither.
+    """
+    for name in ("transformer", "unet"):
+        if getattr(pipeline, name, None) is not None:
+            return name  # type: ignore[return-value]
+    raise InputError(
+        f"{type(pipeline).__name__} has no transformer and no unet: expected a text-to-video or image-to-video "
+        f"pipeline of diffusers"
+    )
