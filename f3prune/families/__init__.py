@@ -22,7 +22,7 @@ from f3prune.families import (
     svd,
     wan,
 )
-from f3prune.families._base import Family, LatentShape, Site, TokenGrid
+from f3prune.families._base import Family, LatentShape, Layout, Site, TokenGrid
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Family",
     "LatentShape",
+    "Layout",
     "Site",
     "TokenGrid",
     "denoiser_component",

@@ -1,0 +1,38 @@
+# make demo       install, then calibrate, prune, export, build, generate and check the built-in model
+# make test       install, then ruff, mypy and pytest
+# make gpu-check  what needs an NVIDIA GPU; skips with a reason where there is none
+# make bench      the figures of docs/benchmarks.md
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test gpu-check bench clean
+
+demo: $(STAMP)
+	$(BIN)/f3prune run zoo:digits -o runs/demo --alpha 0.4
+
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+gpu-check: $(STAMP)
+	$(BIN)/python -m pytest -m gpu -rs tests
+	$(BIN)/python benchmarks/gpu_check.py
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/spatiotemporal.py --json benchmarks/results/spatiotemporal.json
+	$(BIN)/python benchmarks/calibration_memory.py --json benchmarks/results/calibration_memory.json
+	$(BIN)/python benchmarks/full_size.py --json benchmarks/results/full_size.json
+
+$(STAMP): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info runs

@@ -1,0 +1,216 @@
+"""Attention handlers of a baked model: they compute only what is kept."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from f3prune.errors import InputError
+from f3prune.seam import AttentionCall
+
+
+@dataclass(frozen=True)
+class LocalHeads:
+    """Heads from ``dense`` on are frame-local; those before attend everywhere.
+
+    ``order`` is set where q and k could not be reordered in the weights: they are gathered into it here.
+    """
+
+    dense: int
+    order: tuple[int, ...] | None = None
+
+    def __call__(self, call: AttentionCall) -> torch.Tensor:
+        call = _ordered(call, self.order)
+        if self.dense == 0:
+            return frame_local(call)
+        heads = call.query.shape[1]
+        return torch.cat(
+            [_heads(call, 0, self.dense).dense(), frame_local(_heads(call, self.dense, heads))],
+            dim=1,
+        )
+
+
+@dataclass(frozen=True)
+class LeadingHeads:
+    """Only the first ``kept`` heads attend, the rest give zeros that no later layer reads.
+
+    For dropped heads of models that normalise q and k over all heads together: those projections must stay whole.
+    """
+
+    kept: int
+    order: tuple[int, ...] | None = None
+
+    def __call__(self, call: AttentionCall) -> torch.Tensor:
+        call = _ordered(call, self.order)
+        dropped = call.query.shape[1] - self.kept
+        output = _heads(call, 0, self.kept).dense()
+        return F.pad(output, (0, 0, 0, 0, 0, dropped))
+
+
+@dataclass(frozen=True)
+class KeptPairs:
+    """Every query frame attends to its kept key frames and to text; text queries attend everywhere.
+
+    Frames that keep equally many keys are gathered and computed together, so cost follows the kept pairs.
+    """
+
+    kept: tuple[tuple[int, ...], ...]
+
+    def __call__(self, call: AttentionCall) -> torch.Tensor:
+        if call.frames != len(self.kept):
+            raise InputError(
+                f"site {call.site.name} was pruned by frame pairs for {len(self.kept)} frames, this call has "
+                f"{call.frames}: generate with the calibrated number of frames, or prune by layer or head"
+            )
+        groups: dict[int, list[int]] = defaultdict(list)
+        for i, keys in enumerate(self.kept):
+            groups[len(keys)].append(i)
+        outputs = [
+            _attend(call, queries, [j for i in queries for j in self.kept[i]] if count < call.frames else None)
+            for count, queries in groups.items()
+        ]
+        order = [i for queries in groups.values() for i in queries]
+        video = torch.cat(outputs, dim=2)
+        if order != sorted(order):
+            back = torch.tensor([order.index(i) for i in range(call.frames)], device=video.device)
+            video = video.index_select(2, back)
+        return _with_text(call, video.flatten(2, 3), dense=True)
+
+
+def frame_local(call: AttentionCall) -> torch.Tensor:
+    """Video queries attend to their own frame and to text, text queries to text: ``b h n d``."""
+    video = _attend(call, list(range(call.frames)), list(range(call.frames)))
+    return _with_text(call, video.flatten(2, 3), dense=False)
+
+
+def _attend(call: AttentionCall, queries: list[int], keys: list[int] | None) -> torch.Tensor:
+    """Attention of some query frames.
+
+    Args:
+        call: the call.
+        queries: query frames.
+        keys: the key frames of every query frame in turn, equally many for each; ``None``: all tokens.
+
+    Returns:
+        ``b h (queries) t d``.
+    """
+    query = _frames(call, call.query, queries)
+    if keys is None:
+        output = F.scaled_dot_product_attention(
+            query.flatten(2, 3), call.key, call.value, attn_mask=call.mask, scale=call.scale
+        )
+        return output.unflatten(2, (len(queries), -1))
+    # Heads and frames share one batch axis, so that backends see ordinary four-dimensional attention.
+    folded = F.scaled_dot_product_attention(
+        query.flatten(1, 2),
+        _keys(call, call.key, len(queries), keys).flatten(1, 2),
+        _keys(call, call.value, len(queries), keys).flatten(1, 2),
+        attn_mask=_key_mask(call, len(queries), keys),
+        scale=call.scale,
+    )
+    return folded.unflatten(1, (call.query.shape[1], len(queries)))
+
+
+def _frames(call: AttentionCall, tensor: torch.Tensor, frames: list[int]) -> torch.Tensor:
+    """``b h n d -> b h (frames) t d``, the video tokens of some frames."""
+    video = tensor[:, :, call.video].unflatten(2, (call.frames, call.tokens_per_frame))
+    if frames == list(range(call.frames)):
+        return video
+    return video.index_select(2, torch.tensor(frames, device=tensor.device))
+
+
+def _keys(call: AttentionCall, tensor: torch.Tensor, groups: int, frames: list[int]) -> torch.Tensor:
+    """``b h n d -> b h g m d``: for each of ``groups`` query frames its key frames' tokens, then all text."""
+    video = _frames(call, tensor, frames).unflatten(2, (groups, -1)).flatten(3, 4)
+    text = _text(call, tensor)
+    if text is None:
+        return video
+    return torch.cat([video, text.unsqueeze(2).expand(-1, -1, groups, -1, -1)], dim=3)
+
+
+def _text(call: AttentionCall, tensor: torch.Tensor) -> torch.Tensor | None:
+    """The text tokens of ``b h n d``, those before the video first; ``None`` when there are none."""
+    parts = [tensor[:, :, part] for part in _text_spans(call)]
+    return None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+
+
+def _text_spans(call: AttentionCall) -> list[slice]:
+    return [
+        span
+        for span, size in (
+            (slice(0, call.text_before), call.text_before),
+            (slice(call.video.stop, None), call.text_after),
+        )
+        if not (isinstance(size, int) and size == 0)
+    ]
+
+
+def _key_mask(call: AttentionCall, groups: int, frames: list[int]) -> torch.Tensor | None:
+    """The call's mask of keys, gathered like ``_keys``: ``b (h g) 1 m``."""
+    if call.mask is None:
+        return None
+    mask = _four_axes(call)
+    heads = call.query.shape[1]
+    keys = mask.expand(-1, heads, -1, -1).transpose(2, 3)
+    return _keys(call, keys, groups, frames).flatten(1, 2).transpose(2, 3)
+
+
+def _four_axes(call: AttentionCall) -> torch.Tensor:
+    mask = call.mask
+    if mask is None:
+        raise InputError(f"site {call.site.name} has no mask")
+    while mask.ndim < 4:
+        mask = mask.unsqueeze(0)
+    if mask.shape[2] != 1:
+        raise InputError(
+            f"site {call.site.name} masks attention by query ({tuple(mask.shape)}), which only dense attention "
+            f"supports: switch causal or block attention off, or --protect this site"
+        )
+    return mask
+
+
+def _with_text(call: AttentionCall, video: torch.Tensor, dense: bool) -> torch.Tensor:
+    """Put the outputs of the text queries around those of the video, ``b h n d``."""
+    query = _text(call, call.query)
+    if query is None:
+        return video
+    key, value, mask = call.key, call.value, call.mask
+    if not dense:
+        text_key, text_value = _text(call, key), _text(call, value)
+        if text_key is None or text_value is None:
+            return video
+        key, value = text_key, text_value
+        if mask is not None:
+            text_mask = _text(call, _four_axes(call).transpose(2, 3))
+            mask = None if text_mask is None else text_mask.transpose(2, 3)
+    text = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=call.scale)
+    if isinstance(call.text_before, int) and call.text_before == 0:
+        return torch.cat([video, text], dim=2)
+    if isinstance(call.text_after, int) and call.text_after == 0:
+        return torch.cat([text, video], dim=2)
+    return torch.cat([text[:, :, : call.text_before], video, text[:, :, call.text_before :]], dim=2)
+
+
+def _ordered(call: AttentionCall, order: tuple[int, ...] | None) -> AttentionCall:
+    if order is None:
+        return call
+    index = torch.tensor(order, device=call.query.device)
+    return dataclasses.replace(call, query=call.query.index_select(1, index), key=call.key.index_select(1, index))
+
+
+def _heads(call: AttentionCall, start: int, stop: int) -> AttentionCall:
+    """The same call for heads ``start`` to ``stop - 1``."""
+    mask = call.mask
+    if mask is not None and mask.ndim >= 3 and mask.shape[-3] > 1:
+        mask = mask[..., start:stop, :, :]
+    return dataclasses.replace(
+        call,
+        query=call.query[:, start:stop],
+        key=call.key[:, start:stop],
+        value=call.value[:, start:stop],
+        mask=mask,
+    )

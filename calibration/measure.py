@@ -1,0 +1,158 @@
+"""Record frame mass at every site while a pipeline, or the denoiser alone, denoises."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+from calibration.calibration_file import Calibration, SiteInfo
+from calibration.frame_mass import frame_mass
+from f3prune.errors import InputError
+from f3prune.families import Family, LatentShape, Site, family_of
+from f3prune.seam import AttentionCall, Seam
+
+
+class FrameMassRecorder:
+    """Collects frame mass per site and timestep.
+
+    Calls that share a timestep, the two halves of guidance or several prompts, are averaged, weighted by their batch.
+
+    Args:
+        denoiser: a dense denoiser of a supported family.
+        family: its declaration; looked up when not given.
+        rows: sample this many query tokens per frame; ``None`` measures all.
+        seed: of the sampling.
+    """
+
+    def __init__(
+        self, denoiser: nn.Module, family: Family | None = None, rows: int | None = None, seed: int = 0
+    ) -> None:
+        if rows is not None and rows < 1:
+            raise InputError(f"rows is {rows}, expected a whole number of query tokens per frame, at least 1")
+        self.family = family or family_of(denoiser)
+        self.rows = rows
+        self._generator = torch.Generator("cpu").manual_seed(seed)
+        self._sites = {site.name: site for site in self.family.find_sites(denoiser)}
+        self._sums: dict[str, dict[float, tuple[torch.Tensor, int]]] = {name: {} for name in self._sites}
+        self._seam = Seam(
+            denoiser,
+            self.family,
+            {name: functools.partial(self._record, site) for name, site in self._sites.items()},
+            read_timestep=True,
+        )
+
+    @contextmanager
+    def recording(self) -> Iterator[FrameMassRecorder]:
+        """Record every denoiser call made inside."""
+        with self._seam, torch.no_grad():
+            yield self
+
+    @property
+    def denoiser_calls(self) -> int:
+        """Denoiser calls seen so far."""
+        return self._seam.state.calls
+
+    def _record(self, site: Site, call: AttentionCall) -> torch.Tensor:
+        timestep = self._seam.state.timestep
+        if timestep is None:
+            raise InputError(f"the denoiser call around site {site.name} has no timestep")
+        batch = call.query.shape[0]
+        mass = frame_mass(call, self.rows, self._generator).double().cpu() * batch
+        sums = self._sums[site.name]
+        if timestep in sums:
+            total, weight = sums[timestep]
+            if total.shape != mass.shape:
+                raise InputError(
+                    f"site {site.name} saw {mass.shape[1]} frames after {total.shape[1]}: "
+                    f"calibrate all prompts with one number of frames"
+                )
+            sums[timestep] = (total + mass, weight + batch)
+        else:
+            sums[timestep] = (mass, batch)
+        return call.dense()
+
+    def result(self, **metadata: str) -> Calibration:
+        """What was recorded.
+
+        Raises:
+            InputError: a site never ran, or sites saw different timesteps.
+        """
+        silent = [name for name, sums in self._sums.items() if not sums]
+        if silent:
+            raise InputError(
+                f"{len(silent)} of {len(self._sums)} sites never ran during calibration, the first is {silent[0]}: "
+                f"generate with the whole denoiser, at least one step"
+            )
+        steps = {name: tuple(sums) for name, sums in self._sums.items()}
+        timesteps = next(iter(steps.values()))
+        odd = [name for name, seen in steps.items() if seen != timesteps]
+        if odd:
+            raise InputError(f"site {odd[0]} saw other timesteps than {next(iter(steps))}: it runs conditionally")
+        return Calibration(
+            family=self.family.name,
+            timesteps=timesteps,
+            sites={name: SiteInfo(site.layout, site.heads) for name, site in self._sites.items()},
+            mass={
+                name: torch.stack([total / weight for total, weight in sums.values()]).float()
+                for name, sums in self._sums.items()
+            },
+            metadata={**metadata, "rows": str(self.rows or "all")},
+        )
+
+
+def calibrate(
+    denoiser: nn.Module,
+    denoise: Callable[[], None],
+    rows: int | None = None,
+    seed: int = 0,
+    **metadata: str,
+) -> Calibration:
+    """Measure frame mass while ``denoise`` runs the denoiser, through a pipeline or alone.
+
+    Args:
+        denoiser: the dense denoiser that ``denoise`` calls.
+        denoise: runs one or more whole generations.
+        rows, seed: see ``FrameMassRecorder``.
+        metadata: recorded in the calibration, for provenance.
+
+    Raises:
+        UnknownFamilyError: the denoiser's class is not supported.
+        InputError: a site never ran, or cannot be measured.
+    """
+    recorder = FrameMassRecorder(denoiser, rows=rows, seed=seed)
+    with recorder.recording():
+        denoise()
+    return recorder.result(**metadata)
+
+
+def denoise_synthetic(
+    denoiser: nn.Module,
+    shape: LatentShape,
+    steps: int,
+    seed: int = 0,
+    batch: int = 1,
+    on_step: Callable[[int], None] | None = None,
+) -> None:
+    """Run a denoiser that has no pipeline on seeded normal latents and embeddings, at ``steps`` timesteps.
+
+    The trajectory is not a generation: it measures structure and cost, not quality.
+
+    Args:
+        denoiser: a denoiser of a supported family.
+        shape: latent frames, height and width.
+        steps: number of timesteps, spread evenly from 999 down.
+        seed, batch: of the inputs.
+        on_step: called with the index of each finished step.
+    """
+    family = family_of(denoiser)
+    for index, timestep in enumerate(torch.linspace(999, 999 / max(steps, 1), steps).tolist()):
+        inputs = family.synthetic_inputs(denoiser, shape, batch, torch.Generator("cpu").manual_seed(seed + index))
+        inputs["timestep"] = torch.full_like(inputs["timestep"], round(timestep))
+        with torch.no_grad():
+            denoiser(**inputs, return_dict=False)
+        if on_step is not None:
+            on_step(index)
