@@ -38,7 +38,7 @@ class LocalHeads:
 class LeadingHeads:
     """Only the first ``kept`` heads attend, the rest give zeros that no later layer reads.
 
-    For dropped heads of models that normalise q and k over all heads together: those projections must stay whole.
+    For dropped heads where q and k must stay whole: they are normalised over all heads together, or rotated head by head.
     """
 
     kept: int

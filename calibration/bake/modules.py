@@ -24,7 +24,11 @@ class ValueOutput(nn.Module):
         self.layers = layers
 
     def forward(
-        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None, **kwargs: Any
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> torch.Tensor:
         """``b f c -> b f c``; the arguments of the attention it replaces."""
         output: torch.Tensor = self.layers(hidden_states)
@@ -54,7 +58,11 @@ class DroppedAttention(nn.Module):
         self.no_channels = no_channels
 
     def forward(
-        self, hidden_states: torch.Tensor, encoder_hidden_states: torch.Tensor | None = None, **kwargs: Any
+        self,
+        hidden_states: torch.Tensor,
+        encoder_hidden_states: torch.Tensor | None = None,
+        *args: Any,
+        **kwargs: Any,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor | None]:
         """``b n c -> b n c``, and the same for text; the arguments of the attention it replaces."""
         video = self._nothing(hidden_states)

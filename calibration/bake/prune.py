@@ -126,7 +126,7 @@ def _bake_dropped(denoiser: nn.Module, family: Family, site: Site, kept: list[in
             take_output_heads(denoiser, site, [])
         denoiser.set_submodule(site.name, DroppedAttention(family.returns_text, no_channels=not all(inside)))
         return None
-    if not family.norm_across_heads:
+    if family.qk_heads_interchangeable and not family.norm_across_heads:
         _shrink(denoiser, site, kept)
         return None
     order = (*kept, *(h for h in range(site.heads) if h not in kept))
