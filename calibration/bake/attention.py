@@ -38,7 +38,7 @@ class LocalHeads:
 class LeadingHeads:
     """Only the first ``kept`` heads attend, the rest give zeros that no later layer reads.
 
-    For dropped heads where q and k must stay whole: they are normalised over all heads together, or rotated head by head.
+    For dropped heads where q and k must stay whole: normalised over all heads together, or rotated head by head.
     """
 
     kept: int

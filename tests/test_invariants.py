@@ -1,0 +1,131 @@
+"""The six invariants of a pruned model, for every family (DESIGN §8), on tiny random denoisers."""
+
+from __future__ import annotations
+
+import copy
+import functools
+
+import pytest
+import torch
+
+from calibration import (
+    Masks,
+    PruneConfig,
+    calibrate,
+    denoise_synthetic,
+    load_pruned,
+    masked_reference,
+    prune_denoiser,
+    save_pruned,
+    select_masks,
+)
+from f3prune.errors import ArtifactError
+from f3prune.families import family_of
+from f3prune.families.tiny import TINY_SHAPES, VARIANTS, tiny_denoiser
+
+UNITS = [("layer", "local"), ("layer", "drop"), ("head", "local"), ("head", "drop"), ("frame-pair", "local")]
+
+
+class Subject:
+    """A dense tiny denoiser, its inputs, its calibration and its dense output; tests must not alter it."""
+
+    def __init__(self, variant: str) -> None:
+        self.variant = variant
+        self.denoiser = tiny_denoiser(variant)
+        self.family = family_of(self.denoiser)
+        shape = TINY_SHAPES[variant]
+        self.inputs = self.family.synthetic_inputs(self.denoiser, shape, 2, torch.Generator().manual_seed(1))
+        self.grid = self.family.token_grid(self.denoiser, self.inputs)
+        self.calibration = calibrate(self.denoiser, lambda: denoise_synthetic(self.denoiser, shape, 3, batch=2))
+        self.dense = run(self.denoiser, self.inputs)
+
+    def masks(self, alpha: float, granularity: str, mode: str) -> Masks:
+        return select_masks(self.calibration, PruneConfig(alpha, granularity, mode=mode))
+
+    def pruned(self, alpha: float, granularity: str = "layer", mode: str = "local") -> torch.nn.Module:
+        return prune_denoiser(copy.deepcopy(self.denoiser), self.masks(alpha, granularity, mode))
+
+
+def run(denoiser, inputs):
+    with torch.no_grad():
+        return denoiser(**inputs, return_dict=False)[0]
+
+
+def relative(a, b):
+    return float((a - b).norm() / b.norm())
+
+
+subject_of = functools.cache(Subject)
+
+
+@pytest.fixture(params=VARIANTS)
+def subject(request):
+    return subject_of(request.param)
+
+
+def test_1_rows_of_frame_mass_sum_to_one(subject):
+    for name, mass in subject.calibration.mass.items():
+        steps, heads, frames, columns = mass.shape
+        assert (steps, columns) == (3, frames + 1), name
+        assert heads == subject.calibration.sites[name].heads
+        torch.testing.assert_close(mass.sum(-1), torch.ones(steps, heads, frames), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("granularity", "mode"), UNITS)
+def test_2_alpha_zero_is_the_dense_model_bit_for_bit(subject, granularity, mode):
+    assert torch.equal(run(subject.pruned(0.0, granularity, mode), subject.inputs), subject.dense)
+
+
+@pytest.mark.parametrize("mode", ["local", "drop"])
+def test_3_fully_pruned_frames_do_not_see_each_other(subject, mode):
+    if not subject.family.only_path_between_frames:
+        pytest.skip(f"{subject.family.title} also relates frames by convolutions or normalisation over time")
+    pruned = subject.pruned(1.0, "layer", mode)
+    altered = {k: v.clone() if torch.is_tensor(v) else v for k, v in subject.inputs.items()}
+    subject.family.frames_first(altered[subject.family.latents], subject.grid)[1].add_(1.0)
+    before, after = run(pruned, subject.inputs), run(pruned, altered)
+    change = (subject.family.frames_first(after - before, subject.grid)).abs().flatten(1).amax(1)
+    dense = (subject.family.frames_first(run(subject.denoiser, altered) - subject.dense, subject.grid)).abs()
+    others = [i for i in range(subject.grid.frames) if i != 1]
+    assert change[1] > 0
+    assert change[others].max() == 0
+    assert dense.flatten(1).amax(1)[others].min() > 0, "the dense model relates no frames: the test shows nothing"
+
+
+@pytest.mark.parametrize(("granularity", "mode"), UNITS)
+@pytest.mark.parametrize("alpha", [0.5, 1.0])
+def test_4_baked_equals_masked_reference(subject, alpha, granularity, mode):
+    masks = subject.masks(alpha, granularity, mode)
+    with masked_reference(subject.denoiser, masks):
+        reference = run(subject.denoiser, subject.inputs)
+    assert relative(reference, subject.dense) > 1e-4, "pruning changed nothing: the test shows nothing"
+    assert relative(run(subject.pruned(alpha, granularity, mode), subject.inputs), reference) < 1e-5
+    assert torch.equal(run(subject.denoiser, subject.inputs), subject.dense), "the reference left traces"
+
+
+@pytest.mark.parametrize(("granularity", "mode"), UNITS)
+def test_5_parameters_go_down_as_the_masks_say(subject, granularity, mode):
+    def count(module):
+        return sum(p.numel() for p in module.parameters())
+
+    dense, half, full = count(subject.denoiser), *(count(subject.pruned(a, granularity, mode)) for a in (0.5, 1.0))
+    if mode == "drop":
+        assert full < half < dense
+    elif subject.family.layout == "temporal":
+        assert full < dense
+        assert half <= dense
+    else:
+        assert full == half == dense, "frame-local attention keeps its projections"
+
+
+@pytest.mark.parametrize(("granularity", "mode"), UNITS)
+def test_6_saved_model_is_the_same_and_damage_is_noticed(subject, granularity, mode, tmp_path):
+    pruned = subject.pruned(0.5, granularity, mode)
+    save_pruned(pruned, tmp_path)
+    loaded = load_pruned(tmp_path)
+    assert type(loaded) is type(subject.denoiser)
+    assert torch.equal(run(loaded, subject.inputs), run(pruned, subject.inputs))
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-64])
+    with pytest.raises(ArtifactError):
+        load_pruned(tmp_path)
