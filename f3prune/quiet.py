@@ -1,0 +1,35 @@
+"""Keep other libraries' progress bars, logs and warnings off the terminal unless they were asked for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+_LOGGERS = ("torch", "onnxscript", "onnx_ir", "diffusers", "transformers", "huggingface_hub", "accelerate")
+
+
+def silence(debug: bool = False) -> None:
+    """Call before the first heavy import. With ``debug`` everything stays as the libraries have it."""
+    if debug:
+        return
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("ORT_LOGGING_LEVEL", "3")
+    for name in _LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def silence_imported() -> None:
+    """What can only be switched off after the import: transformers' and diffusers' loading bars."""
+    import diffusers.utils.logging as diffusers_logging
+    import transformers.utils.logging as transformers_logging
+
+    diffusers_logging.disable_progress_bar()
+    diffusers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
