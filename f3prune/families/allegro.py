@@ -25,7 +25,7 @@ def _default_shape(config: Mapping[str, Any]) -> LatentShape:
 
 
 def _rotary(config: Any, shape: LatentShape, device: torch.device) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-    """Cosine/sine tables of axes t, h, w, and every token's position on each (``1 n``), as the pipeline prepares them."""
+    """Cosine/sine tables of axes t, h, w, and every token's position on each (``1 n``), as in ``AllegroPipeline``."""
     import torch
     from diffusers.models.embeddings import get_3d_rotary_pos_embed_allegro
 

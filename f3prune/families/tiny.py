@@ -81,7 +81,7 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "norm_elementwise_affine": False,
         "norm_eps": 1e-6,
         "caption_channels": 16,
-        "video_length": 4,
+        "video_length": 3,
     },
     "svd": {
         "sample_size": 4,
@@ -156,7 +156,7 @@ _CONFIGS: dict[str, dict[str, Any]] = {
 TINY_SHAPES: dict[str, LatentShape] = {
     "animatediff": LatentShape(3, 4, 6),
     "modelscope": LatentShape(3, 4, 6),
-    "latte": LatentShape(4, 4, 4),
+    "latte": LatentShape(3, 4, 4),
     "svd": LatentShape(3, 4, 6),
     "i2vgen_xl": LatentShape(3, 4, 6),
     "cogvideox": LatentShape(3, 4, 6),

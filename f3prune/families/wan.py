@@ -25,7 +25,7 @@ def _default_shape(config: Mapping[str, Any]) -> LatentShape:
 
 
 def synthetic_inputs(denoiser: nn.Module, shape: LatentShape, batch: int, generator: torch.Generator) -> dict[str, Any]:
-    """Latents ``b c f h w``, text ``b l d``, one integer timestep per sample; image embeddings if conditioned on one."""
+    """Latents ``b c f h w``, text ``b l d``, one integer timestep per sample; image embeddings if it takes any."""
     import torch
 
     draw = Draw(denoiser, batch, generator)
@@ -37,8 +37,12 @@ def synthetic_inputs(denoiser: nn.Module, shape: LatentShape, batch: int, genera
         "timestep": draw.full(500, batch, dtype=torch.int64),
         "encoder_hidden_states": draw.latents(tokens, config.text_dim),
     }
-    if config.image_dim is not None:
-        inputs["encoder_hidden_states_image"] = draw.latents(config.pos_embed_seq_len or 257, config.image_dim)
+    if config.image_dim is not None and config.pos_embed_seq_len is not None:
+        # First and last frame: two images per sample, side by side on the batch axis.
+        images = draw.normal(2 * batch, config.pos_embed_seq_len // 2, config.image_dim)
+        inputs["encoder_hidden_states_image"] = images
+    elif config.image_dim is not None:
+        inputs["encoder_hidden_states_image"] = draw.latents(257, config.image_dim)
     return inputs
 
 

@@ -1,0 +1,213 @@
+"""The declared sites are self-attentions over the declared frames, they matter, and none is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import pytest
+import torch
+from attention_trace import OUTSIDE, Call, record, silenced, with_latents
+from torch import nn
+
+from f3prune.families import Family, Site, TokenGrid, family_of
+from f3prune.families.tiny import TINY_SHAPES, VARIANTS, tiny_denoiser
+
+BATCH = 2
+# Attends along the frame axis of the conditioning image and its position masks: documented as no site.
+CONDITIONING = {"i2vgen_xl": {"image_latents_temporal_encoder.attn1"}}
+
+
+@dataclass(frozen=True)
+class Subject:
+    variant: str
+    denoiser: nn.Module
+    family: Family
+    inputs: dict[str, Any]
+    grid: TokenGrid
+    sites: list[Site]
+
+    def perturbed(self, frame: int) -> dict[str, Any]:
+        """The inputs with other latents in one token frame."""
+
+        def change(latents: torch.Tensor) -> torch.Tensor:
+            view = self.family.frames_first(latents, self.grid)
+            view[frame] += torch.randn(view[frame].shape, generator=torch.Generator().manual_seed(7))
+            return latents
+
+        return with_latents(self.inputs, self.family.latents, change)
+
+    def difference(self, frame: int) -> torch.Tensor:
+        """Greatest change of every frame of the output, relative to the output, when one frame's latents change."""
+        with torch.no_grad():
+            before = self.denoiser(**self.inputs, return_dict=False)[0]
+            after = self.denoiser(**self.perturbed(frame), return_dict=False)[0]
+        change = self.family.frames_first((after - before).abs(), self.grid)
+        return change.flatten(1).amax(1) / before.abs().max()
+
+
+@cache
+def subject_of(variant: str) -> Subject:
+    denoiser = tiny_denoiser(variant)
+    family = family_of(denoiser)
+    inputs = family.synthetic_inputs(denoiser, TINY_SHAPES[variant], BATCH, torch.Generator().manual_seed(1))
+    return Subject(variant, denoiser, family, inputs, family.token_grid(denoiser, inputs), family.find_sites(denoiser))
+
+
+@pytest.fixture(params=VARIANTS)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    return subject_of(request.param)
+
+
+def frame_columns(subject: Subject, tokens: int) -> dict[int, range]:
+    """The key columns of every frame in a site's sequence of ``tokens``."""
+    grid = subject.grid
+    if subject.family.layout == "temporal":
+        return {frame: range(frame, frame + 1) for frame in range(grid.frames)}
+    start = tokens - grid.video_tokens if subject.family.text == "before" else 0
+    t = grid.tokens_per_frame
+    return {frame: range(start + frame * t, start + (frame + 1) * t) for frame in range(grid.frames)}
+
+
+def test_sites_are_self_attentions_over_the_declared_tokens(subject: Subject) -> None:
+    _, calls = record(subject.denoiser, subject.inputs)
+    for site in subject.sites:
+        # Mochi cuts the padding out of each sample, so it attends sample by sample.
+        expected = BATCH if subject.family.name == "mochi" else 1
+        assert len(calls[site.name]) == expected
+        for index, call in enumerate(calls[site.name]):
+            assert call.query.shape == call.key.shape
+            assert call.query.shape[1] == site.heads
+            assert call.query.shape[3] == site.head_dim
+            text = call.query.shape[2] - (
+                subject.grid.frames if subject.family.layout == "temporal" else subject.grid.video_tokens
+            )
+            if subject.family.text == "none":
+                assert text == 0
+            elif subject.family.name == "mochi":
+                assert text == int(subject.inputs["encoder_attention_mask"][index].sum())
+            else:
+                assert text == subject.inputs["encoder_hidden_states"].shape[1]
+
+
+def test_only_hunyuan_video_passes_a_mask(subject: Subject) -> None:
+    _, calls = record(subject.denoiser, subject.inputs)
+    masks = [call.mask for site in subject.sites for call in calls[site.name] if call.mask is not None]
+    if subject.family.name != "hunyuan_video":
+        assert not masks
+        return
+    lengths = subject.inputs["encoder_attention_mask"].sum(1)
+    for mask in masks:
+        assert mask.dtype == torch.bool
+        assert torch.equal(mask.sum(-1).flatten().float(), subject.grid.video_tokens + lengths)
+
+
+@pytest.mark.parametrize("frame", [0, -1])
+def test_sites_see_the_frames_in_order(subject: Subject, frame: int) -> None:
+    """With every site silenced, another frame in the latents moves that frame's keys and queries, at every site."""
+    with silenced(subject.denoiser, subject.sites):
+        _, before = record(subject.denoiser, subject.inputs)
+        _, after = record(subject.denoiser, subject.perturbed(frame))
+
+    def changes(first: Call, second: Call) -> torch.Tensor:
+        return torch.maximum((first.key - second.key).abs(), (first.query - second.query).abs()).amax((0, 1, 3))
+
+    for site in subject.sites:
+        for first, second in zip(before[site.name], after[site.name], strict=True):
+            change = changes(first, second)
+            columns = frame_columns(subject, len(change))
+            moved = set(columns[frame % subject.grid.frames])
+            if subject.family.only_path_between_frames:
+                assert set(change.nonzero().flatten().tolist()) == moved
+            else:
+                # Group norms and temporal convolutions carry some of the change to other frames.
+                assert int(change.argmax()) in moved
+
+
+def test_no_attention_over_frames_is_missed(subject: Subject) -> None:
+    _, calls = record(subject.denoiser, subject.inputs)
+    tokens = {subject.grid.frames if subject.family.layout == "temporal" else subject.grid.video_tokens}
+    over_frames = {
+        name
+        for name, made in calls.items()
+        if any(c.query.shape[2] == c.key.shape[2] and c.query.shape[2] in tokens for c in made)
+        or name in {site.name for site in subject.sites}
+    }
+    assert over_frames - {s.name for s in subject.sites} == CONDITIONING.get(subject.family.name, set())
+    assert OUTSIDE not in calls
+
+
+def test_frames_are_isolated_exactly_where_the_sites_are_the_only_path(subject: Subject) -> None:
+    with silenced(subject.denoiser, subject.sites):
+        for frame in range(subject.grid.frames):
+            change = subject.difference(frame)
+            others = torch.cat([change[:frame], change[frame + 1 :]])
+            assert change[frame] > 1e-3
+            assert bool((others == 0).all()) == subject.family.only_path_between_frames
+
+
+def test_every_frame_reaches_every_other_in_the_dense_model(subject: Subject) -> None:
+    for frame in range(subject.grid.frames):
+        assert subject.difference(frame).min() > 1e-4
+
+
+def test_every_site_matters(subject: Subject) -> None:
+    with torch.no_grad():
+        dense = subject.denoiser(**subject.inputs, return_dict=False)[0]
+        for site in subject.sites:
+            with silenced(subject.denoiser, [site]):
+                without = subject.denoiser(**subject.inputs, return_dict=False)[0]
+            assert (without - dense).norm() > 1e-3 * dense.norm(), site.name
+
+
+def test_sites_are_described_completely(subject: Subject) -> None:
+    assert len(subject.sites) >= 2
+    for site in subject.sites:
+        assert site.layout == subject.family.layout
+        assert site.heads >= 2
+        inner = site.heads * site.head_dim
+        for name in (*site.query_key, *site.value):
+            assert subject.denoiser.get_submodule(name).weight.shape[0] == inner
+        for name, column in site.outputs:
+            assert subject.denoiser.get_submodule(name).weight.shape[1] >= column + inner
+        joint = subject.family.name in {"mochi", "hunyuan_video"} and not site.name.startswith("single_")
+        assert len(site.query_key) == (4 if joint else 2)
+        assert len(site.value) == (2 if joint else 1)
+        assert bool(site.head_norms) == subject.family.norm_across_heads
+
+
+def test_sites_return_text_where_declared(subject: Subject) -> None:
+    returned: list[Any] = []
+    site = subject.denoiser.get_submodule(subject.sites[0].name)
+    handle = site.register_forward_hook(lambda _module, _args, output: returned.append(output))
+    with torch.no_grad():
+        subject.denoiser(**subject.inputs, return_dict=False)
+    handle.remove()
+    assert isinstance(returned[0], tuple) == subject.family.returns_text
+
+
+def test_declared_head_exchangeability_is_true(subject: Subject) -> None:
+    """Reordering q and k heads in the weights leaves a site's attention unchanged exactly where declared."""
+    subject = Subject(
+        subject.variant,
+        tiny_denoiser(subject.variant),
+        subject.family,
+        subject.inputs,
+        subject.grid,
+        subject.sites,
+    )
+    site = subject.sites[0]
+    _, before = record(subject.denoiser, subject.inputs)
+    with torch.no_grad():
+        for name in (*site.query_key, *site.head_norms):
+            module = subject.denoiser.get_submodule(name)
+            for parameter in module.parameters():
+                heads = parameter.unflatten(0, (site.heads, site.head_dim)).flip(0)
+                parameter.copy_(heads.flatten(0, 1).clone())
+    _, after = record(subject.denoiser, subject.inputs)
+    same = all(
+        torch.allclose(a.key, b.key.flip(1), atol=1e-5)
+        for a, b in zip(before[site.name], after[site.name], strict=True)
+    )
+    assert same == subject.family.qk_heads_interchangeable

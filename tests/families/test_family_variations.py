@@ -1,0 +1,88 @@
+"""Published variations of a family's configuration run with its synthetic inputs and keep its sites."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from attention_trace import record
+from torch import nn
+
+from f3prune.families import LatentShape, family_of, registry
+from f3prune.families.tiny import TINY_SHAPES, randomize_weights, tiny_denoiser
+
+
+def varied(variant: str, changes: dict[str, Any]) -> nn.Module:
+    denoiser = tiny_denoiser(variant)
+    config = {k: v for k, v in denoiser.config.items() if not k.startswith("_")}
+    other: nn.Module = type(denoiser)(**{**config, **changes})
+    randomize_weights(other, 0)
+    return other.eval()
+
+
+VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "CogVideoX-5b-I2V": ("cogvideox-rotary", {"in_channels": 8, "use_learned_positional_embeddings": True}),
+    "CogVideoX1.5-5B-I2V": ("cogvideox-1.5", {"in_channels": 8, "ofs_embed_dim": 16}),
+    "Wan2.1-I2V": ("wan", {"in_channels": 9, "image_dim": 16, "added_kv_proj_dim": 48}),
+    "Wan2.1-FLF2V": ("wan", {"image_dim": 16, "added_kv_proj_dim": 48, "pos_embed_seq_len": 6}),
+    "SkyReels-V2-I2V": ("skyreels_v2", {"in_channels": 9, "image_dim": 16, "added_kv_proj_dim": 48}),
+    "HunyuanVideo-I2V": ("hunyuan_video", {"image_condition_type": "token_replace", "guidance_embeds": False}),
+    "HunyuanVideo-I2V-33ch": ("hunyuan_video", {"in_channels": 9, "image_condition_type": "latent_concat"}),
+    "HunyuanVideo, two frames per token": ("hunyuan_video", {"patch_size_t": 2}),
+    "AnimateDiff without mid-block motion": ("animatediff", {"use_motion_mid_block": False}),
+}
+
+
+@pytest.mark.parametrize("name", VARIATIONS)
+def test_published_variation(name: str) -> None:
+    variant, changes = VARIATIONS[name]
+    denoiser = varied(variant, changes)
+    family = family_of(denoiser)
+    shape = TINY_SHAPES[variant]
+    if changes.get("patch_size_t") == 2:
+        shape = LatentShape(2 * shape.frames, shape.height, shape.width)
+    inputs = family.synthetic_inputs(denoiser, shape, 2, torch.Generator().manual_seed(0))
+    output, calls = record(denoiser, inputs)
+    assert output.isfinite().all()
+    grid = family.token_grid(denoiser, inputs)
+    for site in family.find_sites(denoiser):
+        tokens = calls[site.name][0].key.shape[2]
+        text = inputs["encoder_hidden_states"].shape[1] if family.text != "none" else 0
+        assert tokens == (grid.frames if family.layout == "temporal" else grid.video_tokens + text)
+
+
+def test_block_causal_skyreels_gives_its_sites_a_mask() -> None:
+    denoiser = varied("skyreels_v2", {"num_frame_per_block": 3})
+    denoiser.register_to_config(num_frame_per_block=3)
+    family = family_of(denoiser)
+    inputs = family.synthetic_inputs(denoiser, LatentShape(6, 4, 6), 1, torch.Generator().manual_seed(0))
+    _, calls = record(denoiser, inputs)
+    mask = calls["blocks.0.attn1"][0].mask
+    assert mask is not None
+    assert mask.shape == (1, 1, 36, 36)
+    assert not mask[0, 0, 0, 18:].any()
+
+
+# Sites of the classes' default configurations, which are those of the published models.
+DEFAULT_SITES = {
+    "animatediff": 42,
+    "modelscope": 34,
+    "svd": 16,
+    "i2vgen_xl": 34,
+    "cogvideox": 30,
+    "wan": 40,
+    "skyreels_v2": 32,
+    "ltx": 28,
+    "mochi": 48,
+    "hunyuan_video": 60,
+    "allegro": 32,
+}
+
+
+@pytest.mark.parametrize("name", DEFAULT_SITES)
+def test_sites_at_full_size(name: str) -> None:
+    with torch.device("meta"):
+        denoiser = getattr(diffusers, registry()[name].denoiser_class)()
+    assert len(registry()[name].find_sites(denoiser)) == DEFAULT_SITES[name]
