@@ -1,0 +1,1 @@
+"""One module per backend: how it builds, and how its sessions run."""

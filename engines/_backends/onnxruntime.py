@@ -1,0 +1,185 @@
+"""ONNX Runtime: the backend that always runs. An "engine" is the graph itself, tried once and copied beside its record.
+
+Saving ONNX Runtime's optimised graph instead would tie the file to one processor for a gain at load time only, so the
+graph stays as it was exported and is optimised when a session opens.
+"""
+
+from __future__ import annotations
+
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines._cache import place
+from engines._cuda import find_gpu
+from engines._graph import Graph
+from engines._record import EngineRecord
+from engines._session import Session
+from engines._specs import ONNX_TYPES, TensorSpec
+from f3prune.errors import BackendError, BuildError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+GRAPH_FILE = "denoiser.onnx"
+_CUDA = "CUDAExecutionProvider"
+_CPU = "CPUExecutionProvider"
+_ERRORS_ONLY = 3
+_INSTALL = "pip install onnxruntime-gpu (or onnxruntime, for the CPU alone)"
+
+
+def installed_version() -> str:
+    """Version of ONNX Runtime.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    if find_spec("onnxruntime") is None:
+        raise BackendError(f"backend onnxruntime is not installed: {_INSTALL}")
+    for name in ("onnxruntime-gpu", "onnxruntime"):
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    import onnxruntime
+
+    return str(onnxruntime.__version__)
+
+
+def copy_graph(graph: Graph, directory: Path) -> list[str]:
+    """Put the graph and its data files into ``directory``; return their names."""
+    place(graph.path, directory / GRAPH_FILE)
+    for location in graph.weights:
+        place(graph.path.parent / location, directory / location)
+    return [GRAPH_FILE, *graph.weights]
+
+
+def try_graph(path: Path) -> None:
+    """Load the graph once, without optimising it.
+
+    Raises:
+        BuildError: ONNX Runtime refuses it.
+    """
+    import onnxruntime
+
+    gpu = not isinstance(find_gpu(), str) and _CUDA in onnxruntime.get_available_providers()
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        onnxruntime.InferenceSession(str(path), options, providers=[_CUDA, _CPU] if gpu else [_CPU])
+    except Exception as error:  # ONNX Runtime's errors share no base class
+        hint = (
+            "; its CPU provider lacks bfloat16 kernels, export fp32 or fp16"
+            if "bfloat16" in str(error) and not gpu
+            else ""
+        )
+        raise BuildError(f"onnxruntime refused {path.name}: {_message(error)}{hint}") from error
+
+
+class OnnxRuntimeSession(Session):
+    """A session whose inputs and outputs are torch memory, bound by address."""
+
+    def __init__(self, directory: Path, record: EngineRecord, device: torch.device | str | None) -> None:
+        """Choose the device.
+
+        Raises:
+            BackendError: ONNX Runtime is missing, or ``device`` is a GPU that cannot be used.
+        """
+        installed_version()
+        super().__init__(directory, record, _choose_device(device))
+        self._session: Any = None
+
+    def _load(self) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = _ERRORS_ONLY
+        flags = self.record.flags
+        options.graph_optimization_level = getattr(
+            onnxruntime.GraphOptimizationLevel,
+            _LEVELS[flags["graph_optimization"]],
+        )
+        options.intra_op_num_threads = int(flags["threads"])
+        providers: list[Any] = [_CPU]
+        if self.device.type == "cuda":
+            onnxruntime.preload_dlls()
+            providers = [(_CUDA, {"device_id": self.device.index or 0}), _CPU]
+        try:
+            self._session = onnxruntime.InferenceSession(str(self.directory / GRAPH_FILE), options, providers=providers)
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise BackendError(f"onnxruntime cannot open {self.directory / GRAPH_FILE}: {_message(error)}") from error
+        if self.device.type == "cuda" and self._session.get_providers()[0] != _CUDA:
+            self._session = None
+            raise BackendError(
+                "onnxruntime could not start on the GPU, its CUDA libraries are missing: "
+                'pip install "onnxruntime-gpu[cuda,cudnn]", or open the session with device cpu'
+            )
+
+    def _unload(self) -> None:
+        self._session = None
+
+    def _run(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int]) -> dict[str, torch.Tensor]:
+        import torch
+
+        binding = self._session.io_binding()
+        device, index = self.device.type, self.device.index or 0
+        for spec in self.inputs:
+            tensor = inputs[spec.name]
+            binding.bind_input(spec.name, device, index, ONNX_TYPES[spec.dtype], list(tensor.shape), tensor.data_ptr())
+        outputs: dict[str, torch.Tensor] = {}
+        unbound: list[TensorSpec] = []
+        for spec in self.outputs:
+            shape = spec.resolve(sizes)
+            if shape is None:
+                binding.bind_output(spec.name, device, index)
+                unbound.append(spec)
+                continue
+            tensor = torch.empty(shape, dtype=spec.torch_dtype, device=self.device)
+            binding.bind_output(spec.name, device, index, ONNX_TYPES[spec.dtype], list(shape), tensor.data_ptr())
+            outputs[spec.name] = tensor
+        if device == "cuda":
+            # ONNX Runtime works on a stream of its own: what torch queued for the inputs must be done first.
+            torch.cuda.current_stream(self.device).synchronize()
+        try:
+            self._session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime's errors share no base class
+            raise BackendError(
+                f"onnxruntime failed while running {self.directory / GRAPH_FILE}: {_message(error)}"
+            ) from error
+        values = dict(zip((spec.name for spec in self.outputs), binding.get_outputs(), strict=True)) if unbound else {}
+        for spec in unbound:
+            outputs[spec.name] = torch.utils.dlpack.from_dlpack(values[spec.name]).clone()
+        return {spec.name: outputs[spec.name] for spec in self.outputs}
+
+
+_LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+
+
+def _choose_device(device: torch.device | str | None) -> torch.device:
+    import onnxruntime
+    import torch
+
+    usable = torch.cuda.is_available() and _CUDA in onnxruntime.get_available_providers()
+    if device is None:
+        return torch.device("cuda", torch.cuda.current_device()) if usable else torch.device("cpu")
+    chosen = torch.device(device)
+    if chosen.type not in ("cpu", "cuda"):
+        raise InputError(f"device {chosen} is neither cpu nor cuda")
+    if chosen.type == "cuda" and not usable:
+        found = find_gpu(chosen.index or 0)
+        reason = (
+            found if isinstance(found, str) else f"torch {torch.__version__} or onnxruntime was installed without CUDA"
+        )
+        raise BackendError(f"device {chosen} was asked for, but {reason}: use device cpu")
+    return chosen
+
+
+def _message(error: Exception) -> str:
+    return " ".join(str(error).split())

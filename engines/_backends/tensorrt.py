@@ -1,0 +1,208 @@
+"""TensorRT and TensorRT-RTX sessions: torch's device memory bound by address, one CUDA graph per input shape."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections import OrderedDict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engines._cuda import require_gpu
+from engines._record import EngineRecord
+from engines._session import Session
+from engines._trt_flavour import installed_version, select
+from f3prune.errors import ArtifactError, BackendError
+
+if TYPE_CHECKING:
+    import torch
+
+ENGINE_FILE = "denoiser.engine"
+# Each shape owns an execution context, and with it scratch memory; guidance needs one shape, sometimes two.
+_SHAPES_KEPT = 2
+
+
+@dataclass
+class _Prepared:
+    """What one set of input shapes needs: a context, buffers at fixed addresses, and the recorded CUDA graph if any."""
+
+    context: Any
+    inputs: dict[str, torch.Tensor]
+    outputs: dict[str, torch.Tensor]
+    graph: torch.cuda.CUDAGraph | None
+
+
+class TensorRTSession(Session):
+    """Runs an engine on the GPU without copying through host memory."""
+
+    def __init__(self, directory: Path, record: EngineRecord, device: torch.device | str | None) -> None:
+        """Check that this machine can run the engine.
+
+        Raises:
+            BackendError: no GPU or driver, a backend that is missing, or a GPU the engine was not compiled for.
+            ArtifactError: another version of the backend built the engine.
+        """
+        import torch
+
+        chosen = torch.device("cuda" if device is None else device)
+        if chosen.type != "cuda":
+            raise BackendError(
+                f"a {record.backend} engine runs on a GPU, not on device {chosen}: use --backend onnxruntime"
+            )
+        gpu = require_gpu(f"a {record.backend} engine", chosen.index or 0)
+        version = installed_version(record.backend)
+        if version != record.backend_version:
+            raise ArtifactError(
+                f"the engine in {directory} was built by {record.backend} {record.backend_version}, "
+                f"but {version} is installed: build it again"
+            )
+        if record.compute_capabilities and gpu.capability not in record.compute_capabilities:
+            raise BackendError(
+                f"the engine in {directory} was compiled for {', '.join(record.compute_capabilities)}, "
+                f"but this GPU is {gpu}: build again with --compute-capability {gpu.capability}"
+            )
+        if record.device and record.device != str(gpu):
+            raise BackendError(
+                f"the engine in {directory} was tuned on {record.device}, but this GPU is {gpu}: build it again here"
+            )
+        if not torch.cuda.is_available():
+            raise BackendError(
+                f"a {record.backend} engine needs torch with CUDA, but torch {torch.__version__} has none that works: "
+                f"install torch for CUDA"
+            )
+        super().__init__(directory, record, torch.device("cuda", chosen.index or 0))
+        self._engine: Any = None
+        self._runtime: Any = None
+        self._errors: list[str] = []
+        self._prepared: OrderedDict[tuple[tuple[str, tuple[int, ...]], ...], _Prepared] = OrderedDict()
+        self._stream: torch.cuda.Stream | None = None
+
+    def _load(self) -> None:
+        import torch
+
+        trt = select(self.record.backend)
+        from polygraphy.backend.trt import engine_from_bytes
+        from polygraphy.exception import PolygraphyException
+        from polygraphy.logger import G_LOGGER
+
+        errors = self._errors
+
+        class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+            def __init__(self) -> None:
+                trt.ILogger.__init__(self)
+
+            def log(self, severity: Any, message: str) -> None:
+                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                    errors.append(" ".join(message.split()))
+
+        path = self.directory / ENGINE_FILE
+        with torch.cuda.device(self.device), open(path, "rb") as stream:
+            self._runtime = trt.Runtime(Logger())
+            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+                # The very bytes that are parsed are hashed, not only the file they were in a moment ago.
+                if hashlib.sha256(mapped).hexdigest() != self.record.files[ENGINE_FILE]["sha256"]:
+                    raise ArtifactError(f"{path} was altered: build the engine again")
+                try:
+                    with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):
+                        self._engine = engine_from_bytes(lambda: mapped, runtime=self._runtime)
+                except PolygraphyException as error:
+                    raise BackendError(f"{self.record.backend} could not load {path}: {self._last_error()}") from error
+            self._stream = torch.cuda.Stream(self.device)
+        names = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
+        expected = {spec.name for spec in (*self.inputs, *self.outputs)}
+        if names != expected:
+            raise ArtifactError(
+                f"{path} has tensors {sorted(names)}, expected {sorted(expected)}: build the engine again"
+            )
+
+    def _unload(self) -> None:
+        self._prepared.clear()
+        self._engine = self._runtime = self._stream = None
+
+    def _last_error(self) -> str:
+        return self._errors[-1] if self._errors else "no reason given"
+
+    def _run(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int]) -> dict[str, torch.Tensor]:
+        import torch
+
+        stream = self._stream
+        if stream is None:
+            raise BackendError(f"the session of {self.directory} has no CUDA stream: open it again")
+        key = tuple((spec.name, tuple(inputs[spec.name].shape)) for spec in self.inputs)
+        caller = torch.cuda.current_stream(self.device)
+        stream.wait_stream(caller)
+        with torch.cuda.device(self.device), torch.cuda.stream(stream):
+            prepared = self._prepared.get(key)
+            if prepared is None:
+                prepared = self._prepare(inputs, sizes, stream)
+                self._prepared[key] = prepared
+                if len(self._prepared) > _SHAPES_KEPT:
+                    stream.synchronize()
+                    self._prepared.popitem(last=False)
+            self._prepared.move_to_end(key)
+            for name, tensor in inputs.items():
+                prepared.inputs[name].copy_(tensor, non_blocking=True)
+                # The caller's memory is read on our stream: it must not be handed out again before that.
+                tensor.record_stream(stream)
+            if prepared.graph is not None:
+                prepared.graph.replay()
+            else:
+                self._enqueue(prepared.context, stream)
+            outputs = {name: tensor.clone() for name, tensor in prepared.outputs.items()}
+        caller.wait_stream(stream)
+        for tensor in outputs.values():
+            tensor.record_stream(caller)
+        return outputs
+
+    def _prepare(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int], stream: torch.cuda.Stream) -> _Prepared:
+        import torch
+
+        context = self._engine.create_execution_context()
+        if context is None:
+            raise BackendError(
+                f"{self.record.backend} has no room for {self.directory} on the GPU ({self._last_error()}): "
+                f"free GPU memory or build for a smaller batch"
+            )
+        held = {name: tensor.clone() for name, tensor in inputs.items()}
+        for name, tensor in held.items():
+            if not context.set_input_shape(name, tuple(tensor.shape)) or not context.set_tensor_address(
+                name, tensor.data_ptr()
+            ):
+                raise BackendError(
+                    f"{self.record.backend} refused input {name} {list(tensor.shape)}: {self._last_error()}"
+                )
+        outputs = {}
+        for spec in self.outputs:
+            shape = spec.resolve(sizes) or tuple(context.get_tensor_shape(spec.name))
+            outputs[spec.name] = torch.empty(shape, dtype=spec.torch_dtype, device=self.device)
+            if not context.set_tensor_address(spec.name, outputs[spec.name].data_ptr()):
+                raise BackendError(
+                    f"{self.record.backend} refused output {spec.name} {list(shape)}: {self._last_error()}"
+                )
+        # The first run picks kernels and allocates, neither of which a CUDA graph can record.
+        self._enqueue(context, stream)
+        stream.synchronize()
+        return _Prepared(context, held, outputs, self._record_graph(context, stream))
+
+    def _record_graph(self, context: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph | None:
+        """The run as a CUDA graph, or None where the engine holds something that cannot be recorded."""
+        import torch
+
+        capturable = getattr(context, "is_stream_capturable", None)
+        if capturable is not None and not capturable(stream.cuda_stream):
+            return None
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, stream=stream):
+                self._enqueue(context, stream)
+        except (BackendError, RuntimeError):
+            torch.cuda.synchronize(self.device)
+            return None
+        return graph
+
+    def _enqueue(self, context: Any, stream: torch.cuda.Stream) -> None:
+        if not context.execute_async_v3(stream.cuda_stream):
+            raise BackendError(
+                f"{self.record.backend} failed while running {self.directory / ENGINE_FILE}: {self._last_error()}"
+            )

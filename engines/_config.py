@@ -1,0 +1,149 @@
+"""What an engine is built for: backend, shapes, targets."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from f3prune.errors import InputError
+
+Backend = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
+GraphOptimization = Literal["disable", "basic", "extended", "all"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+GRAPH_OPTIMIZATIONS: tuple[str, ...] = get_args(GraphOptimization)
+VERSION = 1
+
+DimensionRange = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """How to build an engine.
+
+    Attributes:
+        backend: ``onnxruntime``, ``tensorrt-rtx`` or ``tensorrt``.
+        batch: ``(min, opt, max)`` of the symbolic dimension ``batch``; guidance runs with batch 2.
+        ranges: ``(min, opt, max)`` of any other symbolic dimension of the graph, by its name.
+        compute_capabilities: GPUs that a TensorRT-RTX engine is compiled for, e.g. ``("8.9", "12.0")``; empty means
+            every GPU that the installed version supports.
+        tf32: let TensorRT round fp32 matrix products to TF32. Off, so that an fp32 engine is fp32.
+        optimization_level: TensorRT's builder level, 0 (fast build) to 5; ``None`` keeps the default.
+        workspace_bytes: limit of TensorRT's scratch memory; ``None`` means all of the GPU.
+        timing_cache: file of TensorRT kernel timings, read and extended by each build of the ``tensorrt`` backend. Says
+            how fast a build is, not what it builds, so it is no part of the cache key.
+        graph_optimization: ONNX Runtime's graph optimisation when a session opens.
+        threads: ONNX Runtime's threads within one operator; 0 lets it choose.
+        cache: look for a finished engine in the engine cache, and leave a built one there.
+        cache_directory: place of the engine cache; ``None`` means ``$F3PRUNE_CACHE/engines``, else
+            ``~/.cache/f3prune/engines``.
+    """
+
+    backend: Backend = "onnxruntime"
+    batch: DimensionRange = (1, 2, 2)
+    ranges: Mapping[str, DimensionRange] = field(default_factory=dict)
+    compute_capabilities: tuple[str, ...] = ()
+    tf32: bool = False
+    optimization_level: int | None = None
+    workspace_bytes: int | None = None
+    timing_cache: str | None = None
+    graph_optimization: GraphOptimization = "all"
+    threads: int = 0
+    cache: bool = True
+    cache_directory: str | None = None
+    version: int = VERSION
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            InputError: naming the first value that cannot be.
+        """
+        if self.version != VERSION:
+            raise InputError(
+                f"BuildConfig version {self.version} is not {VERSION}: written by another f3prune; build again"
+            )
+        if self.backend not in BACKENDS:
+            raise InputError(f"no backend {self.backend!r}: choose one of {', '.join(BACKENDS)}")
+        if self.graph_optimization not in GRAPH_OPTIMIZATIONS:
+            raise InputError(
+                f"graph_optimization {self.graph_optimization!r} is not one of {', '.join(GRAPH_OPTIMIZATIONS)}"
+            )
+        for name, bounds in {"batch": self.batch, **self.ranges}.items():
+            if len(bounds) != 3 or not 1 <= bounds[0] <= bounds[1] <= bounds[2]:
+                raise InputError(
+                    f"range of {name} is {tuple(bounds)}: expected (min, opt, max) with 1 <= min <= opt <= max"
+                )
+        for capability in self.compute_capabilities:
+            parse_capability(capability)
+        if self.compute_capabilities and self.backend != "tensorrt-rtx":
+            raise InputError(
+                f"compute capabilities {', '.join(self.compute_capabilities)} were given for {self.backend}, "
+                f"but only tensorrt-rtx compiles ahead of time for a chosen GPU: leave them out or use that"
+            )
+        if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
+            raise InputError(f"optimization_level {self.optimization_level} is outside 0 to 5")
+        if self.threads < 0:
+            raise InputError(f"threads {self.threads} is negative: give 0 for the default or a count")
+
+    def range_of(self, dimension: str) -> DimensionRange:
+        """``(min, opt, max)`` of a symbolic dimension.
+
+        Raises:
+            InputError: no range was given for it.
+        """
+        if dimension == "batch":
+            return self.batch
+        if dimension not in self.ranges:
+            raise InputError(
+                f"the graph's dimension {dimension!r} is dynamic and has no range: "
+                f"give BuildConfig(ranges={{{dimension!r}: (min, opt, max)}})"
+            )
+        return self.ranges[dimension]
+
+    def flags(self) -> dict[str, Any]:
+        """The options that change what is built for this backend: part of the engine cache key."""
+        if self.backend == "onnxruntime":
+            return {"graph_optimization": self.graph_optimization, "threads": self.threads}
+        return {
+            "strongly_typed": True,
+            "tf32": self.tf32,
+            "optimization_level": self.optimization_level,
+            "workspace_bytes": self.workspace_bytes,
+        }
+
+    def to_json(self) -> str:
+        """JSON text that :meth:`from_json` reads."""
+        return json.dumps({**asdict(self), "ranges": dict(self.ranges)}, indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> BuildConfig:
+        """Read :meth:`to_json`'s text.
+
+        Raises:
+            InputError: it is no such text.
+        """
+        try:
+            values: dict[str, Any] = json.loads(text)
+            unknown = set(values) - {item.name for item in fields(cls)}
+            if unknown:
+                raise InputError(f"BuildConfig has no field {', '.join(sorted(unknown))}: written by another f3prune")
+            values["batch"] = tuple(values["batch"])
+            values["ranges"] = {name: tuple(bounds) for name, bounds in values["ranges"].items()}
+            values["compute_capabilities"] = tuple(values["compute_capabilities"])
+            return cls(**values)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise InputError(f"not a BuildConfig: {error}") from error
+
+
+def parse_capability(text: str) -> tuple[int, int]:
+    """``"8.9"`` as ``(8, 9)``.
+
+    Raises:
+        InputError: it is not written ``major.minor``.
+    """
+    major, dot, minor = text.partition(".")
+    if not (dot and major.isdigit() and minor.isdigit()):
+        raise InputError(f"compute capability {text!r} is not written major.minor, e.g. 8.9 (RTX 40) or 12.0 (RTX 50)")
+    return int(major), int(minor)

@@ -1,0 +1,159 @@
+"""One session interface for three backends."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from engines._record import EngineRecord, read_record, verify_files
+from engines._specs import TensorSpec, bind_shapes
+from f3prune.errors import ArtifactError, InputError
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Session(ABC):
+    """An engine that runs. A context manager; it loads on entry or at its first run, and refuses to run once closed.
+
+    Attributes:
+        directory: of the engine.
+        record: its ``engine.json``.
+        device: where inputs are taken and outputs are given.
+    """
+
+    def __init__(self, directory: Path, record: EngineRecord, device: torch.device) -> None:
+        """Opens nothing yet; subclasses check that the backend can run here at all."""
+        self.directory = directory
+        self.record = record
+        self.device = device
+        self._active = False
+        self._closed = False
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What the engine takes; symbolic dimensions by name."""
+        return self.record.inputs
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What the engine gives."""
+        return self.record.outputs
+
+    def activate(self) -> None:
+        """Load the engine now instead of at the first run. The files are hashed before anything parses them.
+
+        Raises:
+            ArtifactError: a file was cut short or altered.
+            BackendError: the backend cannot run it here.
+            InputError: the session is closed.
+        """
+        if self._closed:
+            raise InputError(f"the session of {self.directory} is closed: open it again with open_session")
+        if not self._active:
+            verify_files(self.record, self.directory)
+            self._load()
+            self._active = True
+
+    def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Run the engine once.
+
+        Args:
+            inputs: every input by name, in the dtype and shape of its spec; moved to the device if they are elsewhere.
+
+        Returns:
+            every output by name, in memory that no later run touches.
+
+        Raises:
+            InputError: a name, dtype or shape is not what the engine was built for; or the session is closed.
+            ArtifactError, BackendError: see :meth:`activate`.
+        """
+        self.activate()
+        sizes = bind_shapes(self.inputs, inputs, self.record.ranges)
+        placed = {name: tensor.detach().to(self.device).contiguous() for name, tensor in inputs.items()}
+        return self._run(placed, sizes)
+
+    def close(self) -> None:
+        """Free the engine. Closing twice is allowed."""
+        if self._active:
+            self._unload()
+            self._active = False
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        self.activate()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def _load(self) -> None:
+        """Load the engine; its files have just been verified."""
+
+    @abstractmethod
+    def _unload(self) -> None:
+        """Free what :meth:`_load` took."""
+
+    @abstractmethod
+    def _run(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int]) -> dict[str, torch.Tensor]:
+        """Run with inputs that are checked, contiguous and on the device."""
+
+
+def open_session(
+    engine_directory: Path | str,
+    device: torch.device | str | None = None,
+    *,
+    masks_digest: str | None = None,
+    graph: str | None = None,
+) -> Session:
+    """Open the engine in ``engine_directory``.
+
+    Args:
+        engine_directory: what ``build_engine`` wrote.
+        device: ``cpu`` or ``cuda``; by default the GPU where there is one that the backend can use.
+        masks_digest: of the masks the engine must have been pruned with; None does not ask.
+        graph: SHA-256 of the ONNX file the engine must have been built from; None does not ask.
+
+    Raises:
+        ArtifactError: the engine is unfinished, cut short, altered, or was made from other inputs than expected.
+        BackendError: its backend is not installed, has another version than built it, or cannot run here.
+    """
+    directory = Path(engine_directory)
+    record = read_record(directory)
+    if masks_digest is not None and record.masks_digest != masks_digest:
+        raise ArtifactError(
+            f"the engine in {directory} was built with masks {_short(record.masks_digest)}, "
+            f"expected {_short(masks_digest)}: export and build again"
+        )
+    if graph is not None and record.graph != graph:
+        raise ArtifactError(
+            f"the engine in {directory} was built from graph {_short(record.graph)}, "
+            f"expected {_short(graph)}: build again"
+        )
+    for name, entry in record.files.items():
+        path = directory / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != entry["bytes"]:
+            found = (
+                "is missing"
+                if size is None
+                else f"has {size} bytes, expected {entry['bytes']}: it was cut short or altered"
+            )
+            raise ArtifactError(f"{path} {found}; build the engine again")
+    if record.backend == "onnxruntime":
+        from engines._backends.onnxruntime import OnnxRuntimeSession
+
+        return OnnxRuntimeSession(directory, record, device)
+    from engines._backends.tensorrt import TensorRTSession
+
+    return TensorRTSession(directory, record, device)
+
+
+def _short(digest: str | None) -> str:
+    return digest[:12] if digest else "none"

@@ -1,0 +1,78 @@
+"""TensorRT or TensorRT-RTX: one code path, chosen once per process.
+
+Polygraphy decides at import which of the two it drives, and both register classes of the same names, so a process that
+runs one refuses the other. Builds run in a process of their own and never meet this limit.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from importlib import metadata
+from importlib.util import find_spec
+from types import ModuleType
+
+from f3prune.errors import BackendError
+
+_MODULES = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
+_DISTRIBUTIONS = {
+    "tensorrt-rtx": ("tensorrt_rtx", "tensorrt_rtx_cu12", "tensorrt_rtx_cu13"),
+    "tensorrt": ("tensorrt", "tensorrt_cu12", "tensorrt_cu13"),
+}
+_INSTALL = {"tensorrt-rtx": "pip install tensorrt-rtx-cu12", "tensorrt": "pip install f3prune[tensorrt]"}
+_VARIABLE = "POLYGRAPHY_USE_TENSORRT_RTX"
+
+
+def require_installed(flavour: str) -> None:
+    """Check that the flavour's Python package and Polygraphy are there, without importing them.
+
+    Raises:
+        BackendError: with the line that installs what is missing.
+    """
+    if find_spec(_MODULES[flavour]) is None:
+        raise BackendError(f"backend {flavour} is not installed: {_INSTALL[flavour]}, or use --backend onnxruntime")
+    if find_spec("polygraphy") is None:
+        raise BackendError(f"backend {flavour} needs Polygraphy, which is not installed: pip install polygraphy")
+
+
+def installed_version(flavour: str) -> str:
+    """Version of the installed flavour.
+
+    Raises:
+        BackendError: it is not installed.
+    """
+    require_installed(flavour)
+    for name in _DISTRIBUTIONS[flavour]:
+        try:
+            return metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return str(importlib.import_module(_MODULES[flavour]).__version__)
+
+
+def select(flavour: str) -> ModuleType:
+    """Point Polygraphy at ``flavour`` and return the TensorRT module.
+
+    Raises:
+        BackendError: it is not installed, does not load, or this process already runs the other flavour.
+    """
+    require_installed(flavour)
+    wants_rtx = flavour == "tensorrt-rtx"
+    os.environ[_VARIABLE] = "1" if wants_rtx else "0"
+    from polygraphy import config
+
+    if bool(config.USE_TENSORRT_RTX) != wants_rtx:
+        if any(name.startswith("polygraphy.backend.trt") for name in sys.modules):
+            other = "tensorrt-rtx" if config.USE_TENSORRT_RTX else "tensorrt"
+            raise BackendError(
+                f"this process already runs {other}, and one process runs one TensorRT flavour: "
+                f"open {flavour} in another process"
+            )
+        config.USE_TENSORRT_RTX = wants_rtx
+    try:
+        return importlib.import_module(_MODULES[flavour])
+    except (ImportError, OSError) as error:
+        raise BackendError(
+            f"backend {flavour} is installed but does not load ({error}): {_INSTALL[flavour]}"
+        ) from error
