@@ -97,6 +97,8 @@ def crop(frame: Frames) -> Frames:
 
 def direction(frames: Frames) -> str | None:
     """The direction word of one grey clip `f h w`, from the slope of its centroids; None if it hardly moves."""
+    if len(frames) < 2:
+        return None
     places = np.array([centroid(frame) for frame in frames])
     down, right = np.polyfit(np.arange(len(frames)), places, 1)[0] * (len(frames) - 1)
     least = LEAST_TRAVEL * (len(frames) - 1) / (FRAMES - 1)

@@ -14,6 +14,7 @@ import torch
 from f3prune.zoo.digits.architecture import build_scheduler, build_text_encoder, build_transformer
 from f3prune.zoo.digits.build_tokenizer import MAX_TOKENS, build_tokenizer
 from f3prune.zoo.digits.dataset import ClipSource, load_split
+from f3prune.zoo.digits.muon import Muon
 from f3prune.zoo.digits.progress import Log
 
 
@@ -26,26 +27,31 @@ class Phase:
     size: int
 
 
-CURRICULUM = (Phase(0.20, 1, 64), Phase(0.28, 2, 40), Phase(0.42, 4, 24), Phase(1.0, 8, 12))
+CURRICULUM = (Phase(0.22, 1, 64), Phase(0.31, 2, 40), Phase(0.46, 4, 24), Phase(1.0, 8, 10))
 
 
 @dataclass
 class Recipe:
-    """How to train. Training stops after `minutes` of training time, or after `max_steps` steps if that is set."""
+    """How to train. Training stops after `minutes` of training time, or after `max_steps` steps if that is set.
+
+    The matrices of attention and feed-forward learn at `matrix_rate` times the learning rate of the rest.
+    """
 
     minutes: float
     max_steps: int | None = None
     seed: int = 0
-    learning_rate: float = 1.2e-3
+    learning_rate: float = 2e-3
+    matrix_rate: float = 2.5
+    warm_up: int = 40
     flat_until: float = 0.45
     prompt_dropout: float = 0.1
     still_share: float = 0.5
-    checkpoint_seconds: float = 240.0
+    checkpoint_seconds: float = 90.0
     curriculum: tuple[Phase, ...] = field(default=CURRICULUM)
 
 
 class Trainer:
-    """State of a run: the two networks, their moving averages, the optimizer and how far it is."""
+    """State of a run: the two networks, their moving averages, the optimizers and how far it is."""
 
     def __init__(self, vae: Any, recipe: Recipe, folder: Path) -> None:
         torch.manual_seed(recipe.seed)
@@ -56,10 +62,17 @@ class Trainer:
             {"transformer": build_transformer(), "text_encoder": build_text_encoder(len(self.tokenizer))}
         )
         self.average = copy.deepcopy(self.nets).requires_grad_(False)
-        decayed = [p for p in self.nets.parameters() if p.ndim > 1]
-        rest = [p for p in self.nets.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(0.9, 0.99), fused=True)
+        matrices = [
+            parameter
+            for name, parameter in self.nets.named_parameters()
+            if parameter.ndim == 2 and (".attn1." in name or ".ff." in name)
+        ]
+        chosen = {id(matrix) for matrix in matrices}
+        rest = [parameter for parameter in self.nets.parameters() if id(parameter) not in chosen]
+        self.optimizers: tuple[torch.optim.Optimizer, ...] = (
+            Muon(matrices, lr=recipe.learning_rate),
+            torch.optim.AdamW(rest, lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0, fused=True),
+        )
         self.step = 0
         self.seconds = 0.0
 
@@ -73,7 +86,7 @@ class Trainer:
         state = {
             "nets": self.nets.state_dict(),
             "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -84,8 +97,10 @@ class Trainer:
     def resume(self) -> None:
         """Carries on from the checkpoint in the folder."""
         state = torch.load(self.checkpoint, weights_only=True)
-        for name in ("nets", "average", "optimizer"):
-            getattr(self, name).load_state_dict(state[name])
+        self.nets.load_state_dict(state["nets"])
+        self.average.load_state_dict(state["average"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
         self.step, self.seconds = int(state["step"]), float(state["seconds"])
 
     def share(self) -> float:
@@ -97,7 +112,12 @@ class Trainer:
         """Warm-up, then flat, then a cosine down to zero."""
         share, flat = self.share(), self.recipe.flat_until
         falling = max(0.0, (share - flat) / (1.0 - flat))
-        return self.recipe.learning_rate * min(1.0, (self.step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * falling))
+        return (
+            self.recipe.learning_rate
+            * min(1.0, (self.step + 1) / self.recipe.warm_up)
+            * 0.5
+            * (1 + math.cos(math.pi * falling))
+        )
 
     def loss(self, source: ClipSource, phase: Phase) -> torch.Tensor:
         """Mean squared error of the predicted velocity on one random batch; timesteps are stratified."""
@@ -128,13 +148,15 @@ class Trainer:
             while self.share() < 1.0:
                 before = time.monotonic()
                 phase = next(phase for phase in self.recipe.curriculum if self.share() < phase.until)
-                for group in self.optimizer.param_groups:
-                    group["lr"] = self.learning_rate()
+                for optimizer, factor in zip(self.optimizers, (self.recipe.matrix_rate, 1.0), strict=True):
+                    for group in optimizer.param_groups:
+                        group["lr"] = factor * self.learning_rate()
                 loss = self.loss(source, phase)
-                self.optimizer.zero_grad()
+                self.nets.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = torch.nn.utils.clip_grad_norm_(self.nets.parameters(), 1.0)
-                self.optimizer.step()
+                for optimizer in self.optimizers:
+                    optimizer.step()
                 self.step += 1
                 self._follow()
                 self.seconds += time.monotonic() - before
