@@ -98,7 +98,7 @@ def plan_engine(graph: Graph, config: BuildConfig, masks_digest: str | None = No
         version = _trt_flavour.installed_version(config.backend)
         # TensorRT times kernels on the GPU at hand, so its engine belongs to that GPU.
         device = str(require_gpu("building a tensorrt engine")) if config.backend == "tensorrt" else ""
-    symbolic = {size for spec in graph.inputs for size in spec.shape if isinstance(size, str)}
+    symbolic = {name for spec in graph.inputs for name in spec.symbols}
     ranges = {name: list(config.range_of(name)) for name in sorted(symbolic)}
     return EngineRecord(
         backend=config.backend,
@@ -108,11 +108,7 @@ def plan_engine(graph: Graph, config: BuildConfig, masks_digest: str | None = No
         masks_digest=masks_digest or graph.masks_digest,
         dtype=graph.dtype,
         ranges=ranges,
-        profiles={
-            spec.name: [_shape(spec, ranges, end) for end in range(3)]
-            for spec in graph.inputs
-            if any(isinstance(size, str) for size in spec.shape)
-        },
+        profiles={spec.name: [_shape(spec, ranges, end) for end in range(3)] for spec in graph.inputs if spec.symbols},
         compute_capabilities=sorted(config.compute_capabilities),
         device=device,
         flags=config.flags(),
@@ -123,7 +119,7 @@ def plan_engine(graph: Graph, config: BuildConfig, masks_digest: str | None = No
 
 
 def _shape(spec: TensorSpec, ranges: dict[str, list[int]], end: int) -> list[int]:
-    return [ranges[size][end] if isinstance(size, str) else size for size in spec.shape]
+    return list(spec.resolve({name: bounds[end] for name, bounds in ranges.items()}) or ())
 
 
 def _kept(plan: EngineRecord, directory: Path) -> EngineRecord | None:

@@ -102,6 +102,9 @@ class EngineRecord:
             for name in ("inputs", "outputs"):
                 values[name] = tuple(TensorSpec.from_dict(item) for item in values[name])
             record = cls(**values)
+            for name in record.files:
+                if Path(name).is_absolute() or ".." in Path(name).parts:
+                    raise ArtifactError(f"{where} names a file outside its directory ({name}): build the engine again")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(f"{where} is no engine record or was cut short: build the engine again") from error
         if record.key != key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,18 @@ ONNX_TYPES: dict[str, int] = {name: number for number, name in ELEMENT_TYPES.ite
 SHORT_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
 
 
+def dimension_of(text: str) -> tuple[int, str]:
+    """A symbolic dimension as ``(factor, name)``: ``batch`` is ``(1, "batch")``, ``3*batch`` is ``(3, "batch")``.
+
+    Raises:
+        InputError: it is any other expression.
+    """
+    match = re.fullmatch(r"(?:(\d+)\s*\*\s*)?(\w+)(?:\s*\*\s*(\d+))?", text)
+    if match is None or match[2].isdigit():
+        raise InputError(f"the graph has a dimension {text!r}; expected a name or a multiple of one, e.g. 3*batch")
+    return int(match[1] or 1) * int(match[3] or 1), match[2]
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One input or output: ``dtype`` is torch's name, ``shape`` has ints and names of symbolic dimensions."""
@@ -47,9 +60,15 @@ class TensorSpec:
 
     def resolve(self, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
         """The shape with symbolic dimensions filled in, or None where one is not known."""
-        resolved = [sizes.get(size) if isinstance(size, str) else size for size in self.shape]
-        known = tuple(size for size in resolved if size is not None)
-        return known if len(known) == len(resolved) else None
+        if not self.symbols <= set(sizes):
+            return None
+        factored = [(size, None) if isinstance(size, int) else dimension_of(size) for size in self.shape]
+        return tuple(factor if name is None else factor * sizes[name] for factor, name in factored)
+
+    @property
+    def symbols(self) -> set[str]:
+        """Names of its symbolic dimensions."""
+        return {dimension_of(size)[1] for size in self.shape if isinstance(size, str)}
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
@@ -97,9 +116,15 @@ def bind_shapes(
                         f"input {spec.name} has shape {list(shape)}, but the engine was built for {spec}; "
                         f"generate at that size, or export and build for this one"
                     )
-            elif sizes.setdefault(wanted, size) != size:
+                continue
+            factor, name = dimension_of(wanted)
+            if size % factor:
                 raise InputError(
-                    f"input {spec.name} has {wanted}={size}, but another input has {wanted}={sizes[wanted]}"
+                    f"input {spec.name} has shape {list(shape)}, but {wanted} must be a multiple of {factor}"
+                )
+            if sizes.setdefault(name, size // factor) != size // factor:
+                raise InputError(
+                    f"input {spec.name} has {name}={size // factor}, but another input has {name}={sizes[name]}"
                 )
     for name, size in sizes.items():
         if name in ranges and not ranges[name][0] <= size <= ranges[name][-1]:

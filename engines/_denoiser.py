@@ -1,0 +1,166 @@
+"""A denoiser that runs on engines, for a diffusers pipeline that does not know."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NoReturn, Self
+
+import torch
+from torch import nn
+
+from engines._arguments import ArgumentMap
+from engines._session import Session
+from engines._skeleton import load_skeleton, output_class_of
+from f3prune.errors import InputError
+
+OUTPUT = "sample"
+StageSessions = Session | Sequence[tuple[float, Session]] | Callable[[float], Session]
+
+
+class EngineDenoiser(nn.Module):
+    """Stands in for ``pipe.transformer`` or ``pipe.unet``::
+
+        pipe.transformer = EngineDenoiser("run/pruned", session)
+
+    Its forward takes what the original class's forward takes and returns what that returns; everything else that a
+    pipeline asks (``config``, ``patch_size``, ``add_embedding`` …) is answered by the original class without weights.
+    Floating inputs are rounded to the engine's dtype, and the output has the dtype of the latents that came in.
+    """
+
+    def __init__(self, denoiser: nn.Module | Path | str, sessions: StageSessions) -> None:
+        """Give the denoiser's configuration and the engine, or one engine per stage.
+
+        Args:
+            denoiser: directory of the denoiser's ``config.json``, or a denoiser whose weights are not needed.
+            sessions: one session; or ``(lowest timestep, session)`` for each stage, in any order, where a stage serves
+                the timesteps from its lowest up to the next stage's; or a function of the timestep.
+
+        Raises:
+            ArtifactError: the configuration is missing or unknown.
+            InputError: there is no stage, or two start at one timestep.
+        """
+        super().__init__()
+        skeleton = denoiser if isinstance(denoiser, nn.Module) else load_skeleton(denoiser)
+        # Kept out of nn.Module's registry: a pipeline that moves its modules must not try to move meta tensors.
+        self.__dict__["_skeleton"] = skeleton
+        self._forward = type(skeleton).forward
+        self._output_class = output_class_of(type(skeleton))
+        self._stages: list[tuple[float, Session]] = []
+        self._choose: Callable[[float], Session] | None = None
+        if isinstance(sessions, Session):
+            self._stages = [(float("-inf"), sessions)]
+        elif callable(sessions):
+            self._choose = sessions
+        else:
+            self._stages = sorted(((float(low), session) for low, session in sessions), key=lambda item: -item[0])
+            lows = [low for low, _ in self._stages]
+            if not lows or len(set(lows)) != len(lows):
+                raise InputError(f"stages start at timesteps {lows}: expected at least one, and no two the same")
+        self._maps: dict[Session, ArgumentMap] = {}
+        self._last: Session | None = self._stages[0][1] if self._stages else None
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Run one step; arguments as for the original class.
+
+        Returns:
+            the original's output class, or a tuple when ``return_dict`` is false; in the dtype of the latents.
+
+        Raises:
+            InputError: an argument is not what the engine was built for.
+        """
+        session = self._last if len(self._stages) == 1 else None
+        arguments = self._map(session or self._any_session()).bind(args, kwargs)
+        if session is None:
+            session = self.session_for(_timestep_of(arguments))
+        self._last = session
+        inputs = self._map(session).inputs(arguments)
+        output = session.run(inputs)[OUTPUT]
+        latents = next((arguments[name] for name in ("hidden_states", "sample") if name in arguments), None)
+        if isinstance(latents, torch.Tensor) and latents.is_floating_point():
+            output = output.to(dtype=latents.dtype)
+        if arguments.get("return_dict", True):
+            return self._output_class(sample=output)
+        return (output,)
+
+    def session_for(self, timestep: float) -> Session:
+        """The session that serves ``timestep``; timesteps below every stage belong to the last."""
+        if self._choose is not None:
+            return self._choose(timestep)
+        for low, session in self._stages:
+            if timestep >= low:
+                return session
+        return self._stages[-1][1]
+
+    def _any_session(self) -> Session:
+        # Only to bind names: every stage has the same forward.
+        if self._last is not None:
+            return self._last
+        if self._stages:
+            return self._stages[0][1]
+        return self.session_for(0.0)
+
+    def _map(self, session: Session) -> ArgumentMap:
+        if session not in self._maps:
+            where = f"the engine in {session.directory}"
+            self._maps[session] = ArgumentMap(self._forward, session.inputs, session.record.constants, where)
+        return self._maps[session]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the engine computes in."""
+        return next(spec.torch_dtype for spec in self._any_session().outputs if spec.name == OUTPUT)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the engine runs."""
+        return self._any_session().device
+
+    @property
+    def config(self) -> Any:
+        """Configuration of the original denoiser."""
+        return self.__dict__["_skeleton"].config
+
+    @contextlib.contextmanager
+    def cache_context(self, name: str) -> Iterator[None]:
+        """Pipelines mark conditional and unconditional calls with this; an engine caches nothing between calls."""
+        yield
+
+    def save_pretrained(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse: an engine has no weights to save.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(
+            "an engine cannot be saved as a diffusers model: save the pruned denoiser (run/pruned) instead"
+        )
+
+    def close(self) -> None:
+        """Close every session."""
+        for session in {*self._maps, *(session for _, session in self._stages)}:
+            session.close()
+
+    def __enter__(self) -> Self:
+        for _, session in self._stages:
+            session.activate()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if name == "_skeleton" or "_skeleton" not in self.__dict__:
+                raise
+            return getattr(self.__dict__["_skeleton"], name)
+
+
+def _timestep_of(arguments: dict[str, Any]) -> float:
+    timestep = arguments["timestep"]
+    if isinstance(timestep, torch.Tensor):
+        return float(timestep.flatten()[0])
+    return float(timestep)

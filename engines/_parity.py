@@ -1,0 +1,121 @@
+"""How far two results are apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from f3prune.errors import InputError
+
+# JSON has no infinities: they are written as these words.
+_WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+@dataclass(frozen=True)
+class ParityNumbers:
+    """Distance of a candidate from a reference.
+
+    The three distances are over the elements that are finite in both; the counts say how many are not.
+
+    Attributes:
+        max_abs: largest absolute difference.
+        rel_l2: ``‖candidate - reference‖ / ‖reference‖``; 0 for two zero tensors, infinite for a zero reference.
+        cosine: of the angle between the two; 1 for two zero tensors, 0 where only one is 0.
+        elements: how many were compared, finite or not.
+        reference_nan, reference_inf, candidate_nan, candidate_inf: how many elements of each are not finite.
+    """
+
+    max_abs: float
+    rel_l2: float
+    cosine: float
+    elements: int
+    reference_nan: int = 0
+    reference_inf: int = 0
+    candidate_nan: int = 0
+    candidate_inf: int = 0
+
+    @property
+    def non_finite(self) -> str:
+        """What is not finite, in words, e.g. ``candidate has 3 NaN``; empty where all is finite."""
+        counts = {
+            "reference has {} NaN": self.reference_nan,
+            "reference has {} Inf": self.reference_inf,
+            "candidate has {} NaN": self.candidate_nan,
+            "candidate has {} Inf": self.candidate_inf,
+        }
+        return ", ".join(text.format(count) for text, count in counts.items() if count)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {name: encode_float(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ParityNumbers:
+        """Read :meth:`to_dict`'s values."""
+        return cls(**{name: decode_float(value) for name, value in values.items()})
+
+
+def parity(reference: torch.Tensor, candidate: torch.Tensor) -> ParityNumbers:
+    """Compare two tensors of one shape, in float64.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    if reference.shape != candidate.shape:
+        raise InputError(
+            f"cannot compare a candidate of shape {list(candidate.shape)} "
+            f"with a reference of shape {list(reference.shape)}"
+        )
+    a = reference.detach().to("cpu", torch.float64).flatten()
+    b = candidate.detach().to("cpu", torch.float64).flatten()
+    finite = a.isfinite() & b.isfinite()
+    counts = {
+        "reference_nan": int(a.isnan().sum()),
+        "reference_inf": int(a.isinf().sum()),
+        "candidate_nan": int(b.isnan().sum()),
+        "candidate_inf": int(b.isinf().sum()),
+    }
+    elements = a.numel()
+    a, b = a[finite], b[finite]
+    if a.numel() == 0:
+        return ParityNumbers(math.nan, math.nan, math.nan, elements, **counts)
+    difference = b - a
+    norm_a, norm_b = float(a.norm()), float(b.norm())
+    distance = float(difference.norm())
+    # A reference of zeros leaves nothing to be relative to.
+    rel_l2 = distance / norm_a if norm_a > 0 else (math.inf if distance > 0 else 0.0)
+    if norm_a > 0 and norm_b > 0:
+        cosine = min(1.0, max(-1.0, float(a @ b) / (norm_a * norm_b)))
+    else:
+        cosine = 1.0 if norm_a == norm_b else 0.0
+    return ParityNumbers(float(difference.abs().max()), rel_l2, cosine, elements, **counts)
+
+
+def psnr(reference: torch.Tensor, candidate: torch.Tensor, peak: float = 1.0) -> float:
+    """Peak signal-to-noise ratio in dB of two videos with values from 0 to ``peak``; infinite where they are equal.
+
+    Raises:
+        InputError: the shapes differ.
+    """
+    if reference.shape != candidate.shape:
+        raise InputError(f"cannot compare videos of shapes {list(reference.shape)} and {list(candidate.shape)}")
+    error = float((reference.detach().cpu().double() - candidate.detach().cpu().double()).square().mean())
+    if math.isnan(error):
+        return math.nan
+    return 10 * math.log10(peak**2 / error) if error > 0 else math.inf
+
+
+def encode_float(value: Any) -> Any:
+    """A float as JSON can hold it; anything else unchanged."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
+
+
+def decode_float(value: Any) -> Any:
+    """Undo :func:`encode_float`."""
+    return _WORDS.get(value, value) if isinstance(value, str) else value
