@@ -35,7 +35,8 @@ class DenoiserCall:
 def record_calls(denoiser: nn.Module) -> Iterator[list[DenoiserCall]]:
     """Record every call of ``denoiser`` made inside the block; the list grows as they come."""
     calls: list[DenoiserCall] = []
-    signature = inspect.signature(type(denoiser).forward)
+    # An EngineDenoiser takes the arguments of the class it stands in for.
+    signature = inspect.signature(getattr(denoiser, "original_class", type(denoiser)).forward)
 
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         bound = dict(list(signature.bind(module, *args, **kwargs).arguments.items())[1:])

@@ -45,8 +45,8 @@ class EngineDenoiser(nn.Module):
         skeleton = denoiser if isinstance(denoiser, nn.Module) else load_skeleton(denoiser)
         # Kept out of nn.Module's registry: a pipeline that moves its modules must not try to move meta tensors.
         self.__dict__["_skeleton"] = skeleton
-        self._forward = type(skeleton).forward
-        self._output_class = output_class_of(type(skeleton))
+        self.original_class = type(skeleton)
+        self._output_class = output_class_of(self.original_class)
         self._stages: list[tuple[float, Session]] = []
         self._choose: Callable[[float], Session] | None = None
         if isinstance(sessions, Session):
@@ -104,7 +104,9 @@ class EngineDenoiser(nn.Module):
     def _map(self, session: Session) -> ArgumentMap:
         if session not in self._maps:
             where = f"the engine in {session.directory}"
-            self._maps[session] = ArgumentMap(self._forward, session.inputs, session.record.constants, where)
+            self._maps[session] = ArgumentMap(
+                self.original_class.forward, session.inputs, session.record.constants, where
+            )
         return self._maps[session]
 
     @property
