@@ -144,14 +144,15 @@ def denoise_synthetic(
     Args:
         denoiser: a denoiser of a supported family.
         shape: latent frames, height and width.
-        steps: number of timesteps, spread evenly from 999 down.
+        steps: number of timesteps, spread evenly over the family's schedule.
         seed, batch: of the inputs.
         on_step: called with the index of each finished step.
     """
     family = family_of(denoiser)
-    for index, timestep in enumerate(torch.linspace(999, 999 / max(steps, 1), steps).tolist()):
+    for index, timestep in enumerate(torch.linspace(*family.timestep_range, steps).tolist()):
         inputs = family.synthetic_inputs(denoiser, shape, batch, torch.Generator("cpu").manual_seed(seed + index))
-        inputs["timestep"] = torch.full_like(inputs["timestep"], round(timestep))
+        whole = not inputs["timestep"].is_floating_point()
+        inputs["timestep"] = torch.full_like(inputs["timestep"], round(timestep) if whole else timestep)
         with torch.no_grad():
             denoiser(**inputs, return_dict=False)
         if on_step is not None:

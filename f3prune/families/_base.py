@@ -86,6 +86,7 @@ class Family:
         qk_heads_interchangeable: q and k heads may be reordered in the weights (false where rotary embeddings differ
             from head to head).
         only_path_between_frames: no other module of the denoiser relates frames (temporal convolutions would).
+        timestep_range: first and last ``timestep`` of a whole schedule, in the unit in which the pipeline passes it.
         pipeline_arguments: ``pipeline -> arguments`` that every call of the pipeline needs beyond its defaults.
         notes: one line for ``f3prune families``.
     """
@@ -105,6 +106,7 @@ class Family:
     norm_across_heads: bool = False
     qk_heads_interchangeable: bool = True
     only_path_between_frames: bool = True
+    timestep_range: tuple[float, float] = (999.0, 1.0)
     pipeline_arguments: Callable[[Any], dict[str, Any]] = field(default=lambda pipeline: {})
     notes: str = ""
 

@@ -54,5 +54,6 @@ FAMILY = Family(
     latents="sample",
     frame_axis=1,
     only_path_between_frames=False,
+    timestep_range=(1.638, -1.553),  # sigma from 700 down to 0.002
     notes="image to video; temporal residual blocks also relate frames; the timestep is ¼ log σ",
 )
