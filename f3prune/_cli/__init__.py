@@ -1,0 +1,1 @@
+"""The commands of ``f3prune``. Nothing here imports torch before a command has checked its options."""

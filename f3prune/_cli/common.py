@@ -1,0 +1,104 @@
+"""What the commands have in common: opening and locking a run, reading options into dataclasses."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from f3prune.errors import InputError
+from f3prune.progress import Reporter, RichReporter
+from f3prune.run_directory import LOCK, RunDirectory
+
+if TYPE_CHECKING:
+    from calibration import PruneConfig
+    from engines import BuildConfig
+    from exporter import ExportConfig
+    from f3prune.pipeline_runs import GenerationSettings
+
+SETTINGS = ("steps", "guidance", "height", "width", "num_frames", "seed")
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[RunDirectory, Reporter]]:
+    """An existing run, locked, with a progress display."""
+    directory = RunDirectory.open(path)
+    with directory.lock(), RichReporter() as reporter:
+        yield directory, reporter
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[tuple[RunDirectory, Reporter]]:
+    """A run to write to, locked, with a progress display. A new directory is removed again if nothing came of it."""
+    existed = path.exists()
+    missing = [parent for parent in path.absolute().parents if not parent.exists()]
+    directory = RunDirectory.create(path)
+    try:
+        with directory.lock(), RichReporter() as reporter:
+            yield directory, reporter
+    except BaseException:
+        if not existed and {entry.name for entry in path.iterdir()} <= {LOCK}:
+            shutil.rmtree(path, ignore_errors=True)
+            for parent in missing:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+        raise
+
+
+def settings_from(values: Mapping[str, Any]) -> GenerationSettings:
+    """The generation settings among a command's options."""
+    from f3prune.pipeline_runs import GenerationSettings
+
+    return GenerationSettings(**{name: values[name] for name in SETTINGS if name in values})
+
+
+def prune_config(values: Mapping[str, Any]) -> PruneConfig:
+    """The pruning options of a command.
+
+    Raises:
+        InputError: two options that exclude each other.
+    """
+    check_pruning(values)
+    from calibration import PruneConfig
+
+    names = ("alpha", "granularity", "aggregate", "mode", "stages", "protect")
+    return PruneConfig(**{name: values[name] for name in names})
+
+
+def check_pruning(values: Mapping[str, Any]) -> None:
+    """Refuse combinations of pruning options before any work is done.
+
+    Raises:
+        InputError: two options that exclude each other.
+    """
+    if values["granularity"] == "layer" and values["aggregate"] == "layers":
+        raise InputError(
+            "--aggregate layers makes all sites share one mask and has no meaning with --granularity layer: "
+            "use --granularity head or frame-pair, or --aggregate timesteps"
+        )
+    if values["granularity"] == "frame-pair" and values["mode"] == "drop":
+        raise InputError(
+            "--mode drop takes whole units away and has no meaning with --granularity frame-pair: "
+            "use --mode local, or --granularity layer or head"
+        )
+
+
+def export_config(dtype: str, opset: int | None, dynamic: tuple[str, ...] | None) -> ExportConfig:
+    """The export options of a command; what was not given is the exporter's own default."""
+    from exporter import ExportConfig
+
+    given: dict[str, Any] = {"dtype": dtype, "opset": opset, "dynamic": dynamic}
+    return ExportConfig(**{name: value for name, value in given.items() if value is not None})
+
+
+def build_config(backend: str, capabilities: tuple[str, ...]) -> BuildConfig:
+    """The build options of a command.
+
+    Raises:
+        InputError: compute capabilities for a backend that does not compile ahead of time.
+    """
+    from engines import BuildConfig
+
+    return BuildConfig(backend=backend, compute_capabilities=capabilities)  # type: ignore[arg-type]

@@ -1,0 +1,163 @@
+"""Option types and the options that several commands share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+BACKENDS = ("onnxruntime", "tensorrt-rtx", "tensorrt")
+DTYPES = ("fp32", "fp16", "bf16")
+GRANULARITIES = ("layer", "head", "frame-pair")
+AGGREGATES = ("timesteps", "layers")
+MODES = ("local", "drop")
+DYNAMIC = ("batch", "text")
+MAX_SEED = 2**63 - 1
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Command], Command]
+
+
+class BoundedFloat(click.ParamType[Any]):
+    """A finite number in a closed range."""
+
+    name = "number"
+
+    def __init__(self, low: float, high: float = math.inf, meaning: str = "a number") -> None:
+        self.low, self.high, self.meaning = low, high, meaning
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Parse; NaN and infinities fail like any other number outside the range."""
+        try:
+            number = float(value)
+        except ValueError:
+            number = math.nan
+        if not (math.isfinite(number) and self.low <= number <= self.high):
+            bounds = f"at least {self.low:g}" if self.high == math.inf else f"between {self.low:g} and {self.high:g}"
+            self.fail(f"{value} is not {self.meaning} {bounds}", param, ctx)
+        return number
+
+
+class NameList(click.ParamType[Any]):
+    """Comma-separated names out of a fixed set."""
+
+    name = "names"
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self.known = known
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Parse; an empty text means none of them."""
+        if isinstance(value, tuple):
+            return value
+        names = tuple(name.strip() for name in str(value).split(",") if name.strip())
+        for name in names:
+            if name not in self.known:
+                self.fail(f"{name!r} is not one of {', '.join(self.known)}", param, ctx)
+        return names
+
+
+class Capability(click.ParamType[Any]):
+    """A GPU's compute capability, ``8.9``."""
+
+    name = "capability"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the form."""
+        major, dot, minor = str(value).partition(".")
+        if not (dot and major.isdigit() and minor.isdigit()):
+            self.fail(f"{value!r} is not written major.minor, e.g. 8.9 (RTX 40) or 12.0 (RTX 50)", param, ctx)
+        return str(value)
+
+
+def _stack(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    def apply(command: Command) -> Command:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return apply
+
+
+RUN = click.argument("run", type=click.Path(path_type=Path))
+MODEL = click.argument("model")
+OUTPUT_RUN = click.option(
+    "-o", "--output", "run", type=click.Path(path_type=Path), required=True, help="Run directory to write."
+)
+COUNT = click.IntRange(min=1)
+
+SIZES = _stack(
+    click.option("--num-frames", type=COUNT, help="Video frames. [default: the model's own]"),
+    click.option("--height", type=COUNT, help="Pixels; latent units for a denoiser alone. [default: the model's own]"),
+    click.option("--width", type=COUNT, help="Pixels; latent units for a denoiser alone. [default: the model's own]"),
+)
+SEED = click.option(
+    "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Prompt number k runs with seed + k."
+)
+STEPS = click.option("--steps", type=COUNT, help="Denoising steps. [default: the model's own]")
+GUIDANCE = click.option(
+    "--guidance", type=BoundedFloat(0.0, meaning="a guidance scale"), help="Guidance scale. [default: the model's own]"
+)
+CALIBRATION = _stack(
+    click.option(
+        "--prompts",
+        type=click.Path(path_type=Path),
+        help="A .txt file, one prompt per line, or a .jsonl file. [default: the model's own list]",
+    ),
+    click.option("--num-prompts", type=COUNT, help="Use the first so many prompts. [default: all of them]"),
+    STEPS,
+    GUIDANCE,
+    SIZES,
+    SEED,
+    click.option("--rows", type=COUNT, help="Estimate from so many query tokens per frame. [default: measure all]"),
+    click.option("--random-weights", is_flag=True, help="For a denoiser's config.json without weights: seeded ones."),
+)
+PRUNING = _stack(
+    click.option(
+        "--alpha",
+        type=BoundedFloat(0.0, 1.0, "a pruning ratio"),
+        required=True,
+        help="Pruning ratio: the share of units that goes.",
+    ),
+    click.option(
+        "--granularity", type=click.Choice(GRANULARITIES), default="layer", show_default=True, help="The unit."
+    ),
+    click.option(
+        "--aggregate",
+        type=click.Choice(AGGREGATES),
+        default="timesteps",
+        show_default=True,
+        help="Sum scores over timesteps, or over layers too so that all share one mask.",
+    ),
+    click.option(
+        "--mode",
+        type=click.Choice(MODES),
+        default="local",
+        show_default=True,
+        help="A pruned unit attends to its own frame only, or goes altogether.",
+    ),
+    click.option("--stages", type=COUNT, default=1, show_default=True, help="Ranges of steps with masks of their own."),
+    click.option("--protect", multiple=True, metavar="GLOB", help="Sites that are never pruned; may be repeated."),
+)
+EXPORTING = _stack(
+    click.option(
+        "--dtype", type=click.Choice(DTYPES), default="fp32", show_default=True, help="Precision of the graph."
+    ),
+    click.option("--opset", type=click.IntRange(18, 23), help="ONNX opset. [default: the exporter's own]"),
+    click.option(
+        "--dynamic", type=NameList(DYNAMIC), help="Symbolic dimensions, of batch,text. [default: the exporter's own]"
+    ),
+)
+BACKEND = click.option(
+    "--backend", type=click.Choice(BACKENDS), default="onnxruntime", show_default=True, help="What runs the graph."
+)
+CAPABILITIES = click.option(
+    "--compute-capability",
+    "capabilities",
+    multiple=True,
+    type=Capability(),
+    help="GPU that a TensorRT-RTX engine is compiled for, e.g. 8.9; may be repeated. [default: all]",
+)

@@ -1,0 +1,161 @@
+"""Commands that use what was made: generate, check, run, bench, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from f3prune._cli import options as shared
+from f3prune._cli.common import check_pruning, opened, settings_from, written
+from f3prune.errors import InputError
+
+
+@click.command(short_help="Generate a video with the engine.")
+@shared.RUN
+@click.option("--prompt", required=True, help="What the video shows.")
+@click.option("--image", type=click.Path(path_type=Path), help="Conditioning image, for image-to-video models.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="out.mp4, out.gif, frame-%03d.png, sheet.png, or a new directory for PNG frames.",
+)
+@click.option("--steps", type=shared.COUNT, help="Denoising steps. [default: calibration's]")
+@click.option("--guidance", type=shared.BoundedFloat(0.0, meaning="a guidance scale"), help="[default: calibration's]")
+@click.option("--seed", type=click.IntRange(0, shared.MAX_SEED), help="[default: calibration's]")
+@click.option("--backend", type=click.Choice(shared.BACKENDS), help="Insist on an engine of this backend.")
+def generate(run: Path, prompt: str, image: Path | None, output: Path, **values: Any) -> None:
+    """Generate a video with the pruned engine in the original pipeline."""
+    from f3prune.video import check_output
+
+    check_output(output)
+    if image is not None and not image.is_file():
+        raise InputError(f"--image {image} does not exist: give a PNG or JPEG file")
+    with opened(run) as (directory, reporter):
+        from f3prune.steps.generate import GenerateOptions
+        from f3prune.steps.generate import generate as step
+
+        files, frames = step(directory, GenerateOptions(prompt, image, **values), output, reporter)
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    click.echo(f"{files[0]}{more}: {frames.shape[0]} frames of {frames.shape[2]} x {frames.shape[1]} pixels")
+
+
+@click.command(short_help="Compare engine, pruned and dense.")
+@shared.RUN
+@click.option(
+    "--reference",
+    type=click.Choice(["pruned", "dense"]),
+    default="pruned",
+    show_default=True,
+    help="Compare the engine with the pruned model, or also the pruned model with the dense one.",
+)
+@click.option(
+    "--max-rel-l2",
+    type=shared.BoundedFloat(0.0, meaning="a relative L2 distance"),
+    help="Bound of the distance to the reference. [default: rounding of the precision for pruned, none for dense]",
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the numbers to this file.")
+def check(run: Path, reference: str, max_rel_l2: float | None, json_file: Path | None) -> None:
+    """Compare the engine with PyTorch; exit 1 when it fails."""
+    if json_file is not None and json_file.is_dir():
+        raise InputError(f"--json {json_file} is a directory: give a file name")
+    with opened(run) as (directory, reporter):
+        from f3prune.steps.check import check as step
+
+        report = step(directory, reference, max_rel_l2, reporter)  # type: ignore[arg-type]
+    if json_file is not None:
+        from f3prune.atomic_files import atomic_write
+
+        with atomic_write(json_file) as temporary:
+            temporary.write_text(report.to_json(), encoding="utf-8")
+    from f3prune._cli.tables import parity_table, show
+
+    show(parity_table(report))
+    report.require()
+    click.echo("check passed")
+
+
+@click.command("run", short_help="All of the above, resumable.")
+@shared.MODEL
+@shared.OUTPUT_RUN
+@shared.PRUNING
+@shared.CALIBRATION
+@shared.EXPORTING
+@shared.BACKEND
+@shared.CAPABILITIES
+@click.option("--prompt", help="Prompt of the demonstration video. [default: the first calibration prompt]")
+def run_command(
+    model: str,
+    run: Path,
+    prompts: Path | None,
+    num_prompts: int | None,
+    rows: int | None,
+    random_weights: bool,
+    dtype: str,
+    opset: int | None,
+    dynamic: tuple[str, ...] | None,
+    backend: str,
+    capabilities: tuple[str, ...],
+    prompt: str | None,
+    **values: Any,
+) -> None:
+    """Calibrate, prune, export, build, generate, check, bench and report; what is up to date is not made again."""
+    check_pruning(values)
+    with written(run) as (directory, reporter):
+        from f3prune._cli.common import build_config, export_config, prune_config
+        from f3prune.steps.calibrate import CalibrateOptions
+        from f3prune.steps.run import RunOptions, run_all
+
+        options = RunOptions(
+            CalibrateOptions(model, prompts, num_prompts, settings_from(values), rows, random_weights),
+            prune_config(values),
+            export_config(dtype, opset, dynamic),
+            build_config(backend, capabilities),
+            prompt=prompt,
+        )
+        summary = run_all(directory, options, reporter)
+    from f3prune._cli.tables import show, summary_table
+
+    show(summary_table(summary, directory.path))
+
+
+@click.command(short_help="Time dense against pruned.")
+@shared.RUN
+@click.option("--rounds", type=click.IntRange(min=3), default=20, show_default=True, help="Calls per contestant.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the numbers to this file.")
+def bench(run: Path, rounds: int, json_file: Path | None) -> None:
+    """Time a denoiser call: dense and pruned, engine and PyTorch, in turn."""
+    if json_file is not None and json_file.is_dir():
+        raise InputError(f"--json {json_file} is a directory: give a file name")
+    with opened(run) as (directory, reporter):
+        from f3prune.steps.bench import BenchOptions
+        from f3prune.steps.bench import bench as step
+
+        result, _ = step(directory, BenchOptions(rounds=rounds, budget_s=300.0), reporter)
+    if json_file is not None:
+        import json
+
+        from f3prune.atomic_files import atomic_write
+
+        with atomic_write(json_file) as temporary:
+            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    from f3prune._cli.tables import show, speed_table
+
+    show(speed_table(result))
+
+
+@click.command(short_help="Write the HTML report.")
+@shared.RUN
+def report(run: Path) -> None:
+    """Write report.json and one self-contained report.html from what the run holds."""
+    with opened(run) as (directory, reporter):
+        from f3prune.steps.report import report as step
+
+        path, made = step(directory, reporter)
+    click.echo(f"{path}{'' if made else ' (up to date)'}")
+
+
+COMMANDS = (generate, check, run_command, bench, report)

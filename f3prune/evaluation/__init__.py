@@ -1,0 +1,1 @@
+"""What was lost and gained: fidelity of videos, speed, and the report."""

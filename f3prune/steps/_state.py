@@ -1,0 +1,114 @@
+"""What every step after calibration needs to know about a run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from f3prune.captured_calls import FILE as CALLS
+from f3prune.captured_calls import CapturedCall, load_calls
+from f3prune.errors import ArtifactError, InputError
+from f3prune.manifest import Manifest
+from f3prune.pipeline_runs import GenerationSettings
+from f3prune.prompts import Prompt
+from f3prune.run_directory import RunDirectory
+from f3prune.sources import ModelSource, resolve
+
+Variant = Literal["pruned", "dense"]
+TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
+
+
+@dataclass(frozen=True)
+class RunState:
+    """The calibrated run: its model, how the pipeline was called, and with what.
+
+    Attributes:
+        run: the directory.
+        calibration: manifest entry of the calibrate step, files verified.
+        source: MODEL, found again.
+        settings: of the pipeline call, every value filled in that is known.
+        prompts: of the calibration.
+    """
+
+    run: RunDirectory
+    calibration: Manifest
+    source: ModelSource
+    settings: GenerationSettings
+    prompts: list[Prompt]
+
+    @classmethod
+    def of(cls, run: RunDirectory) -> RunState:
+        """Read it back.
+
+        Raises:
+            ArtifactError: not calibrated, or a file was altered.
+            InputError: MODEL is no longer where it was.
+        """
+        entry = run.require("calibrate")
+        facts = entry.facts
+        try:
+            source = resolve(facts["model"], bool(facts["random_weights"]), int(facts["weights_seed"]))
+            settings = GenerationSettings(**facts["settings"])
+            prompts = [Prompt.from_json(value) for value in facts["prompts"]]
+        except (KeyError, TypeError) as error:
+            raise ArtifactError(
+                f"{run.path}/manifest.json has an incomplete entry for 'calibrate': "
+                f"make it with `{run.command('calibrate')}`"
+            ) from error
+        return cls(run, entry, source, settings, prompts)
+
+    @property
+    def family(self) -> str:
+        """Name of the model family."""
+        return str(self.calibration.facts["family"])
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether conditioning was seeded noise (a denoiser alone)."""
+        return bool(self.calibration.facts["synthetic"])
+
+    def verified_source_digest(self) -> str:
+        """The denoiser's digest, recomputed.
+
+        Raises:
+            ArtifactError: the model changed since it was calibrated.
+        """
+        digest = self.source.digest()
+        expected = self.calibration.inputs["source"]
+        if digest != expected:
+            raise ArtifactError(
+                f"MODEL {self.source.spec} changed since it was calibrated (sha256 {digest[:12]}, "
+                f"expected {expected[:12]}): calibrate it again with `{self.run.command('calibrate')}`"
+            )
+        return digest
+
+    def calls(self) -> list[CapturedCall]:
+        """The recorded denoiser calls, first to last timestep."""
+        return load_calls(self.run.path / CALLS)
+
+
+def settings_json(settings: GenerationSettings) -> dict[str, Any]:
+    """A JSON object of all settings."""
+    return asdict(settings)
+
+
+def stage_directories(parent: Path, stages: int) -> list[Path]:
+    """Where the stages of a step go: the directory itself for one, ``stage-k`` below it for more."""
+    return [parent] if stages == 1 else [parent / f"stage-{k}" for k in range(stages)]
+
+
+def need_pipeline(state: RunState, what: str) -> None:
+    """Refuse a denoiser alone.
+
+    Raises:
+        InputError: always for a denoiser alone.
+    """
+    if state.source.kind == "denoiser":
+        raise InputError(
+            f"{state.source.spec} is a denoiser alone, which has no text encoder and no video decoder to {what} with: "
+            f"start a run from the pipeline directory that contains it; check and bench work without one"
+        )

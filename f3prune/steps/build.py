@@ -1,0 +1,79 @@
+"""Build: ONNX in, engine out."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from calibration import Masks
+from engines import BuildConfig, build_engine
+from f3prune.manifest import Manifest, package_versions
+from f3prune.progress import SILENT, Reporter
+from f3prune.run_directory import RunDirectory
+from f3prune.steps._state import Variant, stage_directories
+from f3prune.steps.export import STEP as EXPORT_STEP
+
+STEP: dict[Variant, str] = {"pruned": "engine", "dense": "dense-engine"}
+PACKAGES = ("onnxruntime-gpu", "onnxruntime", "tensorrt-rtx-cu12", "tensorrt", "polygraphy")
+
+
+def build(
+    run: RunDirectory,
+    config: BuildConfig | None = None,
+    variant: Variant = "pruned",
+    reporter: Reporter = SILENT,
+) -> tuple[Manifest, bool]:
+    """Write ``engine/`` (or ``dense/engine/``), one engine per stage.
+
+    Returns:
+        The step's manifest entry, and whether it was made now.
+
+    Raises:
+        ArtifactError: the graph is missing, altered or stale.
+        BackendError: the backend is not installed or cannot build here.
+        BuildError: the backend refused the graph.
+    """
+    config = config or BuildConfig()
+    graph = run.require(EXPORT_STEP[variant])
+    stages = int(graph.facts["stages"])
+    masks_digest = None
+    if variant == "pruned":
+        run.require("masks")
+        masks_digest = Masks.load(run.path / "masks.json").digest
+    recipe = Manifest(
+        STEP[variant],
+        {EXPORT_STEP[variant]: graph.digest},
+        {**json.loads(config.to_json()), "device": _device(config.backend)},
+        package_versions(*PACKAGES),
+    )
+    if (found := run.up_to_date(recipe)) is not None:
+        return found, False
+
+    def make(scratch: Path) -> dict[str, Any]:
+        records = []
+        sources = stage_directories(run.directory(EXPORT_STEP[variant]), stages)
+        with reporter.task(f"building the {variant} engine", total=stages) as advance:
+            for source, folder in zip(sources, stage_directories(scratch, stages), strict=True):
+                records.append(build_engine(source / "denoiser.onnx", folder, config, masks_digest=masks_digest))
+                advance()
+        first = records[0]
+        return {
+            "backend": first.backend,
+            "backend_version": first.backend_version,
+            "dtype": first.dtype,
+            "stages": stages,
+            "seconds": [record.built.get("seconds") for record in records],
+            "bytes": [sum(int(entry["bytes"]) for entry in record.files.values()) for record in records],
+        }
+
+    return run.perform(recipe, make)
+
+
+def _device(backend: str) -> str:
+    """TensorRT engines belong to the GPU they were timed on."""
+    if backend != "tensorrt":
+        return ""
+    import torch
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else "none"

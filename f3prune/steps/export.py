@@ -1,0 +1,103 @@
+"""Export: the pruned (or the dense) denoiser in, ONNX out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import calibration
+from exporter import ExportConfig, export_denoiser
+from f3prune.captured_calls import CapturedCall
+from f3prune.loading import load_denoiser
+from f3prune.manifest import Manifest, package_versions
+from f3prune.progress import SILENT, Reporter
+from f3prune.run_directory import RunDirectory
+from f3prune.steps._state import TORCH_DTYPES, RunState, Variant, stage_directories
+
+STEP: dict[Variant, str] = {"pruned": "onnx", "dense": "dense-onnx"}
+PACKAGES = ("torch", "diffusers", "onnx", "onnxscript")
+
+
+def export(
+    run: RunDirectory,
+    config: ExportConfig | None = None,
+    variant: Variant = "pruned",
+    reporter: Reporter = SILENT,
+) -> tuple[Manifest, bool]:
+    """Write ``onnx/`` (or ``dense/onnx/``), one graph per stage.
+
+    Returns:
+        The step's manifest entry, and whether it was made now.
+
+    Raises:
+        ArtifactError: an earlier step is missing, altered or stale.
+        ExportError: the graph could not be exported, or disagrees with PyTorch.
+    """
+    state = RunState.of(run)
+    inputs = {"calibrate": state.calibration.digest}
+    if variant == "pruned":
+        pruned = run.require("pruned")
+        inputs["pruned"] = pruned.digest
+        stages = len(pruned.facts["parameters"])
+    else:
+        inputs["source"] = state.verified_source_digest()
+        stages = 1
+    config = config or ExportConfig()
+    recipe = Manifest(STEP[variant], inputs, config.to_dict(), package_versions(*PACKAGES))
+    if (found := run.up_to_date(recipe)) is not None:
+        return found, False
+
+    def make(scratch: Path) -> dict[str, Any]:
+        results = []
+        calls = state.calls()
+        with reporter.task(f"exporting the {variant} denoiser", total=stages) as advance:
+            for stage, folder in enumerate(stage_directories(scratch, stages)):
+                denoiser = load_variant(state, variant, stage, stages)
+                folder.mkdir(exist_ok=True)
+                chosen = calls_of_stage(state, calls, variant, stage)
+                cpu = [call.on(torch.device("cpu"), torch.float32) for call in chosen]
+                results.append(
+                    export_denoiser(
+                        denoiser,
+                        cpu[0],
+                        folder,
+                        config,
+                        metadata={"f3prune.source_digest": state.calibration.inputs["source"]},
+                        test_inputs=cpu[1:],
+                    )
+                )
+                advance()
+        return {"dtype": config.dtype, "stages": stages, "graphs": [result.to_dict() for result in results]}
+
+    return run.perform(recipe, make)
+
+
+def load_variant(
+    state: RunState, variant: Variant, stage: int, stages: int, device: torch.device | None = None, dtype: str = "fp32"
+) -> nn.Module:
+    """The pruned denoiser of one stage, or the dense one; its files must have been verified."""
+    if variant == "dense":
+        return load_denoiser(state.source, TORCH_DTYPES[dtype], device)
+    folder = stage_directories(state.run.directory("pruned"), stages)[stage]
+    denoiser = calibration.load_pruned(folder, TORCH_DTYPES[dtype])
+    return denoiser.to(device) if device is not None else denoiser
+
+
+def calls_of_stage(state: RunState, calls: list[CapturedCall], variant: Variant, stage: int) -> list[CapturedCall]:
+    """The recorded calls that a stage serves; all of them for the dense model, and never none."""
+    if variant == "dense":
+        return calls
+    masks = calibration.Masks.load(state.run.path / "masks.json")
+    chosen = [call for call in calls if stage_of(masks, call.timestep) == stage]
+    return chosen or calls[:1]
+
+
+def stage_of(masks: calibration.Masks, timestep: float) -> int:
+    """Index of the stage that serves a timestep: the first whose lowest timestep it reaches."""
+    for index, stage in enumerate(masks.stages):
+        if timestep >= stage.timesteps[1]:
+            return index
+    return len(masks.stages) - 1

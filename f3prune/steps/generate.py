@@ -1,0 +1,138 @@
+"""Generate: a prompt in, a video out of the unmodified pipeline with the engine in the denoiser's place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from f3prune.errors import InputError
+from f3prune.evaluation.fidelity import fidelity
+from f3prune.loading import load_pipeline, pick_device, working_dtype
+from f3prune.manifest import Manifest, package_versions
+from f3prune.pipeline_runs import Frames, GenerationSettings, default_steps, run_prompt
+from f3prune.progress import SILENT, Reporter
+from f3prune.prompts import Prompt
+from f3prune.run_directory import RunDirectory
+from f3prune.steps._state import PACKAGES, RunState, need_pipeline, settings_json
+from f3prune.steps.build import STEP as BUILD_STEP
+from f3prune.steps.sessions import engine_pipeline
+from f3prune.video import check_output, contact_sheet, png_bytes, write_video
+
+VIDEO, SHEET = "video.mp4", "frames.png"
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """What to generate; None takes what calibration used.
+
+    Attributes:
+        prompt: text.
+        image: conditioning image, for pipelines that need one.
+        steps, guidance, seed: of the pipeline call.
+        backend: the engine must have been built for it; None does not ask.
+    """
+
+    prompt: str
+    image: Path | None = None
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int | None = None
+    backend: str | None = None
+
+
+def generate(
+    run: RunDirectory, options: GenerateOptions, output: Path, reporter: Reporter = SILENT
+) -> tuple[list[Path], Frames]:
+    """Generate one video and write it to ``output`` (``.mp4``, ``.gif``, ``.png`` or a directory).
+
+    Returns:
+        The files, and the frames ``f h w 3`` in [0, 1].
+
+    Raises:
+        ArtifactError: an earlier step is missing, altered or stale.
+        BackendError: the engine cannot run here.
+        InputError: the model is a denoiser alone, or takes no such input.
+    """
+    check_output(output)
+    if not options.prompt.strip():
+        raise InputError("--prompt is empty: say what the video shows")
+    state = RunState.of(run)
+    need_pipeline(state, "make a video")
+    settings = settings_of(state, options)
+    frames = _with_engine(state, settings, Prompt(options.prompt, options.image), options.backend, reporter)
+    return write_video(frames, output), frames
+
+
+def settings_of(state: RunState, options: GenerateOptions) -> GenerationSettings:
+    """Calibration's settings with what was given on top; sizes stay, the engine was built for them."""
+    given = {name: getattr(options, name) for name in ("steps", "guidance", "seed")}
+    return replace(state.settings, **{name: value for name, value in given.items() if value is not None})
+
+
+def generate_into_run(
+    run: RunDirectory, options: GenerateOptions, reporter: Reporter = SILENT
+) -> tuple[Manifest, bool]:
+    """Write ``video.mp4`` (pruned, engine) and ``frames.png`` (dense PyTorch above pruned engine) into the run.
+
+    Returns:
+        The step's manifest entry, whose facts hold the fidelity to the dense video, and whether it was made now.
+    """
+    state = RunState.of(run)
+    need_pipeline(state, "make a video")
+    settings = settings_of(state, options)
+    prompt = Prompt(options.prompt, options.image)
+    recipe = Manifest(
+        "generate",
+        {
+            "calibrate": state.calibration.digest,
+            BUILD_STEP["pruned"]: run.require(BUILD_STEP["pruned"]).digest,
+            "pipeline": state.source.surroundings_digest(),
+        },
+        {"prompt": prompt.to_json(), "settings": settings_json(settings)},
+        package_versions(*PACKAGES, "imageio-ffmpeg"),
+    )
+    if (found := run.up_to_date(recipe)) is not None:
+        return found, False
+
+    def make(scratch: Path) -> dict[str, Any]:
+        pruned = _with_engine(state, settings, prompt, options.backend, reporter)
+        dense = _dense(state, settings, prompt, reporter)
+        write_video(pruned, scratch / VIDEO)
+        rows = [("dense model (PyTorch)", dense), ("pruned model (engine)", pruned)]
+        (scratch / SHEET).write_bytes(png_bytes(contact_sheet(rows)))
+        return {
+            "prompt": prompt.to_json(),
+            "settings": settings_json(settings),
+            "frames": int(pruned.shape[0]),
+            "height": int(pruned.shape[1]),
+            "width": int(pruned.shape[2]),
+            "fidelity": fidelity(dense, pruned).to_json(),
+        }
+
+    return run.perform(recipe, make, files=(VIDEO, SHEET))
+
+
+def _with_engine(
+    state: RunState, settings: GenerationSettings, prompt: Prompt, backend: str | None, reporter: Reporter
+) -> Frames:
+    with engine_pipeline(state, "pruned", backend) as pipeline:
+        return _generate(pipeline, settings, prompt, "generating with the engine", reporter)
+
+
+def _dense(state: RunState, settings: GenerationSettings, prompt: Prompt, reporter: Reporter) -> Frames:
+    state.verified_source_digest()
+    device = pick_device()
+    pipeline = load_pipeline(state.source, working_dtype(state.source, device), device)
+    return _generate(pipeline, settings, prompt, "generating with the dense model", reporter)
+
+
+def _generate(
+    pipeline: Any, settings: GenerationSettings, prompt: Prompt, description: str, reporter: Reporter
+) -> Frames:
+    steps = settings.steps or default_steps(pipeline)
+    with reporter.task(description, total=steps) as advance:
+        frames = run_prompt(pipeline, replace(settings, steps=steps), prompt, 0, on_step=advance)
+    if frames is None:
+        raise InputError(f"{type(pipeline).__name__} gave no frames")
+    return frames

@@ -1,0 +1,85 @@
+"""Prune: frame mass in, masks and a smaller denoiser out."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import calibration
+from calibration import Calibration, Masks, PruneConfig
+from f3prune.loading import load_denoiser, pick_device, working_dtype
+from f3prune.manifest import Manifest, package_versions
+from f3prune.progress import SILENT, Reporter
+from f3prune.run_directory import RunDirectory
+from f3prune.steps._state import PACKAGES, RunState, stage_directories
+from f3prune.steps.calibrate import AAS
+
+MASKS = "masks.json"
+
+
+def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -> tuple[Manifest, bool]:
+    """Choose what goes and bake it into the weights; writes ``masks.json`` and ``pruned/``.
+
+    Returns:
+        The manifest entry of ``pruned``, and whether anything was made now.
+
+    Raises:
+        ArtifactError: the calibration is missing or altered, or the model changed since.
+        InputError: the configuration does not fit the calibration.
+        UnknownSiteError: ``protect`` matches no site.
+    """
+    state = RunState.of(run)
+    source_digest = state.verified_source_digest()
+
+    def choose(scratch: Path) -> dict[str, Any]:
+        masks = calibration.select_masks(Calibration.load(run.path / AAS), config)
+        (scratch / MASKS).write_text(masks.to_json(), encoding="utf-8")
+        return {"digest": masks.digest, "stages": len(masks.stages), **asdict(config)}
+
+    options = {**asdict(config), "protect": list(config.protect)}
+    chosen, new_masks = run.perform(
+        Manifest("masks", {"calibrate": state.calibration.digest}, options, package_versions()), choose, files=(MASKS,)
+    )
+
+    def bake(scratch: Path) -> dict[str, Any]:
+        masks = Masks.load(run.path / MASKS)
+        dtype = working_dtype(state.source, pick_device())
+        after = []
+        with reporter.task("pruning", total=len(masks.stages)) as advance:
+            for stage, folder in enumerate(stage_directories(scratch, len(masks.stages))):
+                denoiser = load_denoiser(state.source, dtype)
+                calibration.prune_denoiser(denoiser, masks, stage, source_digest=source_digest)
+                calibration.save_pruned(denoiser, folder)
+                after.append(sum(parameter.numel() for parameter in denoiser.parameters()))
+                advance()
+        return {"parameters": after, "counts": counts(masks)}
+
+    recipe = Manifest("pruned", {"masks": chosen.digest, "source": source_digest}, {}, package_versions(*PACKAGES))
+    baked, new_weights = run.perform(recipe, bake)
+    return baked, new_masks or new_weights
+
+
+def counts(masks: Masks) -> list[dict[str, int]]:
+    """What each stage prunes: sites, heads and frame pairs, gone and in all."""
+    rows = []
+    for stage in masks.stages:
+        sites = stage.sites.values()
+        rows.append(
+            {
+                "sites": len(stage.sites),
+                "sites_pruned": sum(
+                    len(m.pruned_heads) == m.heads
+                    or (m.kept_pairs is not None and all(keys == (i,) for i, keys in enumerate(m.kept_pairs)))
+                    for m in sites
+                ),
+                "sites_touched": sum(not m.untouched for m in sites),
+                "heads": sum(m.heads for m in sites),
+                "heads_pruned": sum(len(m.pruned_heads) for m in sites),
+                "pairs": sum(m.frames * (m.frames - 1) for m in sites),
+                "pairs_pruned": sum(
+                    m.frames**2 - sum(map(len, m.kept_pairs)) for m in sites if m.kept_pairs is not None
+                ),
+            }
+        )
+    return rows
