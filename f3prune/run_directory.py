@@ -321,8 +321,17 @@ def _with_files(recipe: Manifest, scratch: Path, files: Sequence[str], facts: di
         for path in scratch.rglob("*")
         if path.is_file() and path != scratch / MANIFEST
     )
+    for name in names:
+        # Some writers make files that only their owner may read; a run is as open as its directory.
+        os.chmod(scratch / name, 0o666 & ~_umask())
     hashes = {name: sha256_file(scratch / name) for name in names}
     return Manifest(recipe.step, recipe.inputs, recipe.options, recipe.versions, hashes, facts)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
 
 
 def _write_manifest(path: Path, entries: Mapping[str, Any]) -> None:

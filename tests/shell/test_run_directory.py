@@ -49,7 +49,6 @@ def test_atomic_write_leaves_the_old_file_after_a_failure(tmp_path: Path) -> Non
     target = tmp_path / "a.txt"
     target.write_text("old")
 
-
     def interrupted() -> None:
         with atomic_write(target) as temporary:
             temporary.write_text("half")
@@ -67,7 +66,6 @@ def test_atomic_directory_replaces_a_directory_as_a_whole(tmp_path: Path) -> Non
         with atomic_directory(target) as temporary:
             (temporary / content).write_text(content)
     assert names(target) == {"two"}
-
 
     def interrupted() -> None:
         with atomic_directory(target) as temporary:

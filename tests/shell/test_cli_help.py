@@ -1,0 +1,77 @@
+"""Help is quick because nothing heavy is imported for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+COMMANDS = ("families", "calibrate", "prune", "export", "build", "generate", "check", "run", "bench", "report")
+HEAVY = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "onnx",
+    "onnxruntime",
+    "onnxscript",
+    "tensorrt_rtx",
+    "polygraphy",
+    "numpy",
+)
+
+
+def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("arguments", [(), *((command,) for command in COMMANDS)], ids=lambda a: "-".join(a) or "top")
+def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
+    code = (
+        "import sys\nfrom f3prune.cli import main\n"
+        "try: main([*sys.argv[1:], '--help'])\n"
+        f"finally: print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
+    )
+    done = python(code, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "[]\n"
+    assert done.stdout.startswith("Usage: f3prune")
+    for command in COMMANDS if not arguments else ():
+        assert command in done.stdout
+
+
+def test_help_is_quick() -> None:
+    code = "from f3prune.cli import main; main(['--help'])"
+    python(code)
+    started = time.process_time()
+    fastest = min(_seconds(code) for _ in range(3))
+    assert fastest < 1.0
+    assert time.process_time() - started < 3.0
+
+
+def _seconds(code: str) -> float:
+    started = time.monotonic()
+    assert python(code).returncode == 0
+    return time.monotonic() - started
+
+
+def test_version() -> None:
+    done = python("from f3prune.cli import main; main(['--version'])")
+    assert done.stdout == "f3prune, version 0.1.0\n"
+
+
+def test_no_arguments_show_the_help() -> None:
+    done = python("from f3prune.cli import main; main([])")
+    assert done.returncode == 2
+    assert "Usage: f3prune" in done.stdout + done.stderr
+
+
+def test_families_lists_every_family_without_torch() -> None:
+    code = (
+        "import sys\nfrom f3prune.cli import main\ntry: main(['families'])\nfinally: assert 'torch' not in sys.modules"
+    )
+    done = python(code)
+    assert done.returncode == 0, done.stderr
+    for word in ("cogvideox", "WanTransformer3DModel", "spatiotemporal", "animatediff"):
+        assert word in done.stdout
