@@ -2,60 +2,13 @@
 
 from __future__ import annotations
 
-import copy
-import functools
-
 import pytest
 import torch
+from subjects import UNITS, relative, run, subject_of
 
-from calibration import (
-    Masks,
-    PruneConfig,
-    calibrate,
-    denoise_synthetic,
-    load_pruned,
-    masked_reference,
-    prune_denoiser,
-    save_pruned,
-    select_masks,
-)
+from calibration import load_pruned, masked_reference, save_pruned
 from f3prune.errors import ArtifactError
-from f3prune.families import family_of
-from f3prune.families.tiny import TINY_SHAPES, VARIANTS, tiny_denoiser
-
-UNITS = [("layer", "local"), ("layer", "drop"), ("head", "local"), ("head", "drop"), ("frame-pair", "local")]
-
-
-class Subject:
-    """A dense tiny denoiser, its inputs, its calibration and its dense output; tests must not alter it."""
-
-    def __init__(self, variant: str) -> None:
-        self.variant = variant
-        self.denoiser = tiny_denoiser(variant)
-        self.family = family_of(self.denoiser)
-        shape = TINY_SHAPES[variant]
-        self.inputs = self.family.synthetic_inputs(self.denoiser, shape, 2, torch.Generator().manual_seed(1))
-        self.grid = self.family.token_grid(self.denoiser, self.inputs)
-        self.calibration = calibrate(self.denoiser, lambda: denoise_synthetic(self.denoiser, shape, 3, batch=2))
-        self.dense = run(self.denoiser, self.inputs)
-
-    def masks(self, alpha: float, granularity: str, mode: str) -> Masks:
-        return select_masks(self.calibration, PruneConfig(alpha, granularity, mode=mode))
-
-    def pruned(self, alpha: float, granularity: str = "layer", mode: str = "local") -> torch.nn.Module:
-        return prune_denoiser(copy.deepcopy(self.denoiser), self.masks(alpha, granularity, mode))
-
-
-def run(denoiser, inputs):
-    with torch.no_grad():
-        return denoiser(**inputs, return_dict=False)[0]
-
-
-def relative(a, b):
-    return float((a - b).norm() / b.norm())
-
-
-subject_of = functools.cache(Subject)
+from f3prune.families.tiny import VARIANTS
 
 
 @pytest.fixture(params=VARIANTS)
