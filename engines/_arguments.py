@@ -51,13 +51,12 @@ class ArgumentMap:
             if not leaves:
                 self._check_constant(name, value)
             for path, tensor in leaves.items():
-                spec = next((candidate for candidate in _spellings(path) if candidate in self._specs), None)
-                if spec is None:
+                if path not in self._specs:
                     raise InputError(
-                        f"{self._where} was exported without {'.'.join(map(str, path))}, but the pipeline passes it: "
+                        f"{self._where} was exported without {path}, but the pipeline passes it: "
                         f"export with it, or turn the feature off"
                     )
-                found[spec] = tensor
+                found[path] = tensor
         if missing := set(self._specs) - set(found):
             raise InputError(
                 f"{self._where} takes {', '.join(sorted(missing))}, which the pipeline did not pass: "
@@ -79,7 +78,9 @@ class ArgumentMap:
         sizes: dict[str, int] = {}
         for name, spec in self._specs.items():
             value = found[name]
-            if isinstance(value, torch.Tensor) and value.ndim == len(spec.shape):
+            # One value may stand for the whole batch: its length says nothing about the batch's.
+            single = isinstance(value, torch.Tensor) and value.numel() == 1 and len(spec.shape) <= 1
+            if isinstance(value, torch.Tensor) and value.ndim == len(spec.shape) and not single:
                 inputs[name] = _cast(value, spec, self._where)
                 for size, wanted in zip(value.shape, spec.shape, strict=True):
                     if isinstance(wanted, str):
@@ -93,21 +94,17 @@ class ArgumentMap:
         return inputs
 
 
-def _tensors(name: str, value: Any) -> Iterator[tuple[tuple[str | int, ...], torch.Tensor]]:
-    """Every tensor inside nested tuples, lists and dicts, with the path to it."""
-    stack: list[tuple[tuple[str | int, ...], Any]] = [((name,), value)]
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """Every tensor inside nested tuples, lists and dicts, with the exporter's name for it: ``image_rotary_emb.0``."""
+    stack: list[tuple[str, Any]] = [(name, value)]
     while stack:
         path, item = stack.pop()
         if isinstance(item, torch.Tensor):
             yield path, item
         elif isinstance(item, (tuple, list)):
-            stack.extend(((*path, index), part) for index, part in enumerate(item))
+            stack.extend((f"{path}.{index}", part) for index, part in enumerate(item))
         elif isinstance(item, Mapping):
-            stack.extend(((*path, str(key)), part) for key, part in item.items())
-
-
-def _spellings(path: tuple[str | int, ...]) -> tuple[str, ...]:
-    return "_".join(map(str, path)), ".".join(map(str, path))
+            stack.extend((f"{path}.{key}", part) for key, part in item.items())
 
 
 def _plain(value: Any) -> Any:

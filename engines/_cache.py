@@ -23,7 +23,13 @@ def cache_directory(configured: str | None = None) -> Path:
     return (Path(root).expanduser() if root else Path("~/.cache/f3prune").expanduser()) / "engines"
 
 
-def place(source: Path, target: Path) -> None:
+def copy(source: Path, target: Path) -> None:
+    """Make ``target`` a copy of ``source``. The ``onnx`` package refuses data files with more than one hard link."""
+    with atomic_write(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def link(source: Path, target: Path) -> None:
     """Make ``target`` the same bytes as ``source``: a hard link where the file system allows it, else a copy."""
     with atomic_write(target) as temporary:
         try:
@@ -49,7 +55,7 @@ def fetch(plan: EngineRecord, cache: Path, directory: Path) -> EngineRecord | No
         shutil.rmtree(entry, ignore_errors=True)
         return None
     for name in record.files:
-        place(entry / name, directory / name)
+        link(entry / name, directory / name)
     return record
 
 
@@ -58,7 +64,7 @@ def store(record: EngineRecord, cache: Path, directory: Path) -> None:
     try:
         with atomic_directory(cache / record.key) as entry:
             for name in record.files:
-                place(directory / name, entry / name)
+                link(directory / name, entry / name)
             write_record(record, entry)
     except OSError:
         return

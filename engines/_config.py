@@ -25,7 +25,8 @@ class BuildConfig:
     Attributes:
         backend: ``onnxruntime``, ``tensorrt-rtx`` or ``tensorrt``.
         batch: ``(min, opt, max)`` of the symbolic dimension ``batch``; guidance runs with batch 2.
-        ranges: ``(min, opt, max)`` of any other symbolic dimension of the graph, by its name.
+        ranges: ``(min, opt, max)`` of any other symbolic dimension of the graph, by its name; ``text`` is the number of
+            text tokens.
         compute_capabilities: GPUs that a TensorRT-RTX engine is compiled for, e.g. ``("8.9", "12.0")``; empty means
             every GPU that the installed version supports.
         tf32: let TensorRT round fp32 matrix products to TF32. Off, so that an fp32 engine is fp32.
@@ -42,7 +43,7 @@ class BuildConfig:
 
     backend: Backend = "onnxruntime"
     batch: DimensionRange = (1, 2, 2)
-    ranges: Mapping[str, DimensionRange] = field(default_factory=dict)
+    ranges: Mapping[str, DimensionRange] = field(default_factory=lambda: {"text": (1, 256, 512)})
     compute_capabilities: tuple[str, ...] = ()
     tf32: bool = False
     optimization_level: int | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn, Self
 
 import torch
+from diffusers import ModelMixin
 from torch import nn
 
 from engines._arguments import ArgumentMap
@@ -19,10 +20,11 @@ OUTPUT = "sample"
 StageSessions = Session | Sequence[tuple[float, Session]] | Callable[[float], Session]
 
 
-class EngineDenoiser(nn.Module):
+class EngineDenoiser(ModelMixin):
     """Stands in for ``pipe.transformer`` or ``pipe.unet``::
 
-        pipe.transformer = EngineDenoiser("run/pruned", session)
+        denoiser = EngineDenoiser("run/pruned", session)
+        pipe = DiffusionPipeline.from_pretrained(model, transformer=denoiser)  # or: pipe.transformer = denoiser
 
     Its forward takes what the original class's forward takes and returns what that returns; everything else that a
     pipeline asks (``config``, ``patch_size``, ``add_embedding`` …) is answered by the original class without weights.

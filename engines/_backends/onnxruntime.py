@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines._cache import place
+from engines._cache import copy
 from engines._cuda import find_gpu
 from engines._graph import Graph
 from engines._record import EngineRecord
@@ -49,9 +49,9 @@ def installed_version() -> str:
 
 def copy_graph(graph: Graph, directory: Path) -> list[str]:
     """Put the graph and its data files into ``directory``; return their names."""
-    place(graph.path, directory / GRAPH_FILE)
+    copy(graph.path, directory / GRAPH_FILE)
     for location in graph.weights:
-        place(graph.path.parent / location, directory / location)
+        copy(graph.path.parent / location, directory / location)
     return [GRAPH_FILE, *graph.weights]
 
 

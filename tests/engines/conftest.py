@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+import torch
+from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline
 from onnx import TensorProto, helper, numpy_helper
+
+from f3prune.families import family_of
+from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
 
 GraphMaker = Callable[..., Path]
 
@@ -23,7 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def make_graph(tmp_path: Path) -> GraphMaker:
-    """A maker of ``sample = softmax(hidden_states @ weight)`` with a symbolic batch and the weight in a file of its own."""
+    """A maker of ``sample = softmax(hidden_states @ weight)``: symbolic batch, the weight in a file of its own."""
 
     def make(
         directory: str = "onnx",
@@ -60,3 +68,82 @@ def make_graph(tmp_path: Path) -> GraphMaker:
         return path
 
     return make
+
+
+class TinyCogVideoX:
+    """A tiny CogVideoX pipeline and the ONNX graph of its transformer, exported with a symbolic batch."""
+
+    def __init__(self, directory: Path) -> None:
+        torch.manual_seed(0)
+        self.transformer = tiny_denoiser("cogvideox")
+        self.latents = TINY_SHAPES["cogvideox"]
+        config = self.transformer.config
+        self.vae = AutoencoderKLCogVideoX(
+            down_block_types=("CogVideoXDownBlock3D",) * 3,
+            up_block_types=("CogVideoXUpBlock3D",) * 3,
+            block_out_channels=(8, 8, 8),
+            latent_channels=config.in_channels,
+            layers_per_block=1,
+            norm_num_groups=2,
+            temporal_compression_ratio=1,
+        ).eval()
+        self.text = torch.randn(2, 1, config.max_text_seq_length, config.text_embed_dim)
+        self.config = directory / "transformer"
+        self.transformer.save_config(self.config)
+        self.onnx = directory / "onnx" / "denoiser.onnx"
+        self.onnx.parent.mkdir()
+        inputs = family_of(self.transformer).synthetic_inputs(
+            self.transformer, self.latents, 2, torch.Generator().manual_seed(0)
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            # The tracer logs every step it takes, and pytest would keep it all.
+            logging.disable()
+            program = torch.onnx.export(
+                _Positional(self.transformer, tuple(inputs)).eval(),
+                tuple(inputs.values()),
+                dynamo=True,
+                input_names=list(inputs),
+                output_names=["sample"],
+                dynamic_shapes=(tuple({0: torch.export.Dim("batch", min=1, max=8)} for _ in inputs),),
+                verbose=False,
+            )
+        logging.disable(logging.NOTSET)
+        program.save(str(self.onnx), external_data=True)
+
+    def pipeline(self, transformer: torch.nn.Module) -> CogVideoXPipeline:
+        """The pipeline with that transformer; it is given text embeddings and needs no text encoder."""
+        pipeline = CogVideoXPipeline(None, None, self.vae, transformer, CogVideoXDDIMScheduler())
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    def generate(self, pipeline: CogVideoXPipeline, steps: int = 2, **arguments: Any) -> torch.Tensor:
+        """A video ``f c h w``, values 0 to 1, the same for the same denoiser."""
+        values = {
+            "prompt_embeds": self.text[0],
+            "negative_prompt_embeds": self.text[1],
+            "num_frames": self.latents.frames,
+            "height": 4 * self.latents.height,
+            "width": 4 * self.latents.width,
+            "num_inference_steps": steps,
+            "generator": torch.Generator("cpu").manual_seed(3),
+            "output_type": "pt",
+            **arguments,
+        }
+        return pipeline(**values).frames[0]
+
+
+class _Positional(torch.nn.Module):
+    def __init__(self, denoiser: torch.nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self.names = names
+
+    def forward(self, *values: torch.Tensor) -> torch.Tensor:
+        arguments = dict(zip(self.names, values, strict=True))
+        return self.denoiser(**arguments, return_dict=False)[0]
+
+
+@pytest.fixture(scope="session")
+def cogvideox(tmp_path_factory: pytest.TempPathFactory) -> TinyCogVideoX:
+    return TinyCogVideoX(tmp_path_factory.mktemp("cogvideox"))

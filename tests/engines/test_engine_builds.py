@@ -48,7 +48,8 @@ def test_an_rtx_engine_without_a_driver_gives_one_line(make_graph: GraphMaker, t
     build_engine(make_graph(), tmp_path / "engine", RTX)
     program = (
         "import sys; from engines import open_session; from f3prune.errors import BackendError\n"
-        "try:\n    open_session(sys.argv[1])\nexcept BackendError as error:\n    print(error); sys.exit(error.exit_code)\n"
+        "try:\n    open_session(sys.argv[1])\n"
+        "except BackendError as error:\n    print(error)\n    sys.exit(error.exit_code)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "engine")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -241,6 +242,6 @@ def test_progress_may_stop_a_build(make_graph: GraphMaker, tmp_path: Path) -> No
 
 def test_a_dimension_without_range_is_an_input_error(make_graph: GraphMaker) -> None:
     graph = read_graph(make_graph())
-    specs = (replace(graph.inputs[0], shape=("batch", "text", 8)),)
-    with pytest.raises(InputError, match="'text' is dynamic"):
+    specs = (replace(graph.inputs[0], shape=("batch", "tokens", 8)),)
+    with pytest.raises(InputError, match="'tokens' is dynamic"):
         plan_engine(replace(graph, inputs=specs), ORT)

@@ -48,5 +48,5 @@ def test_other_json_is_refused(text: str) -> None:
 
 
 def test_a_dimension_without_a_range_is_named() -> None:
-    with pytest.raises(InputError, match="'text' is dynamic"):
-        BuildConfig().range_of("text")
+    with pytest.raises(InputError, match="'tokens' is dynamic"):
+        BuildConfig().range_of("tokens")

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from onnx import TensorProto
+
+from engines import BuildConfig, build_engine, open_session, parity
+from f3prune.errors import ArtifactError, BackendError, BuildError, InputError
+
+GraphMaker = Callable[..., Path]
+
+
+def expected(onnx_path: Path, hidden_states: torch.Tensor) -> torch.Tensor:
+    import onnx
+    from onnx import numpy_helper
+
+    weight = torch.from_numpy(numpy_helper.to_array(onnx.load(str(onnx_path)).graph.initializer[0]).copy())
+    return (hidden_states @ weight).softmax(-1)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_onnx_runtime_computes_what_pytorch_does(make_graph: GraphMaker, tmp_path: Path, batch: int) -> None:
+    onnx = make_graph()
+    build_engine(onnx, tmp_path / "engine")
+    hidden_states = torch.randn(batch, 4, 8, generator=torch.Generator().manual_seed(0))
+    with open_session(tmp_path / "engine") as session:
+        assert [str(spec) for spec in session.inputs] == ["hidden_states float32[batch, 4, 8]"]
+        sample = session.run({"hidden_states": hidden_states})["sample"]
+    assert parity(expected(onnx, hidden_states), sample).rel_l2 < 1e-6
+
+
+def test_half_precision_is_bound_without_conversion(make_graph: GraphMaker, tmp_path: Path) -> None:
+    onnx = make_graph(element=TensorProto.FLOAT16)
+    assert build_engine(onnx, tmp_path / "engine").dtype == "fp16"
+    hidden_states = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0)).half()
+    sample = open_session(tmp_path / "engine").run({"hidden_states": hidden_states})["sample"]
+    assert sample.dtype == torch.float16
+    assert parity(expected(onnx, hidden_states), sample).rel_l2 < 2e-3
+
+
+def test_bfloat16_on_the_cpu_is_refused_when_it_is_built(make_graph: GraphMaker, tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("the CUDA provider may have these kernels")
+    with pytest.raises(BuildError, match="lacks bfloat16 kernels, export fp32 or fp16"):
+        build_engine(make_graph(element=TensorProto.BFLOAT16, operator="Sin"), tmp_path / "engine")
+
+
+def test_results_are_not_overwritten_by_later_runs(make_graph: GraphMaker, tmp_path: Path) -> None:
+    build_engine(make_graph(), tmp_path / "engine")
+    with open_session(tmp_path / "engine") as session:
+        first = session.run({"hidden_states": torch.zeros(2, 4, 8)})["sample"]
+        kept = first.clone()
+        session.run({"hidden_states": torch.ones(2, 4, 8)})
+    assert torch.equal(first, kept)
+
+
+def test_inputs_may_be_strided_or_need_gradients(make_graph: GraphMaker, tmp_path: Path) -> None:
+    build_engine(make_graph(), tmp_path / "engine")
+    hidden_states = torch.randn(2, 8, 4).mT.requires_grad_()
+    with open_session(tmp_path / "engine") as session:
+        strided = session.run({"hidden_states": hidden_states})["sample"]
+        packed = session.run({"hidden_states": hidden_states.detach().contiguous()})["sample"]
+    assert torch.equal(strided, packed)
+
+
+def test_a_session_loads_late_and_never_again_after_close(make_graph: GraphMaker, tmp_path: Path) -> None:
+    build_engine(make_graph(), tmp_path / "engine")
+    session = open_session(tmp_path / "engine")
+    inputs = {"hidden_states": torch.zeros(2, 4, 8)}
+    session.run(inputs)
+    session.close()
+    session.close()
+    for use in (session.activate, lambda: session.run(inputs), session.__enter__):
+        with pytest.raises(InputError, match="is closed"):
+            use()
+
+
+def test_wrong_inputs_are_refused(make_graph: GraphMaker, tmp_path: Path) -> None:
+    build_engine(make_graph(), tmp_path / "engine")
+    with open_session(tmp_path / "engine") as session:
+        with pytest.raises(InputError, match="batch is 3, but the engine was built for batch 1 to 2"):
+            session.run({"hidden_states": torch.zeros(3, 4, 8)})
+        with pytest.raises(InputError, match="float64, the engine takes hidden_states float32"):
+            session.run({"hidden_states": torch.zeros(2, 4, 8, dtype=torch.float64)})
+
+
+def test_devices(make_graph: GraphMaker, tmp_path: Path) -> None:
+    build_engine(make_graph(), tmp_path / "engine")
+    assert open_session(tmp_path / "engine", "cpu").device == torch.device("cpu")
+    with pytest.raises(InputError, match="neither cpu nor cuda"):
+        open_session(tmp_path / "engine", "meta")
+    if not torch.cuda.is_available():
+        with pytest.raises(BackendError, match="device cuda was asked for, but"):
+            open_session(tmp_path / "engine", "cuda")
+
+
+def test_tensorrt_does_not_run_on_the_cpu(make_graph: GraphMaker, tmp_path: Path) -> None:
+    build_engine(make_graph(), tmp_path / "engine", BuildConfig(backend="tensorrt-rtx"))
+    with pytest.raises(BackendError, match="runs on a GPU, not on device cpu"):
+        open_session(tmp_path / "engine", "cpu")
+
+
+def test_an_engine_of_another_version_or_gpu_is_refused(
+    make_graph: GraphMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checks behind the driver's, with a GPU that only the probe believes in."""
+    from engines._backends import tensorrt
+    from engines._cuda import Gpu
+
+    config = BuildConfig(backend="tensorrt-rtx", compute_capabilities=("8.9",))
+    record = build_engine(make_graph(), tmp_path / "engine", config)
+    monkeypatch.setattr(tensorrt, "require_gpu", lambda what, index: Gpu("NVIDIA GeForce RTX 5090", "12.0"))
+    with pytest.raises(BackendError, match=r"compiled for 8\.9, but this GPU is .*--compute-capability 12\.0"):
+        open_session(tmp_path / "engine")
+    with pytest.raises(ArtifactError, match=r"was built by tensorrt-rtx 0\.9, but .* is installed"):
+        tensorrt.TensorRTSession(tmp_path / "engine", replace(record, backend_version="0.9"), None)
+    elsewhere = replace(record, compute_capabilities=[], device="NVIDIA L4 (8.9)")
+    with pytest.raises(BackendError, match=r"was tuned on NVIDIA L4 \(8\.9\)"):
+        tensorrt.TensorRTSession(tmp_path / "engine", elsewhere, None)
