@@ -48,8 +48,9 @@ class ArgumentMap:
                 found[name] = value
                 continue
             leaves = dict(_tensors(name, value))
-            if not leaves:
+            if not leaves or name in self._constants:
                 self._check_constant(name, value)
+                continue
             for path, tensor in leaves.items():
                 if path not in self._specs:
                     raise InputError(
