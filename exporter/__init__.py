@@ -1,0 +1,23 @@
+"""Pruned model in, ONNX graph out."""
+
+from __future__ import annotations
+
+from exporter._config import ExportConfig
+from exporter._export import export_denoiser
+from exporter._result import ExportResult, TensorSpec
+from exporter.arguments import flatten_arguments
+from exporter.capture import capture_inputs
+from exporter.graph_facts import GraphFacts, graph_facts
+from exporter.self_test import SelfTest
+
+__all__ = [
+    "ExportConfig",
+    "ExportResult",
+    "GraphFacts",
+    "SelfTest",
+    "TensorSpec",
+    "capture_inputs",
+    "export_denoiser",
+    "flatten_arguments",
+    "graph_facts",
+]

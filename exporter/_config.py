@@ -1,0 +1,69 @@
+"""What can be asked of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from f3prune.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+Dtype = Literal["fp32", "fp16", "bf16"]
+
+DTYPES: tuple[Dtype, ...] = ("fp32", "fp16", "bf16")
+DYNAMIC = ("batch", "text")
+MIN_OPSET = 18
+MAX_OPSET = 23
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """Options of one export; the defaults work for every family in ONNX Runtime and TensorRT.
+
+    Attributes:
+        dtype: of weights and activations. What a model computes in fp32 on purpose stays in fp32.
+        opset: ONNX operator set, 18 to 23. Below 23 attention is MatMul, Softmax, MatMul; 23 has an ``Attention``
+            operator, which not every backend takes.
+        dynamic: symbolic dimensions besides the fixed ones: ``batch``, and ``text``, the number of text tokens, where
+        the
+            family permits it.
+        self_test: run the file in ONNX Runtime against PyTorch before it appears.
+        max_test_inputs: how many of the test inputs the self-test runs.
+    """
+
+    dtype: Dtype = "fp32"
+    opset: int = 20
+    dynamic: tuple[str, ...] = ("batch",)
+    self_test: bool = True
+    max_test_inputs: int = 4
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InputError(f"dtype {self.dtype!r}: expected one of {', '.join(DTYPES)}")
+        if not MIN_OPSET <= self.opset <= MAX_OPSET:
+            raise InputError(f"opset {self.opset}: expected {MIN_OPSET} to {MAX_OPSET}")
+        if unknown := sorted(set(self.dynamic) - set(DYNAMIC)):
+            raise InputError(f"dynamic dimension {unknown[0]!r}: expected {' or '.join(DYNAMIC)}")
+        if self.max_test_inputs < 1:
+            raise InputError(
+                f"max_test_inputs {self.max_test_inputs}: expected 1 or more; self_test=False skips the test"
+            )
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """``dtype`` as torch's object."""
+        import torch
+
+        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.dtype]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {**asdict(self), "dynamic": list(self.dynamic)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> ExportConfig:
+        """Read :meth:`to_dict`'s values."""
+        return cls(**{**values, "dynamic": tuple(values["dynamic"])})

@@ -1,0 +1,58 @@
+"""Bring a denoiser and its inputs to the dtype of the graph."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def in_dtype(denoiser: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """``denoiser`` itself where its weights are in ``dtype`` already, else a converted copy.
+
+    Does:
+        converts as ``from_pretrained(torch_dtype=dtype)`` would: parameters and saved buffers, except those that the
+        class keeps in fp32; buffers that are computed and not saved stay as they are.
+
+    Ensures:
+        the given denoiser is untouched; the copy shares every tensor that needed no conversion, and the full-precision
+        weights are never duplicated.
+    """
+    keep = tuple(getattr(denoiser, "_keep_in_fp32_modules", None) or ())
+    saved = set(denoiser.state_dict(keep_vars=True))
+    memo: dict[int, Any] = {}
+    changed = False
+    for name, parameter in denoiser.named_parameters():
+        target = _target(name, parameter, dtype, keep)
+        memo[id(parameter)] = (
+            parameter if target == parameter.dtype else nn.Parameter(parameter.detach().to(target), requires_grad=False)
+        )
+        changed |= target != parameter.dtype
+    for name, buffer in denoiser.named_buffers():
+        target = _target(name, buffer, dtype, keep) if name in saved else buffer.dtype
+        memo[id(buffer)] = buffer if target == buffer.dtype else buffer.to(target)
+        changed |= target != buffer.dtype
+    return copy.deepcopy(denoiser, memo) if changed else denoiser
+
+
+def _target(name: str, tensor: torch.Tensor, dtype: torch.dtype, keep: tuple[str, ...]) -> torch.dtype:
+    if not tensor.is_floating_point():
+        return tensor.dtype
+    if dtype != torch.float32 and any(part in keep for part in name.split(".")):
+        return torch.float32
+    return dtype
+
+
+def inputs_in_dtype(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    """Convert latents and embeddings to ``dtype``, as a pipeline in that dtype would pass them.
+
+    Those are the floating-point tensors with two axes or more that are arguments of their own. Timesteps and guidance
+    (fewer axes) and tensors inside tuples (rotary tables, which pipelines compute in fp32) keep their dtype.
+    """
+    return {
+        name: tensor.to(dtype) if tensor.is_floating_point() and tensor.ndim >= 2 and "." not in name else tensor
+        for name, tensor in tensors.items()
+    }

@@ -1,0 +1,149 @@
+"""Export one denoiser."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from torch import nn
+
+from exporter._axes import Axes, first_of_batch, symbolic_axes
+from exporter._config import ExportConfig
+from exporter._dtype import in_dtype, inputs_in_dtype
+from exporter._files import DATA, GRAPH, appearing, save
+from exporter._passes import clean, to_onnx
+from exporter._result import ExportResult, TensorSpec
+from exporter._trace import trace
+from exporter.arguments import Arguments, flatten_arguments
+from exporter.graph_facts import graph_facts
+from exporter.metadata import describe, family_if_known
+from exporter.self_test import SelfTest, self_test
+from f3prune.errors import ExportError, InputError
+
+
+def export_denoiser(
+    denoiser: nn.Module,
+    inputs: Mapping[str, Any],
+    directory: Path | str,
+    config: ExportConfig | None = None,
+    metadata: Mapping[str, str] | None = None,
+    test_inputs: Sequence[Mapping[str, Any]] = (),
+) -> ExportResult:
+    """Write ``denoiser`` as ``directory/denoiser.onnx`` with its weights in ``denoiser.onnx.data``.
+
+    Requires:
+        a denoiser, dense or pruned, on the CPU or a GPU. For a large one load it in ``config.dtype``: it is then
+        exported from where it lies; in another dtype, a converted copy is made.
+
+    Does:
+        traces the forward on ``inputs``, rewrites what backends refuse, writes the file, checks it, and runs it in ONNX
+        Runtime against PyTorch on ``test_inputs`` (else on ``inputs``), and on the first sample alone.
+
+    Ensures:
+        inputs are named as in the denoiser's forward (``exporter.arguments`` on nested ones), the output ``sample``, or
+        ``out_sample`` where an input is called ``sample``, as in UNets. The batch is symbolic. The denoiser is
+        unchanged. Both files appear whole, or nothing does; the same denoiser and inputs give the same graph, byte for
+        byte.
+
+    Args:
+        denoiser: the model.
+        inputs: forward arguments by name, as the denoising loop passes them.
+        directory: made if need be.
+        config: options.
+        metadata: further properties of the graph, ``f3prune.`` is put in front of their names.
+        test_inputs: captured forward arguments, see ``exporter.capture``.
+
+    Raises:
+        InputError: the denoiser is in training mode, has weights without values, or the directory cannot be written.
+        ExportError: the model cannot be traced or translated, or the file differs from PyTorch.
+    """
+    config = config or ExportConfig()
+    _check(denoiser)
+    model = in_dtype(denoiser, config.torch_dtype)
+    arguments = _in_dtype(flatten_arguments(inputs), config)
+    axes = _axes(denoiser, arguments, config)
+    program = trace(model, arguments, axes)
+    graph, rewrites = clean(to_onnx(program, tuple(arguments.tensors), axes, config.opset))
+    del program
+    properties = describe(model, arguments, config, metadata or {})
+    graph.metadata_props.clear()
+    graph.metadata_props.update(properties)
+    directory = Path(directory)
+    with appearing(directory) as scratch:
+        path = save(graph, scratch)
+        tested = _test(path, model, arguments, axes, test_inputs, config) if config.self_test else None
+        has_data = (scratch / DATA).exists()
+    return ExportResult(
+        path=directory / GRAPH,
+        data_path=directory / DATA if has_data else None,
+        inputs=tuple(_spec(value) for value in graph.graph.inputs),
+        outputs=tuple(_spec(value) for value in graph.graph.outputs),
+        constants=arguments.constants,
+        metadata=properties,
+        opset=graph.opset_imports[""],
+        facts=graph_facts(graph),
+        self_test=tested,
+        rewrites=rewrites,
+    )
+
+
+def _check(denoiser: nn.Module) -> None:
+    if denoiser.training:
+        raise InputError(f"{type(denoiser).__name__} is in training mode: call .eval() before exporting it")
+    for name, parameter in denoiser.named_parameters():
+        if parameter.is_meta:
+            raise InputError(
+                f"weight {name} has no values (meta device): load the denoiser's weights before exporting it"
+            )
+
+
+def _in_dtype(arguments: Arguments, config: ExportConfig) -> Arguments:
+    return Arguments(inputs_in_dtype(arguments.tensors, config.torch_dtype), arguments.constants, arguments.structure)
+
+
+def _axes(denoiser: nn.Module, arguments: Arguments, config: ExportConfig) -> Axes:
+    """Symbolic axes; the family says which input the latents are, else it is the first."""
+    if not arguments.tensors:
+        raise ExportError("no forward argument is a tensor: give the arguments of a denoiser call")
+    family = family_if_known(denoiser)
+    latents = next(iter(arguments.tensors))
+    frames = None
+    if family is not None:
+        if family.latents not in arguments.tensors:
+            raise ExportError(f"the inputs lack {family.latents}, the latents of {family.title}")
+        latents = family.latents
+        frames = family.token_grid(denoiser, arguments.rebuild(arguments.tensors)).frames
+    return symbolic_axes(arguments.tensors, latents, frames, config.dynamic)
+
+
+def _test(
+    path: Path,
+    denoiser: nn.Module,
+    arguments: Arguments,
+    axes: Axes,
+    test_inputs: Sequence[Mapping[str, Any]],
+    config: ExportConfig,
+) -> SelfTest:
+    calls: list[dict[str, torch.Tensor]] = []
+    for given in list(test_inputs)[: config.max_test_inputs]:
+        call = _in_dtype(flatten_arguments(given), config)
+        if call.constants != arguments.constants or set(call.tensors) != set(arguments.tensors):
+            raise ExportError(
+                f"a test input has arguments {sorted(call.tensors)} and constants {call.constants}, the graph "
+                f"{sorted(arguments.tensors)} and {arguments.constants}: capture them from the same pipeline"
+            )
+        calls.append({name: tensor.to(arguments.tensors[name].dtype) for name, tensor in call.tensors.items()})
+    calls = calls or [arguments.tensors]
+    single = first_of_batch(calls[0], axes)
+    if any(single[name].shape != tensor.shape for name, tensor in calls[0].items()):
+        calls.append(single)
+    return self_test(path, denoiser, arguments, calls, config.dtype)
+
+
+def _spec(value: ir.Value) -> TensorSpec:
+    dtype = ir.tensor_adapters.to_torch_dtype(value.dtype)
+    shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+    return TensorSpec(value.name, str(dtype).removeprefix("torch."), shape)

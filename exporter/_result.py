@@ -1,0 +1,66 @@
+"""What an export hands back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from exporter.graph_facts import GraphFacts
+from exporter.self_test import SelfTest
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output.
+
+    ``dtype`` is torch's name (``float16``); ``shape`` has ints and symbols (``batch``, ``3*batch``).
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """An exported denoiser.
+
+    Attributes:
+        path: the ``.onnx`` file.
+        data_path: the weights beside it; ``None`` when all fit in the graph.
+        inputs: what it takes, in the order of the graph.
+        outputs: what it returns: ``sample``, or ``out_sample`` where an input is called ``sample``.
+        constants: forward arguments that were baked in, by name.
+        metadata: its ``f3prune.*`` properties.
+        opset: of the file.
+        facts: node and parameter counts.
+        self_test: how close ONNX Runtime came to PyTorch; ``None`` when switched off.
+        rewrites: names of the graph rewrites that changed something.
+    """
+
+    path: Path
+    data_path: Path | None
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    constants: Mapping[str, Any]
+    metadata: Mapping[str, str]
+    opset: int
+    facts: GraphFacts
+    self_test: SelfTest | None
+    rewrites: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values; paths by file name."""
+        return {
+            "file": self.path.name,
+            "data": self.data_path.name if self.data_path else None,
+            "inputs": [asdict(spec) for spec in self.inputs],
+            "outputs": [asdict(spec) for spec in self.outputs],
+            "constants": dict(self.constants),
+            "opset": self.opset,
+            "facts": self.facts.to_dict(),
+            "self_test": self.self_test.to_dict() if self.self_test else None,
+            "rewrites": list(self.rewrites),
+        }

@@ -1,0 +1,130 @@
+"""Trace a denoiser with ``torch.export``: named flat tensors in, one tensor out."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config as fx_config
+
+from exporter._axes import Axes, at_least_two
+from exporter.arguments import Arguments
+from exporter.rewrites import traced_with_rewrites
+from f3prune.errors import ExportError, F3PruneError
+
+
+class FlatDenoiser(nn.Module):
+    """A denoiser that takes its tensors in a row and returns the denoised sample alone."""
+
+    def __init__(self, denoiser: nn.Module, arguments: Arguments, axes: Axes | None = None) -> None:
+        super().__init__()
+        self.denoiser = denoiser
+        self._axes = axes or {}
+        self._names = tuple(arguments.tensors)
+        self._arguments = arguments
+        parameters = inspect.signature(type(denoiser).forward).parameters
+        self._extra = {"return_dict": False} if "return_dict" in parameters else {}
+
+    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
+        """Tensors in the order of ``Arguments.tensors``; returns the sample."""
+        named = dict(zip(self._names, tensors, strict=True))
+        self._unify(named)
+        call = self._arguments.rebuild(named)
+        return sample_of(self.denoiser(**call, **self._extra))
+
+    def _unify(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Tell the tracer that the batch of one input is the batch of all.
+
+        Otherwise each has a symbol of its own until the trace ends, and a reshape of one by the size of another
+        leaves a quotient: in Allegro and LTX-Video the attention mask, and with it the sequence length, came out as
+        ``s42//s95``, and Allegro's ``squeeze(1)`` as a Squeeze of an axis that is not one.
+        """
+        seen: dict[str, Any] = {}
+        for name, symbols in self._axes.items():
+            for axis, symbol in symbols.items():
+                size = tensors[name].shape[axis]
+                if symbol.factor == 1:
+                    torch._check(size == seen.setdefault(symbol.name, size))
+        for name, symbols in self._axes.items():
+            for axis, symbol in symbols.items():
+                if symbol.factor != 1 and symbol.name in seen:
+                    torch._check(tensors[name].shape[axis] == symbol.factor * seen[symbol.name])
+
+
+def sample_of(output: Any) -> torch.Tensor:
+    """The tensor in what a denoiser returns.
+
+    Raises:
+        ExportError: there is none.
+    """
+    found = output[0] if isinstance(output, (tuple, list)) else getattr(output, "sample", output)
+    if not isinstance(found, torch.Tensor):
+        raise ExportError(f"the denoiser returned {type(output).__name__}, expected a tensor, a tuple or .sample")
+    return found
+
+
+def run_denoiser(denoiser: nn.Module, arguments: Arguments, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """What PyTorch answers to ``tensors`` put in the places of ``arguments``."""
+    with torch.inference_mode():
+        return FlatDenoiser(denoiser, arguments)(*(tensors[name] for name in arguments.tensors)).clone()
+
+
+def trace(denoiser: nn.Module, arguments: Arguments, axes: Axes) -> ExportedProgram:
+    """Trace ``denoiser`` on the tensors of ``arguments``.
+
+    Requires:
+        evaluation mode; the batch may be one.
+
+    Ensures:
+        no dimension of ``axes`` became a constant; weights are referenced, not copied.
+
+    Raises:
+        ExportError: ``torch.export`` refuses the model, or needs a symbolic dimension to be constant.
+    """
+    tensors = at_least_two(arguments.tensors, axes)
+    dims = {symbol.name: Dim(symbol.name, min=1) for symbols in axes.values() for symbol in symbols.values()}
+    shapes = tuple(
+        {
+            axis: dims[symbol.name] if symbol.factor == 1 else symbol.factor * dims[symbol.name]
+            for axis, symbol in axes[name].items()
+        }
+        or None
+        for name in arguments.tensors
+    )
+    flat = FlatDenoiser(denoiser, arguments, axes).eval()
+    try:
+        with (
+            torch.no_grad(),
+            quiet_third_parties(),
+            traced_with_rewrites(),
+            # Sizes of one must not be told apart from others, or batch 1 would be refused.
+            fx_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
+        ):
+            return torch.export.export(
+                flat,
+                tuple(tensors.values()),
+                dynamic_shapes={"tensors": shapes},
+                strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )
+    except F3PruneError:
+        raise
+    except Exception as error:
+        raise ExportError(
+            f"torch.export refused {type(denoiser).__name__} with dynamic {', '.join(dims) or 'nothing'}: "
+            f"{' '.join(str(error).split())[:400]}"
+        ) from error
+
+
+@contextlib.contextmanager
+def quiet_third_parties() -> Iterator[None]:
+    """Hide warnings about what torch and diffusers do among themselves while a model is traced."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

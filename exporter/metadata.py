@@ -1,0 +1,57 @@
+"""What an exported graph says about itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from calibration import pruning_of
+from exporter._config import ExportConfig
+from exporter.arguments import Arguments
+from f3prune import __version__
+from f3prune.errors import UnknownFamilyError
+from f3prune.families import Family, family_of
+
+PREFIX = "f3prune."
+
+
+def family_if_known(denoiser: nn.Module) -> Family | None:
+    """The denoiser's family, or ``None`` for a class without a declaration, which exports all the same."""
+    try:
+        return family_of(denoiser)
+    except UnknownFamilyError:
+        return None
+
+
+def describe(
+    denoiser: nn.Module, arguments: Arguments, config: ExportConfig, extra: Mapping[str, str]
+) -> dict[str, str]:
+    """Metadata properties of the graph.
+
+    Does:
+        ``f3prune.version``, ``.family``, ``.dtype``, ``.constants`` (JSON), ``.grid`` (JSON: frames,
+        tokens_per_frame), and for a pruned denoiser ``.alpha``, ``.stage``, ``.masks_digest``, ``.source_digest``.
+        ``extra`` comes last and wins; its names may leave the prefix out.
+    """
+    found: dict[str, Any] = {
+        "version": __version__,
+        "dtype": config.dtype,
+        "constants": json.dumps(arguments.constants, sort_keys=True),
+    }
+    family = family_if_known(denoiser)
+    if family is not None:
+        grid = family.token_grid(denoiser, arguments.rebuild(arguments.tensors))
+        found["family"] = family.name
+        found["grid"] = json.dumps({"frames": grid.frames, "tokens_per_frame": grid.tokens_per_frame}, sort_keys=True)
+    record = pruning_of(denoiser)
+    if record is not None:
+        found["alpha"] = repr(float(record.masks.alpha))
+        found["stage"] = str(record.stage)
+        found["masks_digest"] = record.masks.digest
+        found["source_digest"] = record.source_digest
+    named = {f"{PREFIX}{name}": str(value) for name, value in found.items()}
+    given = {name if name.startswith(PREFIX) else f"{PREFIX}{name}": str(value) for name, value in extra.items()}
+    return dict(sorted({**named, **given}.items()))

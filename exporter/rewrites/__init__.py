@@ -1,0 +1,48 @@
+"""Small rewrites that make every family export, one per file.
+
+Two kinds. Those at trace time are context managers that change something while ``torch.export`` runs and put it back.
+Those on the graph are passes over the ONNX model. Each says why it exists, what it requires and what it ensures, and
+has a test that compares it with what it replaces.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from exporter.rewrites.boolean_mask import BooleanMaskAsBias
+from exporter.rewrites.boolean_where import BooleanWhere
+from exporter.rewrites.interleaved_assignment import InterleavedAssignment
+from exporter.rewrites.mochi_padding import mochi_masks_padding
+from exporter.rewrites.no_op_squeeze import NoOpSqueeze
+
+TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], ...] = (
+    InterleavedAssignment,
+    BooleanMaskAsBias,
+    mochi_masks_padding,
+)
+"""Applied to every model while it is traced; each leaves alone what it is not about."""
+
+GRAPH_REWRITES = (BooleanWhere, NoOpSqueeze)
+"""Applied to every ONNX graph, in order."""
+
+
+@contextlib.contextmanager
+def traced_with_rewrites() -> Iterator[None]:
+    """Hold all trace-time rewrites active."""
+    with contextlib.ExitStack() as stack:
+        for rewrite in TRACE_REWRITES:
+            stack.enter_context(rewrite())
+        yield
+
+
+__all__ = [
+    "GRAPH_REWRITES",
+    "TRACE_REWRITES",
+    "BooleanMaskAsBias",
+    "BooleanWhere",
+    "InterleavedAssignment",
+    "NoOpSqueeze",
+    "mochi_masks_padding",
+    "traced_with_rewrites",
+]
