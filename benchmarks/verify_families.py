@@ -1,0 +1,95 @@
+"""Take every family through bake, export, ONNX Runtime and TensorRT-RTX on tiny random weights, and record the result.
+
+Writes ``f3prune/families/verified.json``, which ``f3prune families`` shows: for each family the worst relative L2 error
+over its variants and units, and what was built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from _measure import environment
+from rich.progress import track
+
+from calibration import (
+    PruneConfig,
+    calibrate,
+    denoise_synthetic,
+    masked_reference,
+    prune_denoiser,
+    select_masks,
+)
+from engines import BuildConfig, build_engine, open_session
+from exporter import ExportConfig, export_denoiser, flatten_arguments
+from f3prune.families import family_of
+from f3prune.families.tiny import TINY_SHAPES, VARIANTS, tiny_denoiser
+
+UNITS = [(1.0, "layer", "local"), (1.0, "layer", "drop"), (0.5, "head", "local"), (0.5, "head", "drop")]
+PAIRS = (0.5, "frame-pair", "local")
+TARGET = Path(__file__).parents[1] / "f3prune" / "families" / "verified.json"
+
+
+def relative(output: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((output - expected).norm() / expected.norm())
+
+
+def verify(variant: str) -> dict[str, float | int]:
+    """Worst errors of one variant over all units, and the number of TensorRT-RTX engines built."""
+    denoiser = tiny_denoiser(variant)
+    family, shape = family_of(denoiser), TINY_SHAPES[variant]
+    inputs = family.synthetic_inputs(denoiser, shape, 2, torch.Generator().manual_seed(0))
+    calibration = calibrate(denoiser, lambda: denoise_synthetic(denoiser, shape, 3, batch=2))
+    baked_error = engine_error = 0.0
+    built = 0
+    for alpha, granularity, mode in [*UNITS, PAIRS]:
+        masks = select_masks(calibration, PruneConfig(alpha, granularity, mode=mode))
+        pruned = prune_denoiser(copy.deepcopy(denoiser), masks)
+        with torch.no_grad(), masked_reference(denoiser, masks):
+            reference = denoiser(**inputs, return_dict=False)[0]
+        with torch.no_grad():
+            expected = pruned(**inputs, return_dict=False)[0]
+        baked_error = max(baked_error, relative(expected, reference))
+        with tempfile.TemporaryDirectory() as folder:
+            graph = export_denoiser(pruned, inputs, Path(folder) / "onnx", ExportConfig(self_test=False)).path
+            build_engine(graph, Path(folder) / "ort", BuildConfig(cache=False), masks_digest=masks.digest)
+            with open_session(Path(folder) / "ort") as session:
+                output = session.run(flatten_arguments(inputs).tensors)["sample"]
+            engine_error = max(engine_error, relative(output, expected))
+            if (granularity, mode) in {("layer", "local"), ("head", "drop")}:
+                config = BuildConfig(backend="tensorrt-rtx", cache=False, compute_capabilities=("8.9",))
+                build_engine(graph, Path(folder) / "rtx", config, masks_digest=masks.digest)
+                built += 1
+    return {"baked": baked_error, "engine": engine_error, "built": built}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    options = parser.parse_args()
+    results: dict[str, list[dict[str, float | int]]] = defaultdict(list)
+    for variant in track(options.only, description="verifying families"):
+        results[family_of(tiny_denoiser(variant)).name].append(verify(variant))
+    families = {
+        name: {
+            "baked = reference": f"{max(r['baked'] for r in rows):.0e}",
+            "ONNX Runtime = PyTorch": f"{max(r['engine'] for r in rows):.0e}",
+            "TensorRT-RTX": f"{sum(r['built'] for r in rows)} built",
+            **({"variants": len(rows)} if len(rows) > 1 else {}),
+        }
+        for name, rows in results.items()
+    }
+    if len(options.only) < len(VARIANTS):
+        print(json.dumps(families, indent=1))
+        return
+    TARGET.write_text(json.dumps({"environment": environment(), "families": families}, indent=1) + "\n", "utf-8")
+    print(f"wrote {TARGET}")
+
+
+if __name__ == "__main__":
+    main()
