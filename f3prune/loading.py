@@ -71,7 +71,7 @@ def load_pipeline(
         pipeline_class = _pipeline_class(source)
         silence_imported()
         pipeline = pipeline_class.from_pretrained(
-            str(source.path), torch_dtype=dtype, use_safetensors=True, local_files_only=True, **replaced
+            str(source.path), dtype=dtype, use_safetensors=True, local_files_only=True, **replaced
         )
     component = getattr(pipeline, denoiser_component(pipeline))
     if denoiser is None:
@@ -137,7 +137,7 @@ def load_denoiser(
             if source.random_weights:
                 denoiser = _random_denoiser(cls, folder, source.weights_seed).to(dtype)
             else:
-                denoiser = cls.from_pretrained(str(folder), torch_dtype=dtype, use_safetensors=True)
+                denoiser = cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
     denoiser.eval().requires_grad_(False)
     return denoiser.to(device) if device is not None else denoiser
 
@@ -147,7 +147,7 @@ def _load_motion_unet(source: ModelSource, dtype: torch.dtype) -> Any:
     from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 
     with _readable(source.path):
-        options: dict[str, Any] = {"torch_dtype": dtype, "use_safetensors": True}
+        options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
         unet = UNet2DConditionModel.from_pretrained(str(source.denoiser_path), **options)
         adapter = MotionAdapter.from_pretrained(str(source.path / "motion_adapter"), **options)
         return UNetMotionModel.from_unet2d(unet, adapter)

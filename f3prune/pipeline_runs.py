@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from f3prune.errors import F3PruneError, InputError
-from f3prune.families import denoiser_component, family_of
+from f3prune.families import Family, denoiser_component
 from f3prune.prompts import Prompt
 
 Frames = npt.NDArray[np.float32]
@@ -75,15 +75,16 @@ def needs_image(pipeline: Any) -> bool:
     return parameter.default is inspect.Parameter.empty or "ImageToVideo" in name or "I2V" in name
 
 
-def call_arguments(pipeline: Any, settings: GenerationSettings, prompt: Prompt, index: int) -> dict[str, Any]:
+def call_arguments(
+    pipeline: Any, settings: GenerationSettings, prompt: Prompt, index: int, family: Family
+) -> dict[str, Any]:
     """Keyword arguments for ``pipeline(...)``, prompt number ``index``.
 
     Raises:
         InputError: the pipeline does not take a setting that was given, or needs an image and the prompt has none.
     """
     known = parameters_of(pipeline)
-    component = getattr(pipeline, denoiser_component(pipeline))
-    arguments: dict[str, Any] = dict(family_of(component).pipeline_arguments(pipeline))
+    arguments: dict[str, Any] = dict(family.pipeline_arguments(pipeline))
     arguments["generator"] = torch.Generator("cpu").manual_seed(settings.seed + index)
     name = type(pipeline).__name__
 
@@ -183,6 +184,7 @@ def run_prompt(
     settings: GenerationSettings,
     prompt: Prompt,
     index: int,
+    family: Family,
     on_step: Callable[[], None] = lambda: None,
     decode: bool = True,
 ) -> Frames | None:
@@ -193,6 +195,7 @@ def run_prompt(
         settings: how to call it.
         prompt: what to generate.
         index: k, for the seed ``seed + k``.
+        family: of its denoiser, which may be a stand-in that runs on an engine.
         on_step: called after every call of the denoiser's first guidance half.
         decode: without it the latents are thrown away and None comes back.
 
@@ -203,7 +206,7 @@ def run_prompt(
         InputError: the pipeline refuses the settings.
     """
     check_size(pipeline, settings)
-    arguments = call_arguments(pipeline, settings, prompt, index)
+    arguments = call_arguments(pipeline, settings, prompt, index, family)
     known = parameters_of(pipeline)
     if "output_type" in known:
         arguments["output_type"] = "np" if decode else "latent"

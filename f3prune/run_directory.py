@@ -42,6 +42,7 @@ from f3prune.manifest import Manifest, package_versions
 __all__ = [
     "MANIFEST",
     "PLACES",
+    "TEMPORARY",
     "Manifest",
     "RunDirectory",
     "StepPlace",

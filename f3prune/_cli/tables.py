@@ -83,8 +83,8 @@ def describe_graph(graph: Mapping[str, Any]) -> str:
     parts = [f"{facts['nodes']:,} nodes"] if "nodes" in facts else []
     parts.append(f"opset {graph['opset']}")
     test = graph.get("self_test")
-    if test and "rel_l2" in test:
-        parts.append(f"self-test relative L2 {float(test['rel_l2']):.1e}")
+    if test and test.get("calls"):
+        parts.append(f"self-test relative L2 {max(float(call['rel_l2']) for call in test['calls']):.1e}")
     return ", ".join(parts)
 
 
@@ -143,10 +143,8 @@ def summary_table(summary: RunSummary, path: Path) -> Table:
             zip(summary.pruned.facts["counts"], summary.pruned.facts["parameters"], strict=True)
         ):
             name = "pruned" if len(summary.pruned.facts["counts"]) == 1 else f"pruned, stage {stage}"
-            gone = 100 * (1 - after / before)
-            table.add_row(
-                name, f"{describe_counts(counts)}; {before:,} parameters before, {after:,} after (-{gone:.1f} %)"
-            )
+            change = f"{100 * (after / before - 1):+.1f} %" if after != before else "as many"
+            table.add_row(name, f"{describe_counts(counts)}; {before:,} parameters before, {after:,} after ({change})")
     if summary.speed:
         seconds = {name: 1e3 * row["median"] for name, row in summary.speed["seconds"].items()}
         for kind, ratio in summary.speed["speedup"].items():

@@ -85,7 +85,7 @@ def _head(data: Mapping[str, Any]) -> str:
 def _tiles(data: Mapping[str, Any]) -> str:
     tiles = []
     before, after = data["parameters"]["before"], max(data["parameters"]["after"])
-    tiles.append((f"{100 * (1 - after / before):.1f} %", "parameters removed"))
+    tiles.append((f"{100 * (1 - after / before):.1f} %", "of the parameters removed"))
     if data.get("speed"):
         tiles.append((f"{data['speed']['speedup']['engine']:.2f}×", "speed of a denoising step, engine to engine"))
     if data.get("fidelity"):
@@ -216,10 +216,11 @@ def _parity(data: Mapping[str, Any]) -> str:
         parts.append(table(["timestep", "relative L2", "max abs", "cosine"], rows))
     for name, item in parity.get("coupling", {}).items():
         frames = len(item["response"])
-        coupled = sum(j != i for i, row in enumerate(item["responding"]) for j in row)
+        changed = [i for i, row in enumerate(item["response"]) if any(float(value) != 0 for value in row)]
+        reached = sum(j != i for i in changed for j in item["responding"][i])
         parts.append(
-            f'<p class="soft">{escape(name)}: a change in one frame reaches {coupled} of {frames * (frames - 1)} '
-            f"pairs of different frames.</p>"
+            f'<p class="soft">{escape(name)}: of the other frames, a change in frame {", ".join(map(str, changed))} '
+            f"reaches {reached} of {len(changed) * (frames - 1)}.</p>"
         )
     return "".join(parts)
 

@@ -11,6 +11,7 @@ import torch
 from f3prune.captured_calls import FILE as CALLS
 from f3prune.captured_calls import CapturedCall, load_calls
 from f3prune.errors import ArtifactError, InputError
+from f3prune.families import Family, family_of
 from f3prune.manifest import Manifest
 from f3prune.pipeline_runs import GenerationSettings
 from f3prune.prompts import Prompt
@@ -62,9 +63,9 @@ class RunState:
         return cls(run, entry, source, settings, prompts)
 
     @property
-    def family(self) -> str:
-        """Name of the model family."""
-        return str(self.calibration.facts["family"])
+    def family(self) -> Family:
+        """The model family."""
+        return family_of(str(self.calibration.facts["denoiser_class"]))
 
     @property
     def synthetic(self) -> bool:

@@ -171,6 +171,7 @@ def _measure_pipeline(job: _Job) -> dict[str, Any]:
     with job.reporter.task("loading the pipeline"):
         pipeline = load_pipeline(job.source, working_dtype(job.source, device), device)
     denoiser = getattr(pipeline, denoiser_component(pipeline))
+    family = family_of(denoiser)
     steps = job.settings.steps or default_steps(pipeline)
     job = replace(job, settings=replace(job.settings, steps=steps))
     capture = Capture(denoiser, steps)
@@ -179,7 +180,7 @@ def _measure_pipeline(job: _Job) -> dict[str, Any]:
         def denoise() -> None:
             for index, prompt in enumerate(job.prompts):
                 with capture.recording() if index == 0 else nullcontext():
-                    run_prompt(pipeline, job.settings, prompt, index, on_step=advance, decode=False)
+                    run_prompt(pipeline, job.settings, prompt, index, family, on_step=advance, decode=False)
 
         result = calibration.calibrate(denoiser, denoise, rows=job.rows, seed=job.settings.seed, **job.metadata())
     return job.write(result, capture, denoiser)

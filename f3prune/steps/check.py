@@ -120,9 +120,15 @@ def _compare(
         family, inputs = family_of(dense), calls[len(calls) // 2].inputs
         grid = family.token_grid(dense, inputs)
         couplings = {
-            name: coupling(denoiser, family, inputs, grid) for name, denoiser in (("dense", dense), ("pruned", pruned))
+            name: coupling(denoiser, family, inputs, grid, frames=perturbed_frames(grid.frames))
+            for name, denoiser in (("dense", dense), ("pruned", pruned))
         }
         return CheckReport(export, pruning, couplings)
+
+
+def perturbed_frames(frames: int) -> list[int]:
+    """The frames that the coupling test changes, one call each: at most four, first to last."""
+    return sorted({round(k * (frames - 1) / 3) for k in range(4)})
 
 
 def pruned_torch(state: RunState, device: torch.device, dtype: str = "fp32") -> Callable[..., Any]:

@@ -65,7 +65,7 @@ def export(
                         cpu[0],
                         folder,
                         config,
-                        metadata={"f3prune.source_digest": state.calibration.inputs["source"]},
+                        metadata={"source_digest": state.calibration.inputs["source"]},
                         test_inputs=cpu[1:],
                     )
                 )

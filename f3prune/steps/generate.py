@@ -117,22 +117,27 @@ def _with_engine(
     state: RunState, settings: GenerationSettings, prompt: Prompt, backend: str | None, reporter: Reporter
 ) -> Frames:
     with engine_pipeline(state, "pruned", backend) as pipeline:
-        return _generate(pipeline, settings, prompt, "generating with the engine", reporter)
+        return _generate(pipeline, state, settings, prompt, "generating with the engine", reporter)
 
 
 def _dense(state: RunState, settings: GenerationSettings, prompt: Prompt, reporter: Reporter) -> Frames:
     state.verified_source_digest()
     device = pick_device()
     pipeline = load_pipeline(state.source, working_dtype(state.source, device), device)
-    return _generate(pipeline, settings, prompt, "generating with the dense model", reporter)
+    return _generate(pipeline, state, settings, prompt, "generating with the dense model", reporter)
 
 
 def _generate(
-    pipeline: Any, settings: GenerationSettings, prompt: Prompt, description: str, reporter: Reporter
+    pipeline: Any,
+    state: RunState,
+    settings: GenerationSettings,
+    prompt: Prompt,
+    description: str,
+    reporter: Reporter,
 ) -> Frames:
     steps = settings.steps or default_steps(pipeline)
     with reporter.task(description, total=steps) as advance:
-        frames = run_prompt(pipeline, replace(settings, steps=steps), prompt, 0, on_step=advance)
+        frames = run_prompt(pipeline, replace(settings, steps=steps), prompt, 0, state.family, on_step=advance)
     if frames is None:
         raise InputError(f"{type(pipeline).__name__} gave no frames")
     return frames

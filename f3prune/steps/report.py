@@ -83,7 +83,7 @@ def collect(state: RunState, entries: dict[str, Manifest]) -> dict[str, Any]:
     return {
         "version": VERSION,
         "model": state.source.spec,
-        "family": state.family,
+        "family": state.family.name,
         "denoiser_class": facts["denoiser_class"],
         "synthetic": state.synthetic,
         "prompt": generated.get("prompt"),
