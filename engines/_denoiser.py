@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn, Self, cast
 
 import torch
 from diffusers import ModelMixin
@@ -16,7 +16,6 @@ from engines._session import Session
 from engines._skeleton import load_skeleton, output_class_of
 from f3prune.errors import InputError
 
-OUTPUT = "sample"
 StageSessions = Session | Sequence[tuple[float, Session]] | Callable[[float], Session]
 
 
@@ -28,7 +27,7 @@ class EngineDenoiser(ModelMixin):
 
     Its forward takes what the original class's forward takes and returns what that returns; everything else that a
     pipeline asks (``config``, ``patch_size``, ``add_embedding`` …) is answered by the original class without weights.
-    Floating inputs are rounded to the engine's dtype, and the output has the dtype of the latents that came in.
+    Floating inputs are rounded to the engine's dtype, and the output goes to the dtype and device of the latents.
     """
 
     def __init__(self, denoiser: nn.Module | Path | str, sessions: StageSessions) -> None:
@@ -67,7 +66,7 @@ class EngineDenoiser(ModelMixin):
         """Run one step; arguments as for the original class.
 
         Returns:
-            the original's output class, or a tuple when ``return_dict`` is false; in the dtype of the latents.
+            the original's output class, or a tuple when ``return_dict`` is false.
 
         Raises:
             InputError: an argument is not what the engine was built for.
@@ -78,10 +77,10 @@ class EngineDenoiser(ModelMixin):
             session = self.session_for(_timestep_of(arguments))
         self._last = session
         inputs = self._map(session).inputs(arguments)
-        output = session.run(inputs)[OUTPUT]
+        output = session.run(inputs)[session.outputs[0].name]
         latents = next((arguments[name] for name in ("hidden_states", "sample") if name in arguments), None)
         if isinstance(latents, torch.Tensor) and latents.is_floating_point():
-            output = output.to(dtype=latents.dtype)
+            output = output.to(latents.device, latents.dtype)
         if arguments.get("return_dict", True):
             return self._output_class(sample=output)
         return (output,)
@@ -112,9 +111,14 @@ class EngineDenoiser(ModelMixin):
         return self._maps[session]
 
     @property
+    def skeleton(self) -> nn.Module:
+        """The original denoiser without its weights."""
+        return cast(nn.Module, self.__dict__["_skeleton"])
+
+    @property
     def dtype(self) -> torch.dtype:
         """What the engine computes in."""
-        return next(spec.torch_dtype for spec in self._any_session().outputs if spec.name == OUTPUT)
+        return self._any_session().outputs[0].torch_dtype
 
     @property
     def device(self) -> torch.device:

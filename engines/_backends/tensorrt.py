@@ -158,7 +158,7 @@ class TensorRTSession(Session):
     def _prepare(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int], stream: torch.cuda.Stream) -> _Prepared:
         import torch
 
-        context = self._engine.create_execution_context()
+        context = self._create_context()
         if context is None:
             raise BackendError(
                 f"{self.record.backend} has no room for {self.directory} on the GPU ({self._last_error()}): "
@@ -184,6 +184,18 @@ class TensorRTSession(Session):
         self._enqueue(context, stream)
         stream.synchronize()
         return _Prepared(context, held, outputs, self._record_graph(context, stream))
+
+    def _create_context(self) -> Any:
+        if not hasattr(self._engine, "create_runtime_config"):
+            return self._engine.create_execution_context()
+        # TensorRT-RTX finishes its kernels on this GPU. By default it runs general ones meanwhile, and a CUDA graph
+        # would keep those for good: better to wait once.
+        trt = select(self.record.backend)
+        config = self._engine.create_runtime_config()
+        strategy = getattr(trt, "DynamicShapesKernelSpecializationStrategy", None)
+        if strategy is not None:
+            config.dynamic_shapes_kernel_specialization_strategy = strategy.EAGER
+        return self._engine.create_execution_context(config)
 
     def _record_graph(self, context: Any, stream: torch.cuda.Stream) -> torch.cuda.CUDAGraph | None:
         """The run as a CUDA graph, or None where the engine holds something that cannot be recorded."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline
 from onnx import TensorProto, helper, numpy_helper
 
+from exporter import ExportConfig, export_denoiser
 from f3prune.families import family_of
 from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
 
@@ -90,26 +90,17 @@ class TinyCogVideoX:
         self.text = torch.randn(2, 1, config.max_text_seq_length, config.text_embed_dim)
         self.config = directory / "transformer"
         self.transformer.save_config(self.config)
-        self.onnx = directory / "onnx" / "denoiser.onnx"
-        self.onnx.parent.mkdir()
         inputs = family_of(self.transformer).synthetic_inputs(
             self.transformer, self.latents, 2, torch.Generator().manual_seed(0)
         )
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            # The tracer logs every step it takes, and pytest would keep it all.
-            logging.disable()
-            program = torch.onnx.export(
-                _Positional(self.transformer, tuple(inputs)).eval(),
-                tuple(inputs.values()),
-                dynamo=True,
-                input_names=list(inputs),
-                output_names=["sample"],
-                dynamic_shapes=(tuple({0: torch.export.Dim("batch", min=1, max=8)} for _ in inputs),),
-                verbose=False,
-            )
-        logging.disable(logging.NOTSET)
-        program.save(str(self.onnx), external_data=True)
+        # The tracer logs every step it takes, and pytest would keep it all.
+        logging.disable()
+        try:
+            self.onnx = export_denoiser(
+                self.transformer, inputs, directory / "onnx", ExportConfig(self_test=False)
+            ).path
+        finally:
+            logging.disable(logging.NOTSET)
 
     def pipeline(self, transformer: torch.nn.Module) -> CogVideoXPipeline:
         """The pipeline with that transformer; it is given text embeddings and needs no text encoder."""
@@ -131,17 +122,6 @@ class TinyCogVideoX:
             **arguments,
         }
         return pipeline(**values).frames[0]
-
-
-class _Positional(torch.nn.Module):
-    def __init__(self, denoiser: torch.nn.Module, names: tuple[str, ...]) -> None:
-        super().__init__()
-        self.denoiser = denoiser
-        self.names = names
-
-    def forward(self, *values: torch.Tensor) -> torch.Tensor:
-        arguments = dict(zip(self.names, values, strict=True))
-        return self.denoiser(**arguments, return_dict=False)[0]
 
 
 @pytest.fixture(scope="session")
