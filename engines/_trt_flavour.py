@@ -59,7 +59,6 @@ def select(flavour: str) -> ModuleType:
     """
     require_installed(flavour)
     wants_rtx = flavour == "tensorrt-rtx"
-    os.environ[_VARIABLE] = "1" if wants_rtx else "0"
     from polygraphy import config
 
     if bool(config.USE_TENSORRT_RTX) != wants_rtx:
@@ -70,6 +69,7 @@ def select(flavour: str) -> ModuleType:
                 f"open {flavour} in another process"
             )
         config.USE_TENSORRT_RTX = wants_rtx
+    os.environ[_VARIABLE] = "1" if wants_rtx else "0"
     try:
         return importlib.import_module(_MODULES[flavour])
     except (ImportError, OSError) as error:

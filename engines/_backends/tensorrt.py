@@ -33,6 +33,46 @@ class _Prepared:
     graph: torch.cuda.CUDAGraph | None
 
 
+def load_engine(flavour: str, path: Path, sha256: str, errors: list[str]) -> tuple[Any, Any]:
+    """Deserialise an engine file.
+
+    Args:
+        flavour: ``tensorrt-rtx`` or ``tensorrt``.
+        path: of the engine.
+        sha256: that the very bytes that are parsed must have.
+        errors: TensorRT's error messages go here, now and as long as the engine lives.
+
+    Returns:
+        the runtime, which must outlive the engine, and the engine.
+
+    Raises:
+        ArtifactError: the hash differs.
+        BackendError: TensorRT is missing or refuses the engine.
+    """
+    trt = select(flavour)
+    from polygraphy.backend.trt import engine_from_bytes
+    from polygraphy.exception import PolygraphyException
+    from polygraphy.logger import G_LOGGER
+
+    class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
+                errors.append(" ".join(message.split()))
+
+    runtime = trt.Runtime(Logger())
+    with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        if hashlib.sha256(mapped).hexdigest() != sha256:
+            raise ArtifactError(f"{path} was altered: build the engine again")
+        try:
+            with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):
+                return runtime, engine_from_bytes(lambda: mapped, runtime=runtime)
+        except PolygraphyException as error:
+            raise BackendError(f"{flavour} could not load {path}: {errors[0] if errors else error}") from error
+
+
 class TensorRTSession(Session):
     """Runs an engine on the GPU without copying through host memory."""
 
@@ -81,33 +121,11 @@ class TensorRTSession(Session):
     def _load(self) -> None:
         import torch
 
-        trt = select(self.record.backend)
-        from polygraphy.backend.trt import engine_from_bytes
-        from polygraphy.exception import PolygraphyException
-        from polygraphy.logger import G_LOGGER
-
-        errors = self._errors
-
-        class Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-            def __init__(self) -> None:
-                trt.ILogger.__init__(self)
-
-            def log(self, severity: Any, message: str) -> None:
-                if severity in (trt.ILogger.ERROR, trt.ILogger.INTERNAL_ERROR):
-                    errors.append(" ".join(message.split()))
-
         path = self.directory / ENGINE_FILE
-        with torch.cuda.device(self.device), open(path, "rb") as stream:
-            self._runtime = trt.Runtime(Logger())
-            with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                # The very bytes that are parsed are hashed, not only the file they were in a moment ago.
-                if hashlib.sha256(mapped).hexdigest() != self.record.files[ENGINE_FILE]["sha256"]:
-                    raise ArtifactError(f"{path} was altered: build the engine again")
-                try:
-                    with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):
-                        self._engine = engine_from_bytes(lambda: mapped, runtime=self._runtime)
-                except PolygraphyException as error:
-                    raise BackendError(f"{self.record.backend} could not load {path}: {self._last_error()}") from error
+        with torch.cuda.device(self.device):
+            self._runtime, self._engine = load_engine(
+                self.record.backend, path, self.record.files[ENGINE_FILE]["sha256"], self._errors
+            )
             self._stream = torch.cuda.Stream(self.device)
         names = {self._engine.get_tensor_name(index) for index in range(self._engine.num_io_tensors)}
         expected = {spec.name for spec in (*self.inputs, *self.outputs)}

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from onnx import TensorProto
 
 from engines import BuildConfig, build_engine, open_session, parity
+from engines._cuda import find_gpu
 from f3prune.errors import ArtifactError, BackendError, BuildError, InputError
 
 GraphMaker = Callable[..., Path]
@@ -121,3 +123,31 @@ def test_an_engine_of_another_version_or_gpu_is_refused(
     elsewhere = replace(record, compute_capabilities=[], device="NVIDIA L4 (8.9)")
     with pytest.raises(BackendError, match=r"was tuned on NVIDIA L4 \(8\.9\)"):
         tensorrt.TensorRTSession(tmp_path / "engine", elsewhere, None)
+
+
+@pytest.mark.skipif(not isinstance(find_gpu(), str), reason="this machine has a GPU and a driver")
+def test_what_tensorrt_says_about_an_engine_is_passed_on(
+    make_graph: GraphMaker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The real library on a real engine, past the check for a driver, and nothing printed."""
+    from engines._backends.tensorrt import load_engine
+
+    record = build_engine(make_graph(), tmp_path / "engine", BuildConfig(backend="tensorrt-rtx"))
+    path = tmp_path / "engine" / "denoiser.engine"
+    sha256 = record.files[path.name]["sha256"]
+    with pytest.raises(ArtifactError, match="was altered"):
+        load_engine("tensorrt-rtx", path, "0" * 64, [])
+    with pytest.raises(BackendError, match=r"tensorrt-rtx could not load .*denoiser\.engine: .*driver"):
+        load_engine("tensorrt-rtx", path, sha256, [])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_one_process_runs_one_flavour(monkeypatch: pytest.MonkeyPatch) -> None:
+    from engines import _trt_flavour
+
+    rtx = _trt_flavour.select("tensorrt-rtx")
+    importlib.import_module("polygraphy.backend.trt")
+    assert rtx.__version__ == _trt_flavour.installed_version("tensorrt-rtx")
+    monkeypatch.setattr(_trt_flavour, "require_installed", lambda flavour: None)
+    with pytest.raises(BackendError, match="this process already runs tensorrt-rtx"):
+        _trt_flavour.select("tensorrt")
