@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,12 +135,8 @@ def check_size(pipeline: Any, settings: GenerationSettings) -> None:
     """
     config = getattr(pipeline, denoiser_component(pipeline)).config
     spatial = _attribute(pipeline, "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
-    spatial *= _patch(config.get("patch_size"))
-    for name in ("height", "width"):
-        value = getattr(settings, name)
-        if value is not None and value % spatial:
-            low = max(spatial, value // spatial * spatial)
-            raise InputError(f"--{name} is {value}, expected a multiple of {spatial}: try {low} or {low + spatial}")
+    _check_multiple("height", settings.height, spatial * _patch(config.get("patch_size")))
+    _check_multiple("width", settings.width, spatial * _patch(config.get("patch_size")))
     temporal = _attribute(pipeline, "vae_scale_factor_temporal", "vae_temporal_compression_ratio")
     frames = settings.num_frames
     if frames is not None and temporal > 1 and frames % temporal not in {0, 1}:
@@ -148,6 +144,24 @@ def check_size(pipeline: Any, settings: GenerationSettings) -> None:
         raise InputError(
             f"--num-frames is {frames}, expected 1 + a multiple of {temporal}: try {low} or {low + temporal}"
         )
+
+
+def check_latent_size(config: Mapping[str, Any], settings: GenerationSettings) -> None:
+    """The same for a denoiser alone, whose sizes are latent units.
+
+    Raises:
+        InputError: a size is no multiple of the patch.
+    """
+    _check_multiple("height", settings.height, _patch(config.get("patch_size")))
+    _check_multiple("width", settings.width, _patch(config.get("patch_size")))
+    temporal = config.get("patch_size_t")
+    _check_multiple("num-frames", settings.num_frames, temporal if isinstance(temporal, int) else 1)
+
+
+def _check_multiple(name: str, value: int | None, unit: int) -> None:
+    if value is not None and value % unit:
+        low = max(unit, value // unit * unit)
+        raise InputError(f"--{name} is {value}, expected a multiple of {unit}: try {low} or {low + unit}")
 
 
 def _attribute(pipeline: Any, *names: str) -> int:

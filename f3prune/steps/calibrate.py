@@ -15,7 +15,7 @@ from f3prune.captured_calls import Capture, save_calls
 from f3prune.families import LatentShape, denoiser_component, family_of
 from f3prune.loading import load_denoiser, load_pipeline, pick_device, working_dtype
 from f3prune.manifest import Manifest, package_versions
-from f3prune.pipeline_runs import GenerationSettings, default_steps, mapped_errors, run_prompt
+from f3prune.pipeline_runs import GenerationSettings, check_latent_size, default_steps, mapped_errors, run_prompt
 from f3prune.progress import SILENT, Reporter
 from f3prune.prompts import Prompt
 from f3prune.run_directory import RunDirectory
@@ -97,9 +97,9 @@ def choose_prompts(source: ModelSource, options: CalibrateOptions) -> list[Promp
         return prompt_lists.take(
             prompt_lists.read_prompts(options.prompts), options.num_prompts, f"--prompts {options.prompts}"
         )
-    own = _zoo_card(source).get("prompts")
-    if own:
-        return prompt_lists.take([Prompt(text) for text in own], options.num_prompts, f"{source.spec}'s own list")
+    own = source.path.parent / "prompts.txt"
+    if source.zoo_name is not None and own.is_file():
+        return prompt_lists.take(prompt_lists.read_prompts(own), options.num_prompts, f"{source.spec}'s own list")
     return prompt_lists.take(
         [Prompt(text) for text in prompt_lists.BUILT_IN], options.num_prompts, "the built-in list of prompts"
     )
@@ -191,6 +191,7 @@ def _measure_denoiser(job: _Job) -> dict[str, Any]:
     with job.reporter.task("loading the denoiser"):
         denoiser = load_denoiser(job.source, working_dtype(job.source, device), device)
     given = job.settings
+    check_latent_size(denoiser.config, given)  # type: ignore[arg-type]
     default = family_of(denoiser).default_shape(denoiser.config)  # type: ignore[arg-type]
     shape = LatentShape(
         given.num_frames or default.frames, given.height or default.height, given.width or default.width

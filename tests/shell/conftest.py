@@ -1,0 +1,66 @@
+"""A tiny text-to-video pipeline on disk, and a command line that is called in this process."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command gave back."""
+
+    code: int
+    out: str
+    err: str
+
+
+def f3prune(*arguments: object) -> Outcome:
+    """Run the command line."""
+    from f3prune.cli import main
+
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return Outcome(int(stopped.value.code or 0), out.getvalue(), err.getvalue())
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """CogVideoX with two sites of four heads: 9 frames of 32 x 48 pixels are 3 latent frames of 4 x 6."""
+    from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline
+    from transformers import T5Config, T5EncoderModel
+
+    from f3prune.families.tiny import tiny_denoiser
+    from f3prune.zoo.digits.build_tokenizer import build_tokenizer
+
+    torch.manual_seed(0)
+    transformer = tiny_denoiser("cogvideox")
+    vae = AutoencoderKLCogVideoX(
+        down_block_types=("CogVideoXDownBlock3D",) * 4,
+        up_block_types=("CogVideoXUpBlock3D",) * 4,
+        block_out_channels=(4, 4, 4, 4),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        temporal_compression_ratio=4,
+    )
+    tokenizer = build_tokenizer()
+    config = T5Config(vocab_size=len(tokenizer), d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    pipeline = CogVideoXPipeline(
+        tokenizer, T5EncoderModel(config).eval(), vae.eval(), transformer, CogVideoXDDIMScheduler()
+    )
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_engine_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test finds an engine that another one built."""
+    monkeypatch.setenv("F3PRUNE_CACHE", str(tmp_path / "cache"))

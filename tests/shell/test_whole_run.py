@@ -1,0 +1,314 @@
+"""``f3prune run`` from a pipeline to a report, its resumption, and what happens to files that were tampered with."""
+
+from __future__ import annotations
+
+import html.parser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import Outcome, f3prune
+
+from f3prune.run_directory import RunDirectory
+
+FILES = {
+    "aas.safetensors",
+    "calls.safetensors",
+    "masks.json",
+    "pruned/model.safetensors",
+    "pruned/config.json",
+    "pruned/pruning.json",
+    "onnx/denoiser.onnx",
+    "engine/engine.json",
+    "dense/onnx/denoiser.onnx",
+    "dense/engine/engine.json",
+    "video.mp4",
+    "frames.png",
+    "check.json",
+    "bench.json",
+    "report.json",
+    "report.html",
+    "manifest.json",
+    "pruned/manifest.json",
+    "onnx/manifest.json",
+    "engine/manifest.json",
+}
+STEPS = ("calibrate", "prune", "export", "build", "generate", "check", "dense engine", "bench", "report")
+
+
+def start(model: Path, run: Path, *more: object) -> Outcome:
+    return f3prune("run", model, "-o", run, "--alpha", "0.5", "--steps", 2, "--num-prompts", 2, *more)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
+    run = tmp_path_factory.mktemp("runs") / "demo"
+    return run, start(tiny_pipeline, run)
+
+
+@pytest.fixture
+def run(finished: tuple[Path, Outcome], tmp_path: Path) -> Path:
+    """A copy that a test may alter."""
+    shutil.copytree(finished[0], tmp_path / "demo")
+    return tmp_path / "demo"
+
+
+def row(outcome: Outcome, name: str) -> str:
+    """The cell beside ``name`` in the summary."""
+    found = re.search(rf"│ {name} +│ (.*?) *│", outcome.out)
+    return found.group(1) if found else ""
+
+
+def test_a_run_makes_everything(finished: tuple[Path, Outcome]) -> None:
+    path, outcome = finished
+    assert outcome.code == 0, outcome.err
+    assert outcome.err == ""
+    assert not FILES - {file.relative_to(path).as_posix() for file in path.rglob("*")}
+    assert not [file for file in path.rglob("*") if file.name.startswith(".tmp-")]
+    assert [name for name in STEPS if f"{name} " in row(outcome, "done")] == list(STEPS)
+    assert "1 of 2 sites pruned" in row(outcome, "pruned")
+    assert "medians of alternating runs" in row(outcome, "speed, engine")
+    assert "PSNR" in row(outcome, "video")
+    assert str(path / "report.html") in row(outcome, "report")
+
+
+def test_every_entry_stands(finished: tuple[Path, Outcome]) -> None:
+    run = RunDirectory.open(finished[0])
+    for step in ("calibrate", "masks", "pruned", "onnx", "engine", "dense-onnx", "dense-engine", "generate", "report"):
+        assert run.require(step).step == step
+
+
+def test_the_engine_computes_what_the_pruned_model_does(finished: tuple[Path, Outcome]) -> None:
+    report = json.loads((finished[0] / "check.json").read_text())
+    assert report["passed"]
+    assert max(step["rel_l2"] for step in report["export"]["steps"]) < 1e-4
+    assert max(step["rel_l2"] for step in report["pruning"]["steps"]) > 1e-4
+
+
+class Links(html.parser.HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in {"src", "href", "data", "action"}]
+        if tag not in {"meta", "img"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.links += [value or "" for name, value in attrs if name in {"src", "href"}]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_but_itself(finished: tuple[Path, Outcome]) -> None:
+    text = (finished[0] / "report.html").read_text()
+    page = Links()
+    page.feed(text)
+    assert page.open == []
+    assert len(page.links) == 2
+    assert all(link.startswith("data:") for link in page.links)
+    assert "url(" not in text
+    assert "@import" not in text
+    assert "<script" not in text
+    for part in ("Aggregate Attention Score", "transformer_blocks.0.attn1", "Parity", "Speed", "prefers-color-scheme"):
+        assert part in text
+
+
+def test_the_report_is_json_with_provenance(finished: tuple[Path, Outcome]) -> None:
+    data = json.loads((finished[0] / "report.json").read_text())
+    assert data["parameters"]["before"] >= data["parameters"]["after"][0]
+    assert {"denoiser (sha256)", "masks (sha256)", "settings", "prompts", "engine", "versions"} <= set(
+        data["provenance"]
+    )
+    assert set(data["speed"]["seconds"]) == {"dense engine", "pruned engine", "dense PyTorch", "pruned PyTorch"}
+    rows = [sum(row) for row in data["frame_mass"]]
+    assert rows == pytest.approx([1.0] * len(rows), abs=1e-4)
+
+
+def test_a_second_run_does_nothing_again(tiny_pipeline: Path, run: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
+    started = time.monotonic()
+    outcome = start(tiny_pipeline, run)
+    assert outcome.code == 0, outcome.err
+    assert row(outcome, "up to date").split(", ") == list(STEPS)
+    assert row(outcome, "done") == ""
+    assert time.monotonic() - started < 30
+    assert before == {
+        file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file() and file.name != ".lock"
+    }
+
+
+def test_another_ratio_keeps_the_calibration(tiny_pipeline: Path, run: Path) -> None:
+    aas = (run / "aas.safetensors").stat().st_mtime_ns
+    assert f3prune("prune", run, "--alpha", 0).code == 0
+    assert (run / "aas.safetensors").stat().st_mtime_ns == aas
+    # The engine of the other masks is not used.
+    outcome = f3prune("check", run)
+    assert outcome.code == 2
+    assert "made from another 'pruned'" in outcome.err
+    assert f"f3prune export {run}" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "repair"),
+    [
+        ("aas.safetensors", ("prune", "--alpha", "0.5"), "f3prune calibrate"),
+        ("calls.safetensors", ("check",), "f3prune calibrate"),
+        ("pruned/model.safetensors", ("export",), "f3prune prune"),
+        ("onnx/denoiser.onnx", ("build", "--backend", "tensorrt-rtx"), "f3prune export"),
+        ("engine/denoiser.onnx", ("check",), "f3prune build"),
+        ("engine/engine.json", ("generate", "--prompt", "x", "-o", "o.gif"), "f3prune build"),
+    ],
+)
+@pytest.mark.parametrize("how", ["flip", "cut", "remove"])
+def test_tampered_files_are_refused_and_rebuilt(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: Path,
+    name: str,
+    command: tuple[str, ...],
+    repair: str,
+    how: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = run / name
+    content = path.read_bytes()
+    if how == "remove":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    else:
+        middle = len(content) // 2
+        path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    outcome = f3prune(command[0], run, *command[1:])
+    assert outcome.code == 2, outcome.err
+    assert outcome.err.count("\n") == 1
+    assert str(path) in outcome.err
+    assert repair in outcome.err
+    assert not (tmp_path / "o.gif").exists()
+
+
+def test_a_run_rebuilds_what_was_tampered_with(tiny_pipeline: Path, run: Path) -> None:
+    graph = run / "onnx" / "denoiser.onnx"
+    good = graph.read_bytes()
+    graph.write_bytes(good[:-1])
+    (run / "video.mp4").write_bytes(b"")
+    outcome = start(tiny_pipeline, run)
+    assert outcome.code == 0, outcome.err
+    assert graph.read_bytes() == good
+    assert (run / "video.mp4").stat().st_size > 0
+    done = [name for name in STEPS if f"{name} " in row(outcome, "done")]
+    assert done == ["export", "generate"]
+
+
+def test_a_changed_model_is_noticed(tiny_pipeline: Path, run: Path, tmp_path: Path) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    model = tmp_path / "model"
+    shutil.copytree(tiny_pipeline, model)
+    manifest["steps"]["calibrate"]["facts"]["model"] = str(model)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    config = model / "transformer" / "config.json"
+    config.write_text(config.read_text() + "\n")
+    outcome = f3prune("prune", run, "--alpha", 0.5)
+    assert outcome.code == 2
+    assert "changed since it was calibrated" in outcome.err
+    shutil.rmtree(model)
+    outcome = f3prune("prune", run, "--alpha", 0.5)
+    assert outcome.code == 2
+    assert str(model) in outcome.err
+
+
+def test_unknown_sites_are_named(run: Path) -> None:
+    outcome = f3prune("prune", run, "--alpha", 0.5, "--protect", "blocks.*")
+    assert outcome.code == 2
+    assert "blocks.*" in outcome.err
+    assert "transformer_blocks.0.attn1" in outcome.err
+
+
+def test_one_run_at_a_time(run: Path) -> None:
+    with RunDirectory(run).lock():
+        outcome = f3prune("report", run)
+    assert outcome.code == 2
+    assert f"in use by process {os.getpid()}" in outcome.err
+
+
+@pytest.mark.parametrize("name", ["o.mp4", "o.gif", "f-%02d.png", "frames"])
+def test_generate_writes_what_was_asked_for(run: Path, tmp_path: Path, name: str) -> None:
+    outcome = f3prune("generate", run, "--prompt", "a 3 moving left", "-o", tmp_path / name, "--seed", 5)
+    assert outcome.code == 0, outcome.err
+    assert "9 frames of 48 x 32 pixels" in outcome.out
+    files = [
+        file for file in tmp_path.rglob("*") if file.suffix in {".mp4", ".gif", ".png"} and run not in file.parents
+    ]
+    assert len(files) == (9 if name in {"f-%02d.png", "frames"} else 1)
+
+
+def test_generate_insists_on_the_backend(run: Path, tmp_path: Path) -> None:
+    outcome = f3prune("generate", run, "--prompt", "x", "-o", tmp_path / "o.mp4", "--backend", "tensorrt-rtx")
+    assert outcome.code == 2
+    assert "was built for onnxruntime" in outcome.err
+
+
+def test_check_writes_json_and_fails_when_a_bound_is_missed(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "numbers.json"
+    assert f3prune("check", run, "--json", file).code == 0
+    assert json.loads(file.read_text())["passed"]
+    outcome = f3prune("check", run, "--reference", "dense", "--max-rel-l2", "1e-9", "--json", file)
+    assert outcome.code == 1
+    assert outcome.err.startswith("f3prune: check failed: pruning: ")
+    assert outcome.err.count("\n") == 1
+    assert not json.loads(file.read_text())["passed"]
+
+
+def test_bench_measures_again_and_writes_json(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "speed.json"
+    before = (run / "bench.json").read_text()
+    outcome = f3prune("bench", run, "--rounds", 3, "--json", file)
+    assert outcome.code == 0, outcome.err
+    assert "pruned engine" in outcome.out
+    assert (run / "bench.json").read_text() != before
+    assert min(row["runs"] for row in json.loads(file.read_text())["seconds"].values()) == 3
+
+
+@pytest.mark.slow
+def test_stages_and_heads(tiny_pipeline: Path, run: Path, tmp_path: Path) -> None:
+    outcome = f3prune("prune", run, "--alpha", 0.5, "--granularity", "head", "--stages", 2)
+    assert outcome.code == 0, outcome.err
+    assert outcome.out.count("4 of 8 heads pruned") == 2
+    for command in ("export", "build"):
+        outcome = f3prune(command, run)
+        assert outcome.code == 0, outcome.err
+    assert f3prune("check", run).code == 0
+    assert f3prune("generate", run, "--prompt", "x", "-o", tmp_path / "o.gif").code == 0
+    assert f3prune("report", run).code == 0
+    assert "Stage 1" in (run / "report.html").read_text()
+
+
+def test_a_killed_step_leaves_the_run_as_it_was(tiny_pipeline: Path, run: Path) -> None:
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
+    code = (
+        "import os, sys\nimport f3prune.steps.prune as step\n"
+        "def die(*a, **k): os._exit(9)\n"
+        "step.calibration.save_pruned = die\n"
+        "from f3prune.cli import main\nmain(sys.argv[1:])"
+    )
+    done = subprocess.run([sys.executable, "-c", code, "prune", str(run), "--alpha", "1"], check=False)
+    assert done.returncode == 9
+    outcome = f3prune("export", run)
+    assert outcome.code == 2
+    assert "f3prune prune" in outcome.err
+    outcome = start(tiny_pipeline, run)
+    assert outcome.code == 0, outcome.err
+    after = {file: file.read_bytes() for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
+    assert set(after) == set(before)
+    for name in ("aas.safetensors", "masks.json", "pruned/model.safetensors", "onnx/denoiser.onnx"):
+        assert after[run / name] == before[run / name]
