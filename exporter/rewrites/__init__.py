@@ -15,11 +15,15 @@ from exporter.rewrites.boolean_where import BooleanWhere
 from exporter.rewrites.interleaved_assignment import InterleavedAssignment
 from exporter.rewrites.mochi_padding import mochi_masks_padding
 from exporter.rewrites.no_op_squeeze import NoOpSqueeze
+from exporter.rewrites.slice_assignment import SliceAssignment
+from exporter.rewrites.upsample_any_batch import upsample_any_batch
 
 TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], ...] = (
+    SliceAssignment,
     InterleavedAssignment,
     BooleanMaskAsBias,
     mochi_masks_padding,
+    upsample_any_batch,
 )
 """Applied to every model while it is traced; each leaves alone what it is not about."""
 
@@ -43,6 +47,8 @@ __all__ = [
     "BooleanWhere",
     "InterleavedAssignment",
     "NoOpSqueeze",
+    "SliceAssignment",
     "mochi_masks_padding",
     "traced_with_rewrites",
+    "upsample_any_batch",
 ]
