@@ -1,0 +1,211 @@
+"""Every rewrite computes what it replaces."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import MochiAttnProcessor2_0
+from diffusers.models.upsampling import Upsample2D
+from onnx.reference import ReferenceEvaluator
+
+from exporter.rewrites import (
+    BooleanMaskAsBias,
+    BooleanWhere,
+    InterleavedAssignment,
+    NoOpSqueeze,
+    SliceAssignment,
+    mochi_masks_padding,
+    traced_with_rewrites,
+    upsample_any_batch,
+)
+from f3prune.families.tiny import tiny_denoiser
+
+
+def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+# -- at trace time ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("lengths", [(8, 8), (8, 3), (1, 5), (2, 7, 8)])
+@pytest.mark.parametrize("last_block", [False, True])
+def test_mochi_masks_padding(lengths, last_block):
+    """Attention of both kinds of block, padded text positions included."""
+    attention = tiny_denoiser("mochi").transformer_blocks[-1 if last_block else 0].attn1
+    batch = len(lengths)
+    mask = torch.arange(8)[None, :] < torch.tensor(lengths)[:, None]
+    call = {
+        "hidden_states": normal(batch, 18, 32),
+        "encoder_hidden_states": normal(batch, 8, 24, seed=1),
+        "attention_mask": mask,
+        "image_rotary_emb": (normal(18, 4, 4, seed=2).cos(), normal(18, 4, 4, seed=2).sin()),
+    }
+    with torch.no_grad():
+        expected = attention(**call)
+        with mochi_masks_padding():
+            video, text = attention(**call)
+    torch.testing.assert_close(video, expected[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(text, expected[1], rtol=1e-5, atol=1e-5)
+
+
+def test_rewrites_end_with_their_context():
+    classes = (MochiAttnProcessor2_0, "__call__"), (Upsample2D, "forward")
+    before = [getattr(owner, name) for owner, name in classes]
+
+    def fail() -> None:
+        with traced_with_rewrites():
+            assert all(getattr(owner, name) is not old for (owner, name), old in zip(classes, before, strict=True))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert [getattr(owner, name) for owner, name in classes] == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(2, 1, 1, 7), (2, 4, 5, 7), (5, 7)])
+def test_boolean_mask_as_bias(dtype, shape):
+    query, key, value = (normal(2, 4, n, 8, seed=n, dtype=dtype) for n in (5, 7, 7))
+    value = value + (torch.arange(7) % 2 * 100)[:, None]  # what is hidden would be seen
+    mask = normal(*shape, seed=3) > 0
+    mask[..., 0] = True
+    expected = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    with BooleanMaskAsBias():
+        actual = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    torch.testing.assert_close(actual, expected)
+
+
+def test_boolean_mask_leaves_other_masks_alone():
+    query, bias = normal(1, 1, 4, 8), normal(4, 4, seed=1)
+    for mask in (None, bias):
+        expected = F.scaled_dot_product_attention(query, query, query, attn_mask=mask)
+        with BooleanMaskAsBias():
+            assert torch.equal(F.scaled_dot_product_attention(query, query, query, attn_mask=mask), expected)
+
+
+def test_interleaved_assignment():
+    def rotate(x: torch.Tensor, touch: bool) -> torch.Tensor:
+        out = torch.empty_like(x)
+        even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+        out[..., 0::2] = even * 2 - odd
+        if touch:
+            out[..., 0] = 7.0
+        out[..., 1::2] = even + odd
+        return out
+
+    for touch in (False, True):
+        expected = rotate(normal(2, 3, 8), touch)
+        with InterleavedAssignment():
+            assert torch.equal(rotate(normal(2, 3, 8), touch), expected)
+
+
+SLICES = [
+    (slice(None), slice(None), slice(2, None)),
+    (slice(None), slice(0, 1)),
+    (slice(None), slice(1, 3)),
+    (slice(1, 9),),
+]
+
+
+@pytest.mark.parametrize("index", SLICES)
+@pytest.mark.parametrize("scalar_like", [False, True])
+def test_slice_assignment(index, scalar_like):
+    target = normal(3, 4, 5)
+    values = normal(1, seed=1) if scalar_like else normal(*target[index].shape, seed=1)
+    expected = target.clone()
+    expected[index] = values
+    view = target.transpose(0, 2)
+    with SliceAssignment():
+        target[index] = values
+    assert torch.equal(target, expected)
+    assert torch.equal(view, expected.transpose(0, 2))
+
+
+@pytest.mark.parametrize("index", [(Ellipsis, slice(0, 2)), (0,), (slice(-2, None),), (slice(None, None, 2),)])
+def test_slice_assignment_leaves_other_indices_alone(index):
+    target, expected = normal(4, 4), normal(4, 4)
+    expected[index] = 1.0
+    with SliceAssignment():
+        target[index] = torch.ones(())
+    assert torch.equal(target, expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [({"use_conv": True}, None), ({"use_conv": True, "name": "other"}, (5, 7)), ({"use_conv_transpose": True}, None)],
+)
+def test_upsample_any_batch(options, size):
+    torch.manual_seed(0)
+    module = Upsample2D(4, **options)
+    images = normal(66, 4, 3, 4)
+    expected = module(images, size)
+    with upsample_any_batch():
+        assert torch.equal(module(images, size), expected)
+
+
+# -- on the graph ----------------------------------------------------------------------------------------------------
+
+
+def graph(operator: str, inputs: list[ir.Value], constants: dict[str, np.ndarray], output: ir.Value) -> ir.Model:
+    initializers = [ir.Value(name=name, const_value=ir.tensor(array, name=name)) for name, array in constants.items()]
+    node = ir.Node("", operator, [*inputs, *initializers], outputs=[output])
+    after = ir.Node("", "Identity", [output], outputs=[ir.Value(name="result", type=output.type, shape=output.shape)])
+    made = ir.Graph(
+        inputs, after.outputs, nodes=[node, after], initializers=initializers, opset_imports={"": 20}, name="test"
+    )
+    return ir.Model(made, ir_version=10)
+
+
+def evaluate(model: ir.Model, feeds: dict[str, np.ndarray]) -> np.ndarray:
+    return np.asarray(ReferenceEvaluator(ir.serde.serialize_model(model)).run(None, feeds)[0])
+
+
+def boolean(name: str, shape: tuple[int, ...]) -> ir.Value:
+    return ir.Value(name=name, type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape(shape))
+
+
+def test_boolean_where():
+    shapes = {"condition": (2, 4), "yes": (1,), "no": (2, 4)}
+    inputs = [boolean(name, shape) for name, shape in shapes.items()]
+    model = graph("Where", inputs, {}, boolean("chosen", (2, 4)))
+    condition = np.array([[0, 0, 1, 1]] * 2, bool)
+    no = np.array([[0, 1, 0, 1]] * 2, bool)
+    feeds = [{"condition": condition, "yes": np.array([yes]), "no": no} for yes in (False, True)]
+    expected = [evaluate(model, feed) for feed in feeds]
+    assert BooleanWhere()(model).modified
+    assert "Where" not in {node.op_type for node in model.graph}
+    for feed, wanted in zip(feeds, expected, strict=True):
+        np.testing.assert_array_equal(evaluate(model, feed), wanted)
+
+
+def test_boolean_where_leaves_numbers_alone():
+    value = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([3]))
+    chosen = ir.Value(name="chosen", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([3]))
+    model = graph("Where", [boolean("condition", (3,)), value, value], {}, chosen)
+    assert not BooleanWhere()(model).modified
+
+
+@pytest.mark.parametrize(("axis", "removed"), [(1, True), (-2, True), (0, False), (2, False)])
+def test_no_op_squeeze(axis, removed):
+    """Axes of size 1 (0) and of unknown size (2) keep their Squeeze."""
+    source = ir.Value(name="x", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, 3, "n"]))
+    squeezed = ir.Value(name="y", type=ir.TensorType(ir.DataType.FLOAT), shape=ir.Shape([1, 3, "n"]))
+    model = graph("Squeeze", [source], {"axes": np.array([axis])}, squeezed)
+    assert NoOpSqueeze()(model).modified == removed
+    assert ("Squeeze" in {node.op_type for node in model.graph}) != removed
+    if removed:
+        x = np.arange(6, dtype=np.float32).reshape(1, 3, 2)
+        np.testing.assert_array_equal(evaluate(model, {"x": x}), x)
+
+
+def test_rewrites_have_one_file_each():
+    from exporter import rewrites
+
+    files = [rewrite.__module__ for rewrite in itertools.chain(rewrites.TRACE_REWRITES, rewrites.GRAPH_REWRITES)]
+    assert len(set(files)) == len(files)
