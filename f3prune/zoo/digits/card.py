@@ -58,14 +58,17 @@ denoiser sees {tokens} video tokens and {text_tokens} text tokens.
 ## Training
 
 Data: scikit-learn's `load_digits` (Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI Machine
-Learning Repository, CC BY 4.0), four fifths of it, upscaled to 16x16 and moved 2 pixels a frame. {training}
-Everything is repeated by `python -m f3prune.zoo.digits.train --out DIR`; the batches follow the seed, but a run that is
-limited by time, not by steps, ends where the machine's speed lets it.
+Learning Repository, CC BY 4.0). A fifth is held out; of the rest, the denoiser is shown the {typical} images of each
+digit that are nearest to their mean, upscaled to 16x16 and moved 2 pixels a frame: the handwriting is plain on purpose.
+{training}
+`python -m f3prune.zoo.digits.train --out DIR` runs the recipe again. The batches follow the seed, but a run that is
+limited by time, not by steps, ends where the machine's speed lets it, so the weights will differ.
 
 ## Limits
 
-It knows ten digits, four directions, one digit per clip, one size and one speed, and about {words} words; other words
-read as unknown. Prompts without a direction, and frame counts other than {frames}, are outside what was measured.
+It knows ten digits, four directions, one digit per clip, one size, one speed, plain handwriting, and {words} words;
+other words read as unknown. Prompts without a direction, and frame counts other than {frames}, are outside what was
+measured.
 """
 
 
@@ -98,8 +101,7 @@ def _text(card: dict[str, Any], transformer: dict[str, Any]) -> str:
         "text_encoder": "one-layer T5, trained with the denoiser",
     }
     phases = ", ".join(
-        f"{entry['clips']} clips of {entry['frames']} frame{'s' if entry['frames'] > 1 else ''}"
-        for entry in training["phases"]
+        f"{count} clips of {frames} frame{'s' if frames != '1' else ''}" for frames, count in training["clips"].items()
     )
     return TEXT.format(
         height=clip["height"],
@@ -128,7 +130,9 @@ def _text(card: dict[str, Any], transformer: dict[str, Any]) -> str:
         text_tokens=transformer["max_text_seq_length"],
         training=f"Seed {training['seed']}; the autoencoder took {training['vae']['steps']} steps; then "
         f"{training['steps']} steps in {training['minutes']:.0f} minutes on one to two processor cores: {phases}; "
-        "AdamW, velocity prediction, prompts left out one time in ten, averaged weights.",
+        "Muon and AdamW, velocity prediction, prompts left out one time in ten, averaged weights."
+        f"{' ' + training['note'] if training['note'] else ''}",
+        typical=training["typical_images_per_digit"],
         words=len(_vocabulary()),
     )
 

@@ -61,6 +61,18 @@ def load_split(held_out: bool = False) -> Digits:
     return Digits(large[:, 0].clamp(0.0, 1.0), torch.tensor(source.target[chosen], dtype=torch.int64))
 
 
+def typical(split: Digits, count: int) -> Digits:
+    """Of each digit the `count` images that are nearest to the mean image of that digit."""
+    chosen = []
+    for digit in range(10):
+        places = torch.nonzero(split.labels == digit)[:, 0]
+        images = split.images[places]
+        distance = (images - images.mean(dim=0)).square().sum(dim=(1, 2))
+        chosen.append(places[distance.argsort(stable=True)[:count]])
+    kept = torch.cat(chosen)
+    return Digits(split.images[kept], split.labels[kept])
+
+
 @dataclass(frozen=True)
 class Clips:
     """A batch of clips.

@@ -27,17 +27,18 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """One update from the gradients at hand; `closure` is not used."""
         for group in self.param_groups:
-            by_shape: dict[torch.Size, list[torch.nn.Parameter]] = {}
+            by_shape: dict[torch.Size, list[tuple[torch.nn.Parameter, torch.Tensor]]] = {}
             for matrix in group["params"]:
-                by_shape.setdefault(matrix.shape, []).append(matrix)
+                if matrix.grad is not None:
+                    by_shape.setdefault(matrix.shape, []).append((matrix, matrix.grad))
             for (rows, columns), matrices in by_shape.items():
                 looks_ahead = []
-                for matrix in matrices:
+                for matrix, gradient in matrices:
                     momentum = self.state[matrix].setdefault("momentum", torch.zeros_like(matrix))
-                    momentum.lerp_(matrix.grad, 1.0 - group["momentum"])
-                    looks_ahead.append(matrix.grad.lerp(momentum, group["momentum"]))
+                    momentum.lerp_(gradient, 1.0 - group["momentum"])
+                    looks_ahead.append(gradient.lerp(momentum, group["momentum"]))
                 updates = orthogonal(torch.stack(looks_ahead)) * (0.2 * max(rows, columns) ** 0.5)
-                for matrix, update in zip(matrices, updates, strict=True):
+                for (matrix, _), update in zip(matrices, updates, strict=True):
                     matrix.mul_(1.0 - group["lr"] * group["weight_decay"]).sub_(update, alpha=group["lr"])
 
 

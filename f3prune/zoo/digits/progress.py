@@ -33,7 +33,7 @@ class Log:
         if len(self._pending) < self._every:
             return
         means = {name: sum(entry[name] for entry in self._pending) / len(self._pending) for name in values}
-        means |= {name: self._pending[-1][name] for name in ("step", "frames") if name in values}
+        means["step"] = values.get("step", 0.0)
         self._pending = []
         note = " ".join(f"{name} {value:.4g}" for name, value in means.items())
         self._progress.update(self._task, completed=share, note=note)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from f3prune.zoo.digits.train_denoiser import CURRICULUM, Recipe, Trainer
+from f3prune.zoo.digits.train_denoiser import KINDS, Recipe, Trainer
 from f3prune.zoo.digits.train_vae import train_vae
 
 
@@ -30,6 +30,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="carry on from the checkpoint in --out")
     parser.add_argument("--export-only", action="store_true", help="write the pipeline from the checkpoint and stop")
+    parser.add_argument("--note", default="", help="a sentence for the model card, on what this run did differently")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     out: Path = options.out
@@ -48,9 +49,11 @@ def main(arguments: list[str] | None = None) -> None:
     trainer.export(out / "pipeline")
     summary = {
         "seed": options.seed,
+        "note": options.note,
+        "typical_images_per_digit": trainer.recipe.typical,
         "steps": trainer.step,
         "minutes": round(trainer.seconds / 60, 1),
-        "phases": _phases(out / "denoiser.jsonl"),
+        "clips": _clips_drawn(out / "denoiser.jsonl"),
         "vae": json.loads((out / "vae_report.json").read_text(encoding="utf-8")),
     }
     (out / "pipeline" / "training.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
@@ -69,20 +72,19 @@ def _autoencoder(options: argparse.Namespace, out: Path, carry_on: bool) -> Any:
     return vae
 
 
-def _phases(log: Path) -> list[dict[str, int]]:
+def _clips_drawn(log: Path) -> dict[str, int]:
     """Clips drawn per number of frames, from the log; a step that was redone after a stop counts once."""
-    sizes = {phase.frames: phase.size for phase in CURRICULUM}
-    frames_at = {}
+    entries = {}
     for line in log.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
-        frames_at[int(entry["step"])] = int(entry["frames"])
-    clips: dict[int, int] = {}
+        entries[int(entry["step"])] = entry
+    drawn = dict.fromkeys((str(kind.frames) for kind in KINDS), 0)
     before = 0
-    for step in sorted(frames_at):
-        frames = frames_at[step]
-        clips[frames] = clips.get(frames, 0) + (step - before) * sizes[frames]
+    for step in sorted(entries):
+        for frames in drawn:
+            drawn[frames] += round((step - before) * entries[step][f"clips_{frames}"])
         before = step
-    return [{"frames": frames, "clips": count} for frames, count in clips.items()]
+    return drawn
 
 
 if __name__ == "__main__":

@@ -13,28 +13,48 @@ import torch
 
 from f3prune.zoo.digits.architecture import build_scheduler, build_text_encoder, build_transformer
 from f3prune.zoo.digits.build_tokenizer import MAX_TOKENS, build_tokenizer
-from f3prune.zoo.digits.dataset import ClipSource, load_split
+from f3prune.zoo.digits.dataset import ClipSource, load_split, typical
 from f3prune.zoo.digits.muon import Muon
 from f3prune.zoo.digits.progress import Log
 
 
 @dataclass(frozen=True)
-class Phase:
-    """Until `until` (share of the run), batches of `size` clips of `frames` frames."""
+class Batch:
+    """A batch of `size` clips of `frames` frames."""
 
-    until: float
     frames: int
     size: int
 
 
-CURRICULUM = (Phase(0.22, 1, 64), Phase(0.31, 2, 40), Phase(0.46, 4, 24), Phase(1.0, 8, 10))
+KINDS = IMAGES, PAIRS, SHORT, WHOLE = Batch(1, 64), Batch(2, 40), Batch(4, 24), Batch(8, 10)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Until `until` (share of the run), the steps go through `batches` in turn."""
+
+    until: float
+    batches: tuple[Batch, ...]
+
+
+CURRICULUM = (
+    Phase(0.20, (IMAGES,)),
+    Phase(0.29, (PAIRS,)),
+    Phase(0.43, (SHORT,)),
+    Phase(0.57, (WHOLE,)),
+    Phase(0.73, (IMAGES, PAIRS, IMAGES, WHOLE)),
+    Phase(0.85, (PAIRS, SHORT, WHOLE)),
+    Phase(1.00, (WHOLE,)),
+)
+"""Motion is learnt from few clips, digits need many: so images come back once the motion is there."""
 
 
 @dataclass
 class Recipe:
     """How to train. Training stops after `minutes` of training time, or after `max_steps` steps if that is set.
 
-    The matrices of attention and feed-forward learn at `matrix_rate` times the learning rate of the rest.
+    The matrices of attention and feed-forward learn at `matrix_rate` times the learning rate of the rest. Only the
+    `typical` most typical images of each digit are shown.
     """
 
     minutes: float
@@ -43,11 +63,25 @@ class Recipe:
     learning_rate: float = 2e-3
     matrix_rate: float = 2.5
     warm_up: int = 40
-    flat_until: float = 0.45
+    flat_until: float = 0.62
     prompt_dropout: float = 0.1
     still_share: float = 0.5
+    typical: int = 30
     checkpoint_seconds: float = 90.0
     curriculum: tuple[Phase, ...] = field(default=CURRICULUM)
+
+
+def draw_timesteps(batch: Batch, count: int) -> torch.Tensor:
+    """Timesteps `b` (int64, 0 to `count` - 1) for one batch.
+
+    A fifth is uniform. The rest is logit-normal, stratified, around the noise at which the digit is decided; as frames
+    show the same digit, more frames bear more noise.
+    """
+    strata = (torch.arange(batch.size) + torch.rand(batch.size)) / batch.size
+    centre = 0.3 + 0.18 * math.log2(batch.frames)
+    shares = torch.sigmoid(centre + torch.special.ndtri(strata.clamp(1e-4, 1.0 - 1e-4)))
+    shares = torch.where(torch.rand(batch.size) < 0.2, torch.rand(batch.size), shares)
+    return (shares * count).long().clamp(max=count - 1)
 
 
 class Trainer:
@@ -119,20 +153,19 @@ class Trainer:
             * (1 + math.cos(math.pi * falling))
         )
 
-    def loss(self, source: ClipSource, phase: Phase) -> torch.Tensor:
-        """Mean squared error of the predicted velocity on one random batch; timesteps are stratified."""
-        clips = source.batch(phase.size, phase.frames, self.recipe.still_share)
+    def loss(self, source: ClipSource, batch: Batch) -> torch.Tensor:
+        """Mean squared error of the predicted velocity on one random batch."""
+        clips = source.batch(batch.size, batch.frames, self.recipe.still_share)
         with torch.no_grad():
             latents = self.vae.encode(clips.video).latent_dist.mode() * self.vae.config.scaling_factor
         latents = latents.permute(0, 2, 1, 3, 4).contiguous()
-        kept = source.generator.random(phase.size) >= self.recipe.prompt_dropout
+        kept = source.generator.random(batch.size) >= self.recipe.prompt_dropout
         prompts = [prompt if keep else "" for prompt, keep in zip(clips.prompts, kept, strict=True)]
         tokens = self.tokenizer(
             prompts, padding="max_length", max_length=MAX_TOKENS, truncation=True, return_tensors="pt"
         )
         states = self.nets["text_encoder"](tokens.input_ids)[0]
-        strata = (torch.arange(phase.size) + torch.rand(phase.size)) / phase.size
-        timesteps = (strata * self.scheduler.config.num_train_timesteps).long()
+        timesteps = draw_timesteps(batch, self.scheduler.config.num_train_timesteps)
         noise = torch.randn_like(latents)
         noisy = self.scheduler.add_noise(latents, noise, timesteps)
         velocity = self.scheduler.get_velocity(latents, noise, timesteps)
@@ -142,16 +175,17 @@ class Trainer:
     def train(self, log_path: Path) -> None:
         """Runs to the end of the recipe, writing a checkpoint every few minutes and at the end."""
         torch.manual_seed(self.recipe.seed + self.step)
-        source = ClipSource(load_split(), self.recipe.seed + self.step)
+        source = ClipSource(typical(load_split(), self.recipe.typical), self.recipe.seed + self.step)
         saved = time.monotonic()
         with Log("denoiser", log_path) as log:
             while self.share() < 1.0:
                 before = time.monotonic()
                 phase = next(phase for phase in self.recipe.curriculum if self.share() < phase.until)
+                batch = phase.batches[self.step % len(phase.batches)]
                 for optimizer, factor in zip(self.optimizers, (self.recipe.matrix_rate, 1.0), strict=True):
                     for group in optimizer.param_groups:
                         group["lr"] = factor * self.learning_rate()
-                loss = self.loss(source, phase)
+                loss = self.loss(source, batch)
                 self.nets.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 norm = torch.nn.utils.clip_grad_norm_(self.nets.parameters(), 1.0)
@@ -160,7 +194,8 @@ class Trainer:
                 self.step += 1
                 self._follow()
                 self.seconds += time.monotonic() - before
-                log.report(self.share(), step=self.step, frames=phase.frames, loss=loss.item(), norm=float(norm))
+                drawn = {f"clips_{kind.frames}": batch.size * (kind == batch) for kind in KINDS}
+                log.report(self.share(), step=self.step, loss=loss.item(), norm=float(norm), **drawn)
                 if time.monotonic() - saved > self.recipe.checkpoint_seconds:
                     self.save()
                     saved = time.monotonic()
