@@ -131,7 +131,7 @@ class EngineDenoiser(ModelMixin):
         return self.__dict__["_skeleton"].config
 
     @contextlib.contextmanager
-    def cache_context(self, name: str) -> Iterator[None]:
+    def cache_context(self, name: str, **where: Any) -> Iterator[None]:
         """Pipelines mark conditional and unconditional calls with this; an engine caches nothing between calls."""
         yield
 
