@@ -1,0 +1,40 @@
+"""Export, build and run other kinds of denoiser: UNets, constants, masks, text repeated for every frame."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from engines import BuildConfig, EngineDenoiser, build_engine, open_session, parity
+from exporter import ExportConfig, export_denoiser
+from f3prune.errors import InputError
+from f3prune.families import family_of
+from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
+
+
+@pytest.mark.parametrize("name", ["animatediff", "svd", "ltx"])
+def test_an_engine_stands_in_for_the_denoiser(name: str, tmp_path: Path) -> None:
+    denoiser = tiny_denoiser(name)
+    family, shape = family_of(denoiser), TINY_SHAPES[name]
+    inputs = family.synthetic_inputs(denoiser, shape, 2, torch.Generator().manual_seed(0))
+    logging.disable()
+    try:
+        graph = export_denoiser(denoiser, inputs, tmp_path / "onnx", ExportConfig(self_test=False)).path
+    finally:
+        logging.disable(logging.NOTSET)
+    build_engine(graph, tmp_path / "rtx", BuildConfig(backend="tensorrt-rtx"))
+    assert build_engine(graph, tmp_path / "engine").metadata["f3prune.family"] == name
+    with open_session(tmp_path / "engine") as session, torch.no_grad():
+        engine = EngineDenoiser(denoiser, session)
+        for batch in (2, 1):
+            fresh = family.synthetic_inputs(denoiser, shape, batch, torch.Generator().manual_seed(7))
+            expected, answered = denoiser(**fresh), engine(**fresh)
+            assert type(answered) is type(expected)
+            assert parity(expected.sample, answered.sample).rel_l2 < 1e-4
+        for argument, value in inputs.items():
+            if isinstance(value, int):
+                with pytest.raises(InputError, match=f"was exported with {argument}={value}"):
+                    engine(**{**inputs, argument: value + 1})
