@@ -52,7 +52,12 @@ def _move(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
 
 
 class Capture:
-    """Records the first call at each of ``count`` timesteps spread evenly over ``steps``."""
+    """Records the first call at each of ``count`` timesteps spread evenly over ``steps``.
+
+    Attributes:
+        calls: the recorded ones.
+        text_lengths: numbers of text tokens over all calls, recorded or not.
+    """
 
     def __init__(self, denoiser: nn.Module, steps: int, count: int = 4) -> None:
         self.denoiser = denoiser
@@ -60,6 +65,7 @@ class Capture:
         self._wanted = {round(float(step)) for step in wanted}
         self._seen: list[float] = []
         self.calls: list[CapturedCall] = []
+        self.text_lengths: set[int] = set()
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[Capture]:
@@ -72,6 +78,9 @@ class Capture:
 
     def _hook(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = bind_arguments(denoiser, args, kwargs)
+        text = arguments.get("encoder_hidden_states")
+        if torch.is_tensor(text) and text.ndim == 3:
+            self.text_lengths.add(int(text.shape[1]))
         timestep = timestep_of(arguments)
         if timestep in self._seen:
             return

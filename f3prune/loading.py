@@ -154,14 +154,11 @@ def _load_motion_unet(source: ModelSource, dtype: torch.dtype) -> Any:
 
 
 def _random_denoiser(cls: Any, folder: Path, seed: int) -> Any:
-    """Seeded random weights; layers that training would start at zero get small values, so that every site matters."""
-    state = torch.get_rng_state()
-    try:
+    """Seeded random weights under which every site matters, whatever training would start at zero."""
+    from f3prune.families.tiny import randomize_weights
+
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         denoiser = cls.from_config(read_json(folder / "config.json"))
-        for parameter in denoiser.parameters():
-            if parameter.numel() > 1 and not parameter.any():
-                nn.init.normal_(parameter, std=0.02)
-    finally:
-        torch.set_rng_state(state)
+    randomize_weights(denoiser, seed)
     return denoiser

@@ -148,7 +148,9 @@ EXPORTING = _stack(
     ),
     click.option("--opset", type=click.IntRange(18, 23), help="ONNX opset. [default: the exporter's own]"),
     click.option(
-        "--dynamic", type=NameList(DYNAMIC), help="Symbolic dimensions, of batch,text. [default: the exporter's own]"
+        "--dynamic",
+        type=NameList(DYNAMIC),
+        help="Symbolic dimensions, of batch,text. [default: batch, and text where prompts differ in length]",
     ),
 )
 BACKEND = click.option(

@@ -70,7 +70,7 @@ def describe_counts(counts: Mapping[str, int]) -> str:
     parts = []
     if counts["sites_pruned"]:
         parts.append(f"{counts['sites_pruned']} of {counts['sites']} sites")
-    if counts["heads_pruned"] and counts["heads_pruned"] * counts["sites"] != counts["sites_pruned"] * counts["heads"]:
+    if counts["heads_pruned"] > counts["heads_of_pruned_sites"]:
         parts.append(f"{counts['heads_pruned']} of {counts['heads']} heads")
     if counts["pairs_pruned"]:
         parts.append(f"{counts['pairs_pruned']} of {counts['pairs']} frame pairs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from f3prune.steps._state import Variant, stage_directories
 from f3prune.steps.export import STEP as EXPORT_STEP
 
 STEP: dict[Variant, str] = {"pruned": "engine", "dense": "dense-engine"}
+MOST_TEXT = 512
+"""Text tokens that an engine with a symbolic number of them takes at least."""
 PACKAGES = ("onnxruntime-gpu", "onnxruntime", "tensorrt-rtx-cu12", "tensorrt", "polygraphy")
 
 
@@ -37,6 +40,7 @@ def build(
     config = config or BuildConfig()
     graph = run.require(EXPORT_STEP[variant])
     stages = int(graph.facts["stages"])
+    config = _with_text_range(run, config, graph)
     masks_digest = None
     if variant == "pruned":
         run.require("masks")
@@ -68,6 +72,16 @@ def build(
         }
 
     return run.perform(recipe, make)
+
+
+def _with_text_range(run: RunDirectory, config: BuildConfig, graph: Manifest) -> BuildConfig:
+    """Give a symbolic number of text tokens a range: calibration's length is the one that kernels are chosen for."""
+    sizes = [size for entry in graph.facts["graphs"] for spec in entry["inputs"] for size in spec["shape"]]
+    if "text" not in sizes or "text" in config.ranges:
+        return config
+    entry = run.manifest("calibrate")
+    longest = max(entry.facts["text_lengths"]) if entry is not None and entry.facts["text_lengths"] else 1
+    return replace(config, ranges={**config.ranges, "text": (1, longest, max(longest, MOST_TEXT))})
 
 
 def _device(backend: str) -> str:

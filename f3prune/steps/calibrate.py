@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -159,6 +158,7 @@ class _Job:
             "family": result.family,
             "denoiser_class": type(denoiser).__name__,
             "sites": len(result.sites),
+            "text_lengths": sorted(capture.text_lengths),
             "timesteps": list(result.timesteps),
             "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
             "settings": settings_json(self.settings),
@@ -178,8 +178,8 @@ def _measure_pipeline(job: _Job) -> dict[str, Any]:
     with job.reporter.task("calibrating", total=steps * len(job.prompts)) as advance:
 
         def denoise() -> None:
-            for index, prompt in enumerate(job.prompts):
-                with capture.recording() if index == 0 else nullcontext():
+            with capture.recording():
+                for index, prompt in enumerate(job.prompts):
                     run_prompt(pipeline, job.settings, prompt, index, family, on_step=advance, decode=False)
 
         result = calibration.calibrate(denoiser, denoise, rows=job.rows, seed=job.settings.seed, **job.metadata())

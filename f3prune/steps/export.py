@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ def export(
         inputs["source"] = state.verified_source_digest()
         stages = 1
     config = config or ExportConfig()
+    if len(state.calibration.facts["text_lengths"]) > 1 and config.dynamic == ExportConfig().dynamic:
+        # The pipeline cuts padding off: a graph for one length of prompt would fit few prompts.
+        config = replace(config, dynamic=(*config.dynamic, "text"))
     recipe = Manifest(STEP[variant], inputs, config.to_dict(), package_versions(*PACKAGES))
     if (found := run.up_to_date(recipe)) is not None:
         return found, False

@@ -74,6 +74,7 @@ def counts(masks: Masks) -> list[dict[str, int]]:
                     for m in sites
                 ),
                 "sites_touched": sum(not m.untouched for m in sites),
+                "heads_of_pruned_sites": sum(m.heads for m in sites if len(m.pruned_heads) == m.heads),
                 "heads": sum(m.heads for m in sites),
                 "heads_pruned": sum(len(m.pruned_heads) for m in sites),
                 "pairs": sum(m.frames * (m.frames - 1) for m in sites),

@@ -1,0 +1,195 @@
+"""The smallest pipelines of several families, with random weights, saved as diffusers saves them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from f3prune.families.tiny import TINY_SHAPES, randomize_weights, tiny_denoiser
+from f3prune.zoo.digits.build_tokenizer import build_tokenizer
+
+WIDTH = 16
+
+
+def t5(width: int = WIDTH) -> tuple[Any, Any]:
+    tokenizer = build_tokenizer()
+    config = transformers.T5Config(vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    return tokenizer, transformers.T5EncoderModel(config).eval()
+
+
+def clip(width: int = WIDTH) -> tuple[Any, Any]:
+    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
+    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
+    tokenizer = transformers.CLIPTokenizer(
+        vocab={word: index for index, word in enumerate(words)}, merges=[], model_max_length=8
+    )
+    config = transformers.CLIPTextConfig(
+        vocab_size=len(words),
+        hidden_size=width,
+        intermediate_size=16,
+        projection_dim=width,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=8,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    return tokenizer, transformers.CLIPTextModel(config).eval()
+
+
+def image_vae() -> Any:
+    return diffusers.AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(4, 4),
+        latent_channels=4,
+        layers_per_block=1,
+        norm_num_groups=2,
+        sample_size=8,
+    ).eval()
+
+
+def animatediff() -> Any:
+    torch.manual_seed(0)
+    config = {
+        "sample_size": 4,
+        "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
+        "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
+        "block_out_channels": (16, 24),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "cross_attention_dim": WIDTH,
+        "attention_head_dim": 2,
+    }
+    adapter = diffusers.MotionAdapter(
+        block_out_channels=(16, 24),
+        motion_layers_per_block=1,
+        motion_norm_num_groups=4,
+        motion_num_attention_heads=4,
+        motion_max_seq_length=8,
+    )
+    randomize_weights(adapter)
+    tokenizer, encoder = clip()
+    return diffusers.AnimateDiffPipeline(
+        vae=image_vae(),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=diffusers.UNet2DConditionModel(**config),
+        motion_adapter=adapter,
+        scheduler=diffusers.DDIMScheduler(),
+    )
+
+
+def modelscope() -> Any:
+    tokenizer, encoder = clip()
+    return diffusers.TextToVideoSDPipeline(
+        vae=image_vae(),
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=tiny_denoiser("modelscope"),
+        scheduler=diffusers.DDIMScheduler(),
+    )
+
+
+def svd() -> Any:
+    config = transformers.CLIPVisionConfig(
+        hidden_size=WIDTH,
+        intermediate_size=16,
+        projection_dim=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=224,
+        patch_size=112,
+    )
+    return diffusers.StableVideoDiffusionPipeline(
+        vae=diffusers.AutoencoderKLTemporalDecoder(
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            block_out_channels=(32, 32),
+            latent_channels=4,
+            layers_per_block=1,
+        ).eval(),
+        image_encoder=transformers.CLIPVisionModelWithProjection(config).eval(),
+        unet=tiny_denoiser("svd"),
+        scheduler=diffusers.EulerDiscreteScheduler(
+            timestep_type="continuous",
+            prediction_type="v_prediction",
+            use_karras_sigmas=True,
+            sigma_min=0.002,
+            sigma_max=700.0,
+            interpolation_type="linear",
+            timestep_spacing="leading",
+            steps_offset=1,
+        ),
+        feature_extractor=transformers.CLIPImageProcessor(),
+    )
+
+
+def latte() -> Any:
+    tokenizer, encoder = t5()
+    return diffusers.LattePipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=image_vae(),
+        transformer=tiny_denoiser("latte"),
+        scheduler=diffusers.DDIMScheduler(),
+    )
+
+
+def wan() -> Any:
+    tokenizer, _ = t5()
+    config = transformers.UMT5Config(
+        vocab_size=len(tokenizer), d_model=WIDTH, d_kv=8, d_ff=16, num_layers=1, num_heads=2
+    )
+    return diffusers.WanPipeline(
+        tokenizer=tokenizer,
+        text_encoder=transformers.UMT5EncoderModel(config).eval(),
+        vae=diffusers.AutoencoderKLWan(
+            base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, latents_mean=[0.0] * 4, latents_std=[1.0] * 4
+        ).eval(),
+        transformer=tiny_denoiser("wan"),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def ltx() -> Any:
+    tokenizer, encoder = t5()
+    return diffusers.LTXPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=diffusers.AutoencoderKLLTXVideo(
+            latent_channels=8,
+            block_out_channels=(8, 8, 8, 8),
+            decoder_block_out_channels=(8, 8, 8, 8),
+            layers_per_block=(1, 1, 1, 1, 1),
+            decoder_layers_per_block=(1, 1, 1, 1, 1),
+        ).eval(),
+        transformer=tiny_denoiser("ltx"),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+    )
+
+
+MAKERS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
+    "animatediff": (animatediff, {"num_frames": 3, "height": 8, "width": 16}),
+    "modelscope": (modelscope, {"num_frames": 3, "height": 8, "width": 8}),
+    "svd": (svd, {"num_frames": 3, "height": 8, "width": 16}),
+    "latte": (latte, {"num_frames": 3, "height": 8, "width": 8}),
+    "wan": (wan, {"num_frames": 9, "height": 32, "width": 48}),
+    "ltx": (ltx, {"num_frames": 17, "height": 64, "width": 96}),
+}
+"""Family -> maker and sizes of a small video of it, in frames and pixels."""
+
+
+def save(family: str, folder: Path) -> Path:
+    """Save the tiny pipeline of a family."""
+    make, _ = MAKERS[family]
+    torch.manual_seed(0)
+    make().save_pretrained(folder)
+    return folder
+
+
+__all__ = ["MAKERS", "TINY_SHAPES", "save"]
