@@ -15,7 +15,9 @@ from f3prune.families import family_of
 from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
 
 
-@pytest.mark.parametrize("name", ["animatediff", "svd", "ltx"])
+@pytest.mark.parametrize(
+    "name", ["ltx", pytest.param("animatediff", marks=pytest.mark.slow), pytest.param("svd", marks=pytest.mark.slow)]
+)
 def test_an_engine_stands_in_for_the_denoiser(name: str, tmp_path: Path) -> None:
     denoiser = tiny_denoiser(name)
     family, shape = family_of(denoiser), TINY_SHAPES[name]
