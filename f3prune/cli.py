@@ -13,7 +13,19 @@ from f3prune._cli import making, using
 from f3prune.errors import F3PruneError
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _InterruptedError(Exception):
+    """Ctrl-C, under a name that click does not answer with an empty line."""
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _InterruptedError from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="f3prune")
 @click.option("--debug", is_flag=True, help="Show tracebacks and other libraries' messages.")
 @click.pass_context
@@ -61,7 +73,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         if debug:
             raise
         _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (_InterruptedError, KeyboardInterrupt, click.Abort):
         _fail("interrupted; what was finished is kept, run the same command to go on", 130)
     except BrokenPipeError:
         # The reader of a pipe has gone; Python would complain again when it flushes at exit.

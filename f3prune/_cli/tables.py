@@ -143,7 +143,7 @@ def summary_table(summary: RunSummary, path: Path) -> Table:
             zip(summary.pruned.facts["counts"], summary.pruned.facts["parameters"], strict=True)
         ):
             name = "pruned" if len(summary.pruned.facts["counts"]) == 1 else f"pruned, stage {stage}"
-            change = f"{100 * (after / before - 1):+.1f} %" if after != before else "as many"
+            change = f"{100 * (after / before - 1):+.1f} %" if after != before else "unchanged"
             table.add_row(name, f"{describe_counts(counts)}; {before:,} parameters before, {after:,} after ({change})")
     if summary.speed:
         seconds = {name: 1e3 * row["median"] for name, row in summary.speed["seconds"].items()}

@@ -115,7 +115,7 @@ def recommended(source: ModelSource, settings: GenerationSettings) -> Generation
 
 
 def _zoo_card(source: ModelSource) -> dict[str, Any]:
-    if source.zoo_name is None:
+    if source.zoo_name is None or not (source.path / "card.json").is_file():
         return {}
     from f3prune import zoo
 

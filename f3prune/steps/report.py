@@ -11,7 +11,7 @@ from calibration.aas import cross_frame
 from f3prune.evaluation.page import render
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Reporter
-from f3prune.run_directory import RunDirectory
+from f3prune.run_directory import PLACES, RunDirectory
 from f3prune.steps._state import RunState
 from f3prune.steps.bench import FILE as BENCH
 from f3prune.steps.build import STEP as BUILD_STEP
@@ -62,11 +62,12 @@ def _is_current(run: RunDirectory, step: str) -> bool:
     found = run.manifest(step)
     if found is None:
         return False
-    upstream = {name: run.manifest(name) for name in found.inputs if name in _STEPS}
-    return all(entry is not None and entry.digest == found.inputs[name] for name, entry in upstream.items())
-
-
-_STEPS = ("calibrate", "masks", "pruned", "onnx", "engine", "dense-onnx", "dense-engine")
+    for name, digest in found.inputs.items():
+        if name in PLACES:
+            upstream = run.manifest(name)
+            if upstream is None or upstream.digest != digest or not _is_current(run, name):
+                return False
+    return True
 
 
 def collect(state: RunState, entries: dict[str, Manifest]) -> dict[str, Any]:

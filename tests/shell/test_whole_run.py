@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -277,6 +278,23 @@ def test_bench_measures_again_and_writes_json(run: Path, tmp_path: Path) -> None
     assert "pruned engine" in outcome.out
     assert (run / "bench.json").read_text() != before
     assert min(row["runs"] for row in json.loads(file.read_text())["seconds"].values()) == 3
+
+
+def test_an_interrupt_leaves_nothing_half_written(tiny_pipeline: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "f3prune.cli", "calibrate", str(tiny_pipeline), "-o", str(run), "--steps", "900"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 120
+        while not list(run.glob(".tmp-*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(1)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("f3prune: interrupted")
+    assert not run.exists()
 
 
 @pytest.mark.slow
