@@ -18,7 +18,8 @@ padding:0 1rem}
 h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .4rem;border-top:1px solid var(--line);
 padding-top:1.2rem}p.soft,figcaption{color:var(--soft);margin:.2rem 0 .8rem}figure{margin:0 0 1rem;overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{text-align:left;padding:.25rem 1rem .25rem 0;
-border-bottom:1px solid var(--line);vertical-align:top}th{font-weight:600}td.n{text-align:right}
+border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
+.scroll{overflow-x:auto}th{overflow-wrap:normal;font-weight:600}td.n{text-align:right}
 img,video{max-width:100%;image-rendering:pixelated;background:#fff}code{font-size:.88em;word-break:break-all}
 svg text{font:11px system-ui,sans-serif;fill:var(--soft)}.cell,.bar{fill:var(--hue)}.bar{fill-opacity:.75}
 .gone,.spread{stroke:var(--gone);stroke-width:1.5;fill:none}.spread{stroke:var(--ink)}
@@ -59,7 +60,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """An HTML table; numbers are aligned right."""
     head = "".join(f"<th>{escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(_cell(value) for value in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>" if header else f"<table>{body}</table>"
+    return f'<div class="scroll"><table>{f"<tr>{head}</tr>" if header else ""}{body}</table></div>'
 
 
 def _cell(value: Any) -> str:
@@ -84,6 +85,10 @@ def _head(data: Mapping[str, Any]) -> str:
 
 def _tiles(data: Mapping[str, Any]) -> str:
     tiles = []
+    for name in ("sites", "heads", "pairs"):
+        gone, of = (max(counts[key] for counts in data["pruning"]["counts"]) for key in (f"{name}_pruned", name))
+        if gone:
+            tiles.append((f"{gone} of {of}", {"pairs": "frame pairs pruned"}.get(name, f"{name} pruned")))
     before, after = data["parameters"]["before"], max(data["parameters"]["after"])
     tiles.append((f"{100 * (1 - after / before):.1f} %", "of the parameters removed"))
     if data.get("speed"):
@@ -145,9 +150,9 @@ def _scores(data: Mapping[str, Any]) -> str:
         gone = [set(site["pruned_heads"]) for site in stage["sites"].values()]
         labels = [str(head) for head in range(heads)]
         figure = heat_map(sites, labels, values, gone, "AAS of sites and heads")
-        caption = f"Stage {index}: " if len(data["stages"]) > 1 else ""
+        caption = f"Stage {index}. " if len(data["stages"]) > 1 else ""
         parts.append(
-            f"<figure>{figure}<figcaption>{caption}attention paid to other frames, summed over timesteps and frames: "
+            f"<figure>{figure}<figcaption>{caption}Attention paid to other frames, summed over timesteps and frames: "
             f"a row per site, a column per head. Crossed out: pruned.</figcaption></figure>"
         )
         pairs = [site for site in stage["sites"].values() if site["kept_pairs"] is not None]
@@ -157,7 +162,7 @@ def _scores(data: Mapping[str, Any]) -> str:
             labels = [str(i) for i in range(frames)]
             figure = heat_map(labels, labels, kept, title="sites at which a frame pair was kept", unit=" sites")
             parts.append(
-                f"<figure>{figure}<figcaption>{caption}in how many of {len(pairs)} sites frame i (row) still attends "
+                f"<figure>{figure}<figcaption>{caption}In how many of {len(pairs)} sites frame i (row) still attends "
                 f"to frame j (column).</figcaption></figure>"
             )
     mass = data["frame_mass"]

@@ -23,6 +23,9 @@ from f3prune.steps.prune import MASKS
 
 JSON, HTML = "report.json", "report.html"
 VERSION = 1
+"""Of ``report.json``."""
+PAGE = 2
+"""Of the page: another number writes it again."""
 
 
 def report(run: RunDirectory, reporter: Reporter = SILENT) -> tuple[Path, bool]:
@@ -43,7 +46,7 @@ def report(run: RunDirectory, reporter: Reporter = SILENT) -> tuple[Path, bool]:
         if _is_current(run, step):
             entries[step] = run.require(step)
     recipe = Manifest(
-        "report", {name: entry.digest for name, entry in entries.items()}, {"version": VERSION}, package_versions()
+        "report", {name: entry.digest for name, entry in entries.items()}, {"page": PAGE}, package_versions()
     )
 
     def make(scratch: Path) -> None:
