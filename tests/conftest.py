@@ -1,0 +1,15 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def quiet_tracing():
+    """Tracing logs every symbol at DEBUG when a handler listens, as pytest's log capture does: exports take far longer."""
+    logging.disable(logging.INFO)
+    yield
+    logging.disable(logging.NOTSET)
