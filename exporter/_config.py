@@ -17,6 +17,7 @@ DTYPES: tuple[Dtype, ...] = ("fp32", "fp16", "bf16")
 DYNAMIC = ("batch", "text")
 MIN_OPSET = 18
 MAX_OPSET = 23
+MIN_OPSET_BF16 = 22
 
 
 @dataclass(frozen=True)
@@ -25,17 +26,17 @@ class ExportConfig:
 
     Attributes:
         dtype: of weights and activations. What a model computes in fp32 on purpose stays in fp32.
-        opset: ONNX operator set, 18 to 23. Below 23 attention is MatMul, Softmax, MatMul; 23 has an ``Attention``
-            operator, which not every backend takes.
+        opset: ONNX operator set, 18 to 23; bfloat16 needs 22. Up to 22 attention is MatMul, Softmax, MatMul, which
+            every backend takes. 23 has an ``Attention`` operator, which ONNX Runtime's CPU provider (1.31) refuses with
+            HunyuanVideo's and Mochi's masks.
         dynamic: symbolic dimensions besides the fixed ones: ``batch``, and ``text``, the number of text tokens, where
-        the
-            family permits it.
+            the family permits it.
         self_test: run the file in ONNX Runtime against PyTorch before it appears.
         max_test_inputs: how many of the test inputs the self-test runs.
     """
 
     dtype: Dtype = "fp32"
-    opset: int = 20
+    opset: int = 22
     dynamic: tuple[str, ...] = ("batch",)
     self_test: bool = True
     max_test_inputs: int = 4
@@ -45,6 +46,8 @@ class ExportConfig:
             raise InputError(f"dtype {self.dtype!r}: expected one of {', '.join(DTYPES)}")
         if not MIN_OPSET <= self.opset <= MAX_OPSET:
             raise InputError(f"opset {self.opset}: expected {MIN_OPSET} to {MAX_OPSET}")
+        if self.dtype == "bf16" and self.opset < MIN_OPSET_BF16:
+            raise InputError(f"opset {self.opset} has no bfloat16 convolutions: use {MIN_OPSET_BF16} or later for bf16")
         if unknown := sorted(set(self.dynamic) - set(DYNAMIC)):
             raise InputError(f"dynamic dimension {unknown[0]!r}: expected {' or '.join(DYNAMIC)}")
         if self.max_test_inputs < 1:

@@ -31,6 +31,7 @@ class OrtGraph:
             ExportError: ONNX Runtime refuses it.
         """
         self.ran_as = "graph"
+        self._name = path.name
         try:
             self._session = _session(path)
         except Exception as error:
@@ -42,7 +43,11 @@ class OrtGraph:
         self._wanted = {value.name: value.type for value in self._session.get_inputs()}
 
     def run(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The output for ``tensors`` by input name."""
+        """The output for ``tensors`` by input name.
+
+        Raises:
+            ExportError: ONNX Runtime fails at an operator.
+        """
         import onnxruntime
 
         feeds: dict[str, Any] = {}
@@ -56,7 +61,12 @@ class OrtGraph:
                 )
             else:
                 feeds[name] = onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy())
-        (output,) = self._session.run_with_ort_values(None, feeds)
+        try:
+            (output,) = self._session.run_with_ort_values(None, feeds)
+        except Exception as error:
+            raise ExportError(
+                f"ONNX Runtime cannot run {self._name}: {' '.join(str(error).split())[:300]}; try another opset"
+            ) from error
         if output.element_type() == _BFLOAT16:
             return torch.utils.dlpack.from_dlpack(output._get_c_value()).clone()
         return torch.from_numpy(np.array(output.numpy()))

@@ -1,0 +1,180 @@
+"""What does not depend on the family, on the smallest one."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+
+import pytest
+import torch
+from tiny_inputs import synthetic
+
+import exporter._export as export_module
+from calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
+from exporter import ExportConfig, capture_inputs, export_denoiser, flatten_arguments, graph_facts
+from exporter._trace import run_denoiser
+from exporter.ort_cpu import OrtGraph
+from exporter.self_test import BOUNDS, agreement, self_test
+from f3prune.errors import ExportError, InputError
+from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
+
+QUICK = ExportConfig(self_test=False)
+
+
+def files(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_the_same_denoiser_gives_the_same_bytes(exported, tmp_path):
+    subject = exported("cogvideox")
+    assert files(subject.result.path.parent) == ["denoiser.onnx", "denoiser.onnx.data"]
+    again = export_denoiser(tiny_denoiser("cogvideox"), subject.inputs(2), tmp_path, QUICK)
+    assert again.path.read_bytes() == subject.result.path.read_bytes()
+    assert again.data_path.read_bytes() == subject.result.data_path.read_bytes()
+
+
+def test_exporting_changes_nothing_in_the_denoiser(exported):
+    subject = exported("cogvideox", dtype="fp16")
+    fresh = tiny_denoiser("cogvideox")
+    for name, tensor in fresh.state_dict().items():
+        kept = subject.denoiser.state_dict()[name]
+        assert kept.dtype == torch.float32
+        assert torch.equal(kept, tensor)
+    inputs = subject.inputs(2)
+    with torch.no_grad():
+        assert torch.equal(subject.denoiser(**inputs).sample, fresh(**inputs).sample)
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+@pytest.mark.parametrize("variant", ["cogvideox", "hunyuan_video"])
+def test_half_precision(exported, variant, dtype):
+    subject = exported(variant, dtype=dtype)
+    specs = {spec.name: spec.dtype for spec in (*subject.result.inputs, *subject.result.outputs)}
+    assert specs["hidden_states"] == specs["sample"] == {"fp16": "float16", "bf16": "bfloat16"}[dtype]
+    tested = subject.result.self_test
+    assert tested.bound == BOUNDS[dtype]
+    assert 1e-6 < tested.worst.rel_l2 < BOUNDS[dtype]
+    assert tested.worst.cosine > 0.99
+    weights = graph_facts(subject.result.path)
+    assert weights.weight_bytes < 0.75 * exported(variant).result.facts.weight_bytes
+
+
+def test_captured_inputs_are_what_the_self_test_runs(tmp_path):
+    denoiser = tiny_denoiser("cogvideox")
+    inputs = synthetic(denoiser, "cogvideox", 2)
+
+    def loop():
+        for step in (900, 500, 100):
+            with torch.no_grad():
+                denoiser(**{**inputs, "timestep": torch.tensor([step, step])})
+
+    calls = capture_inputs(denoiser, loop, max_calls=3)
+    config = ExportConfig(max_test_inputs=2)
+    result = export_denoiser(denoiser, calls[0], tmp_path, config, {"source_digest": "abc"}, test_inputs=calls)
+    assert [call.batch for call in result.self_test.calls] == [2, 2, 1]
+    assert result.metadata["f3prune.source_digest"] == "abc"
+    report = result.to_dict()
+    assert report["file"] == "denoiser.onnx"
+    assert report["self_test"]["ran_as"] == "graph"
+
+
+def test_a_batch_of_one_is_exported_for_any_batch(exported, tmp_path):
+    subject = exported("cogvideox")
+    single = export_denoiser(subject.denoiser, subject.inputs(1), tmp_path, QUICK)
+    assert single.path.read_bytes() == subject.result.path.read_bytes()
+
+
+def test_text_can_be_dynamic(tmp_path):
+    denoiser = tiny_denoiser("cogvideox-rotary")
+    inputs = synthetic(denoiser, "cogvideox-rotary", 2)
+    result = export_denoiser(denoiser, inputs, tmp_path, ExportConfig(dynamic=("batch", "text")))
+    assert {spec.name: spec.shape for spec in result.inputs}["encoder_hidden_states"] == ("batch", "text", 16)
+    inputs["encoder_hidden_states"] = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0))
+    arguments = flatten_arguments(inputs)
+    expected = run_denoiser(denoiser, arguments, arguments.tensors)
+    assert agreement(OrtGraph(result.path).run(arguments.tensors), expected).rel_l2 < 1e-4
+
+
+def test_a_pruned_denoiser_exports_with_its_record(tmp_path):
+    denoiser = tiny_denoiser("cogvideox")
+    shape = TINY_SHAPES["cogvideox"]
+    calibration = calibrate(denoiser, lambda: denoise_synthetic(denoiser, shape, 2))
+    masks = select_masks(calibration, PruneConfig(alpha=0.5, granularity="head"))
+    prune_denoiser(denoiser, masks, source_digest="dense")
+    result = export_denoiser(denoiser, synthetic(denoiser, "cogvideox", 2), tmp_path)
+    assert result.metadata["f3prune.alpha"] == "0.5"
+    assert result.metadata["f3prune.masks_digest"] == masks.digest
+    assert result.metadata["f3prune.source_digest"] == "dense"
+    assert result.self_test.worst.rel_l2 < 1e-4
+
+
+def test_an_interrupted_export_leaves_what_was_there(exported, tmp_path, monkeypatch):
+    subject = exported("cogvideox")
+    inputs = subject.inputs(2)
+
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    for name in ("self_test", "save"):
+        with monkeypatch.context() as patch:
+            patch.setattr(export_module, name, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                export_denoiser(subject.denoiser, inputs, tmp_path / name)
+        assert files(tmp_path / name) == []
+    export_denoiser(subject.denoiser, inputs, tmp_path / "old", QUICK)
+    before = [(tmp_path / "old" / name).read_bytes() for name in files(tmp_path / "old")]
+    with monkeypatch.context() as patch:
+        patch.setattr(export_module, "self_test", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            export_denoiser(subject.denoiser, inputs, tmp_path / "old")
+    assert [(tmp_path / "old" / name).read_bytes() for name in files(tmp_path / "old")] == before
+
+
+def test_the_self_test_finds_wrong_weights(exported, tmp_path):
+    subject = exported("cogvideox")
+    arguments = flatten_arguments(subject.inputs(2))
+    other = tiny_denoiser("cogvideox", seed=1)
+    with pytest.raises(ExportError, match=r"failed on batch 2: relative L2 .*, expected at most 0\.0001 for fp32"):
+        self_test(subject.result.path, other, arguments, [arguments.tensors], "fp32")
+    for name in ("denoiser.onnx", "denoiser.onnx.data"):
+        (tmp_path / name).write_bytes((subject.result.path.parent / name).read_bytes())
+    (tmp_path / "denoiser.onnx.data").write_bytes(b"short")
+    with pytest.raises(ExportError, match=r"ONNX Runtime refuses denoiser\.onnx"):
+        OrtGraph(tmp_path / "denoiser.onnx")
+
+
+def test_agreement_counts_what_is_not_finite_as_far_apart():
+    reference = torch.tensor([[3.0, 4.0]])
+    close = agreement(torch.tensor([[3.0, 4.5]]), reference)
+    assert (close.max_abs, close.rel_l2) == (0.5, 0.1)
+    assert agreement(torch.tensor([[float("nan"), 4.0]]), reference).rel_l2 == float("inf")
+    assert agreement(torch.zeros(1, 2), torch.zeros(1, 2)).rel_l2 == 0
+    assert agreement(torch.ones(1, 2), torch.zeros(1, 2)).rel_l2 == float("inf")
+
+
+def test_refusals(exported, tmp_path):
+    subject = exported("cogvideox")
+    inputs = subject.inputs(2)
+    with pytest.raises(InputError, match="training mode"):
+        export_denoiser(tiny_denoiser("cogvideox").train(), inputs, tmp_path)
+    with pytest.raises(InputError, match="has no values"):
+        export_denoiser(tiny_denoiser("cogvideox").to("meta"), inputs, tmp_path)
+    with pytest.raises(ExportError, match="the inputs lack hidden_states"):
+        export_denoiser(subject.denoiser, {"timestep": 3}, tmp_path)
+    with pytest.raises(ExportError, match=r"torch\.export refused CogVideoXTransformer3DModel"):
+        export_denoiser(subject.denoiser, {"hidden_states": inputs["hidden_states"], "timestep": 3}, tmp_path)
+    test_input = {**inputs, "attention_kwargs": {"scale": 0.5}}
+    with pytest.raises(ExportError, match="capture them from the same pipeline"):
+        export_denoiser(subject.denoiser, inputs, tmp_path, test_inputs=[test_input])
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        export_denoiser(subject.denoiser, inputs, tmp_path / "file", QUICK)
+
+
+def test_exporting_is_quiet(tmp_path, caplog, capfd):
+    denoiser = tiny_denoiser("cogvideox")
+    with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
+        warnings.simplefilter("error")
+        export_denoiser(denoiser, synthetic(denoiser, "cogvideox", 2), tmp_path, QUICK)
+    assert not caplog.records
+    assert capfd.readouterr() == ("", "")
