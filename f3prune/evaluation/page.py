@@ -19,7 +19,7 @@ h1{font-size:1.5rem;margin:0}h2{font-size:1.1rem;margin:2.2rem 0 .4rem;border-to
 padding-top:1.2rem}p.soft,figcaption{color:var(--soft);margin:.2rem 0 .8rem}figure{margin:0 0 1rem;overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}th,td{text-align:left;padding:.25rem 1rem .25rem 0;
 border-bottom:1px solid var(--line);vertical-align:top;overflow-wrap:anywhere}
-.scroll{overflow-x:auto}th{overflow-wrap:normal;font-weight:600}td.n{text-align:right}
+td:first-child{white-space:nowrap}.scroll{overflow-x:auto}th{overflow-wrap:normal;font-weight:600}td.n{text-align:right}
 img,video{max-width:100%;image-rendering:pixelated;background:#fff}code{font-size:.88em;word-break:break-all}
 svg text{font:11px system-ui,sans-serif;fill:var(--soft)}.cell,.bar{fill:var(--hue)}.bar{fill-opacity:.75}
 .gone,.spread{stroke:var(--gone);stroke-width:1.5;fill:none}.spread{stroke:var(--ink)}

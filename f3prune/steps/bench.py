@@ -70,13 +70,13 @@ def bench(
     """
     options = options or BenchOptions()
     state = RunState.of(run)
-    built = run.require(BUILD_STEP["pruned"])
+    built = run.require_current(BUILD_STEP["pruned"])
     dense = ensure_dense_engine(run, reporter)
     recipe = Manifest(
         "bench",
         {
             "calibrate": state.calibration.digest,
-            "pruned": run.require("pruned").digest,
+            "pruned": run.require_current("pruned").digest,
             BUILD_STEP["pruned"]: built.digest,
             BUILD_STEP["dense"]: dense.digest,
         },
@@ -101,7 +101,7 @@ def ensure_dense_engine(run: RunDirectory, reporter: Reporter = SILENT) -> Manif
     Raises:
         ArtifactError: the pruned model was not exported and built.
     """
-    graph, engine = run.require(EXPORT_STEP["pruned"]), run.require(BUILD_STEP["pruned"])
+    graph, engine = run.require_current(EXPORT_STEP["pruned"]), run.require_current(BUILD_STEP["pruned"])
     options = {name: value for name, value in engine.options.items() if name != "device"}
     export(run, ExportConfig.from_dict(graph.options), "dense", reporter)
     return build(run, BuildConfig.from_json(json.dumps(options)), "dense", reporter)[0]

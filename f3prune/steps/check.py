@@ -46,7 +46,7 @@ def check(
         BackendError: the engine cannot run here.
     """
     state = RunState.of(run)
-    built = run.require(BUILD_STEP["pruned"])
+    built = run.require_current(BUILD_STEP["pruned"])
     recipe = _recipe(state, built, reference, rel_l2)
     run.forget("check")
     report, _ = _measure(state, built, recipe, reference, rel_l2, reporter)
@@ -56,7 +56,7 @@ def check(
 def check_once(run: RunDirectory, reporter: Reporter = SILENT) -> tuple[CheckReport, bool]:
     """Like ``check`` against the dense model, unless the run holds the very same result."""
     state = RunState.of(run)
-    built = run.require(BUILD_STEP["pruned"])
+    built = run.require_current(BUILD_STEP["pruned"])
     recipe = _recipe(state, built, "dense", None)
     return _measure(state, built, recipe, "dense", None, reporter)
 
@@ -64,7 +64,7 @@ def check_once(run: RunDirectory, reporter: Reporter = SILENT) -> tuple[CheckRep
 def _recipe(state: RunState, built: Manifest, reference: Reference, rel_l2: float | None) -> Manifest:
     inputs = {
         "calibrate": state.calibration.digest,
-        "pruned": state.run.require("pruned").digest,
+        "pruned": state.run.require_current("pruned").digest,
         BUILD_STEP["pruned"]: built.digest,
     }
     return Manifest("check", inputs, {"reference": reference, "rel_l2": rel_l2}, package_versions("torch", "diffusers"))

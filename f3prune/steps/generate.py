@@ -86,7 +86,7 @@ def generate_into_run(
         "generate",
         {
             "calibrate": state.calibration.digest,
-            BUILD_STEP["pruned"]: run.require(BUILD_STEP["pruned"]).digest,
+            BUILD_STEP["pruned"]: run.require_current(BUILD_STEP["pruned"]).digest,
             "pipeline": state.source.surroundings_digest(),
         },
         {"prompt": prompt.to_json(), "settings": settings_json(settings)},

@@ -44,7 +44,8 @@ def report(run: RunDirectory, reporter: Reporter = SILENT) -> tuple[Path, bool]:
     for step in (EXPORT_STEP["pruned"], BUILD_STEP["pruned"], "generate", "check", "bench"):
         # A step that is absent, or was made from what is no longer here, has nothing to say about this run.
         if _is_current(run, step):
-            entries[step] = run.require(step)
+            read = step in {"generate", "check", "bench"}
+            entries[step] = run.require(step) if read else run.require_current(step)
     recipe = Manifest(
         "report", {name: entry.digest for name, entry in entries.items()}, {"page": PAGE}, package_versions()
     )

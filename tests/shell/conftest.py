@@ -1,33 +1,11 @@
-"""A tiny text-to-video pipeline on disk, and a command line that is called in this process."""
+"""A tiny text-to-video pipeline on disk."""
 
 from __future__ import annotations
 
-import contextlib
-import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a command gave back."""
-
-    code: int
-    out: str
-    err: str
-
-
-def f3prune(*arguments: object) -> Outcome:
-    """Run the command line."""
-    from f3prune.cli import main
-
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stopped:
-        main([str(argument) for argument in arguments])
-    return Outcome(int(stopped.value.code or 0), out.getvalue(), err.getvalue())
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from conftest import f3prune
+from command_line import f3prune
 
 from f3prune.families.tiny import tiny_denoiser
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Outcome, f3prune
+from command_line import Outcome, f3prune
 from PIL import Image
 from tiny_pipelines import MAKERS, save
 

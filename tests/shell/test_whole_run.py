@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Outcome, f3prune
+from command_line import Outcome, f3prune
 
 from f3prune.run_directory import RunDirectory
 
