@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def quiet_tracing():
-    """Tracing logs every symbol at DEBUG when a handler listens, as pytest's log capture does: exports take far longer."""
+    """Tracing logs every symbol at DEBUG when a handler listens, as pytest's capture does: exports slow down."""
     logging.disable(logging.INFO)
     yield
     logging.disable(logging.NOTSET)
