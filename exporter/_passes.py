@@ -32,6 +32,7 @@ _RULES = (
     rules.no_op_transpose_rule,
     rules.transpose_transpose_rule,
     rules.reshape_reshape_rule,
+    rules.materialize_reshape_shape_rule,
     rules.unsqueeze_unsqueeze_rule,
     rules.collapse_slice_rule,
     rules.collapse_slice2_rule,
@@ -100,6 +101,7 @@ def clean(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
         optimizer.fold_constants_ir(model, onnx_shape_inference=False, input_size_limit=1024, output_size_limit=16384)
         rewriter.RewritePass(_RULES)(model)
         for cleanup in (
+            common.IdentityEliminationPass(),
             common.RemoveUnusedNodesPass(),
             common.RemoveUnusedFunctionsPass(),
             common.RemoveUnusedOpsetsPass(),

@@ -10,12 +10,16 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
+from exporter.rewrites.attention_scale import AttentionScale
 from exporter.rewrites.boolean_mask import BooleanMaskAsBias
 from exporter.rewrites.boolean_where import BooleanWhere
+from exporter.rewrites.constant_cast import ConstantCast
 from exporter.rewrites.interleaved_assignment import InterleavedAssignment
+from exporter.rewrites.key_transpose import KeyTranspose
 from exporter.rewrites.mochi_padding import mochi_masks_padding
 from exporter.rewrites.no_op_squeeze import NoOpSqueeze
 from exporter.rewrites.slice_assignment import SliceAssignment
+from exporter.rewrites.transposed_weights import TransposedWeights
 from exporter.rewrites.upsample_any_batch import upsample_any_batch
 
 TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], ...] = (
@@ -27,7 +31,7 @@ TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], .
 )
 """Applied to every model while it is traced; each leaves alone what it is not about."""
 
-GRAPH_REWRITES = (BooleanWhere, NoOpSqueeze)
+GRAPH_REWRITES = (BooleanWhere, NoOpSqueeze, AttentionScale, KeyTranspose, TransposedWeights, ConstantCast)
 """Applied to every ONNX graph, in order."""
 
 
@@ -43,11 +47,15 @@ def traced_with_rewrites() -> Iterator[None]:
 __all__ = [
     "GRAPH_REWRITES",
     "TRACE_REWRITES",
+    "AttentionScale",
     "BooleanMaskAsBias",
     "BooleanWhere",
+    "ConstantCast",
     "InterleavedAssignment",
+    "KeyTranspose",
     "NoOpSqueeze",
     "SliceAssignment",
+    "TransposedWeights",
     "mochi_masks_padding",
     "traced_with_rewrites",
     "upsample_any_batch",

@@ -12,13 +12,18 @@ import torch.nn.functional as F
 from diffusers.models.attention_processor import MochiAttnProcessor2_0
 from diffusers.models.upsampling import Upsample2D
 from onnx.reference import ReferenceEvaluator
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from exporter.rewrites import (
+    AttentionScale,
     BooleanMaskAsBias,
     BooleanWhere,
+    ConstantCast,
     InterleavedAssignment,
+    KeyTranspose,
     NoOpSqueeze,
     SliceAssignment,
+    TransposedWeights,
     mochi_masks_padding,
     traced_with_rewrites,
     upsample_any_batch,
@@ -202,6 +207,118 @@ def test_no_op_squeeze(axis, removed):
     if removed:
         x = np.arange(6, dtype=np.float32).reshape(1, 3, 2)
         np.testing.assert_array_equal(evaluate(model, {"x": x}), x)
+
+
+def parsed(text: str) -> ir.Model:
+    return ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : 20]>\n{text}')
+
+
+KEYS = """
+test (float[batch,3,5,4] k) => (float[batch,3,4,5] y)
+<int64[1] minus = {{-1}}, int64[1] zero = {{0}}, int64[1] two = {{2}}, int64[1] three = {{3}}, int64[1] end = {{99}}>
+{{
+    s = Shape <start = 0> (k)
+    b = Slice (s, zero, two)
+    n = Slice (s, two, three)
+    d = Slice (s, three, end)
+    folded = Concat <axis = 0> (minus, n, d)
+    flat = Reshape (k, folded)
+    swapped = Transpose <perm = [0, 2, 1]> (flat)
+    unfolded = Concat <axis = 0> ({order})
+    keys = Reshape (swapped, unfolded)
+    y = Identity (keys)
+}}
+"""
+
+
+@pytest.mark.parametrize(("order", "matches"), [("b, d, n", True), ("n, d, b", False), ("b, n, d", False)])
+def test_key_transpose(order, matches):
+    model = parsed(KEYS.format(order=order))
+    feeds = {"k": np.random.default_rng(0).standard_normal((2, 3, 5, 4)).astype(np.float32)}
+    expected = evaluate(model, feeds)
+    assert KeyTranspose()(model).modified == matches
+    RemoveUnusedNodesPass()(model)
+    np.testing.assert_array_equal(evaluate(model, feeds), expected)
+    assert sum(node.op_type == "Reshape" for node in model.graph) == (0 if matches else 2)
+
+
+SCALED = """
+test (float[2,5,4] q, float[2,4,5] k) => (float[2,5,5] y)
+<float s = {{0.5}}, float other = {{0.5}}>
+{{
+    r1 = Sqrt (s)
+    r2 = Sqrt ({second})
+    r3 = CastLike (r2, k)
+    a = Mul (q, r1)
+    b = Mul (k, r3)
+    y = MatMul (a, b)
+}}
+"""
+
+
+@pytest.mark.parametrize(("second", "matches"), [("s", True), ("other", False)])
+def test_attention_scale(second, matches):
+    model = parsed(SCALED.format(second=second))
+    random = np.random.default_rng(0)
+    feeds = {"q": random.standard_normal((2, 5, 4), np.float32), "k": random.standard_normal((2, 4, 5), np.float32)}
+    expected = evaluate(model, feeds)
+    assert AttentionScale()(model).modified == matches
+    np.testing.assert_allclose(evaluate(model, feeds), expected, rtol=1e-5, atol=1e-6)
+    if matches:
+        (product,) = (node for node in model.graph if node.op_type == "MatMul")
+        assert product.inputs[1].name == "k"
+
+
+WEIGHTS = """
+test (float[2,3] x) => (float[2,2] y, float[2,3] z)
+<float[2,3] w = {1, 2, 3, 4, 5, 6}, float[2,3] v = {6, 5, 4, 3, 2, 1}>
+{
+    wt = Transpose <perm = [1, 0]> (w)
+    a = MatMul (x, wt)
+    vt = Transpose (v)
+    b = MatMul (x, vt)
+    y = Add (a, b)
+    z = Add (x, v)
+}
+"""
+
+
+def test_transposed_weights():
+    model = parsed(WEIGHTS)
+    feeds = {"x": np.random.default_rng(0).standard_normal((2, 3)).astype(np.float32)}
+    expected = ReferenceEvaluator(ir.serde.serialize_model(model)).run(None, feeds)
+    assert TransposedWeights()(model).modified
+    assert "Transpose" not in {node.op_type for node in model.graph}
+    assert set(model.graph.initializers) == {"w.T", "v.T", "v"}
+    actual = ReferenceEvaluator(ir.serde.serialize_model(model)).run(None, feeds)
+    for one, other in zip(actual, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+CASTS = """
+test (float16[2] x) => (float16[2] y, double[2] z)
+<double[2] only = {0.1, 20001.0}, double[2] kept = {0.3, 0.4}>
+{
+    a = Cast <to = 10> (only)
+    b = Cast <to = 10> (only)
+    c = Cast <to = 10> (kept)
+    d = Add (a, b)
+    e = Add (d, c)
+    y = Add (x, e)
+    z = Identity (kept)
+}
+"""
+
+
+def test_constant_cast():
+    model = parsed(CASTS)
+    feeds = {"x": np.zeros(2, np.float16)}
+    expected = evaluate(model, feeds)
+    assert ConstantCast()(model).modified
+    types = {name: value.dtype for name, value in model.graph.initializers.items()}
+    assert types == {"only": ir.DataType.FLOAT16, "kept": ir.DataType.DOUBLE}
+    assert sum(node.op_type == "Cast" for node in model.graph) == 1
+    np.testing.assert_array_equal(evaluate(model, feeds), expected)
 
 
 def test_rewrites_have_one_file_each():
