@@ -12,7 +12,7 @@ from torch import nn
 from f3prune.errors import InputError
 
 
-class _EnoughCalls(Exception):  # noqa: N818 - leaves a loop early, no error
+class _EnoughCalls(Exception):
     """Raised inside the loop once enough calls were seen."""
 
 
