@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+WEAK = 0.6
+"""Digits that are right less often than this are named among the limits."""
 TEXT = """\
 ---
 library_name: diffusers
@@ -67,7 +69,7 @@ limited by time, not by steps, ends where the machine's speed lets it, so the we
 ## Limits
 
 It knows ten digits, four directions, one digit per clip, one size, one speed, plain handwriting, and {words} words;
-other words read as unknown. Prompts without a direction, and frame counts other than {frames}, are outside what was
+other words read as unknown. {weak}Prompts without a direction, and frame counts other than {frames}, are outside what was
 measured.
 """
 
@@ -103,7 +105,9 @@ def _text(card: dict[str, Any], transformer: dict[str, Any]) -> str:
     phases = ", ".join(
         f"{count} clips of {frames} frame{'s' if frames != '1' else ''}" for frames, count in training["clips"].items()
     )
+    weak = [digit for digit, share in scores["by_digit"].items() if share < WEAK]
     return TEXT.format(
+        weak=f"It often draws another digit for {' and '.join(weak)}. " if weak else "",
         height=clip["height"],
         width=clip["width"],
         frames=clip["num_frames"],

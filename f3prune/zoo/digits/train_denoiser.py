@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import time
 from dataclasses import dataclass, field
@@ -220,3 +221,7 @@ class Trainer:
             scheduler=self.scheduler,
         )
         pipeline.save_pretrained(folder, safe_serialization=True)
+        for config in folder.glob("*/config.json"):
+            values = json.loads(config.read_text(encoding="utf-8"))
+            values.pop("_name_or_path", None)  # where the part was loaded from, which means nothing elsewhere
+            config.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
