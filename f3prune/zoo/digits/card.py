@@ -69,8 +69,8 @@ limited by time, not by steps, ends where the machine's speed lets it, so the we
 ## Limits
 
 It knows ten digits, four directions, one digit per clip, one size, one speed, plain handwriting, and {words} words;
-other words read as unknown. {weak}Prompts without a direction, and frame counts other than {frames}, are outside what was
-measured.
+other words read as unknown. {weak}
+Prompts without a direction, and frame counts other than {frames}, are outside what was measured.
 """
 
 
@@ -107,7 +107,7 @@ def _text(card: dict[str, Any], transformer: dict[str, Any]) -> str:
     )
     weak = [digit for digit, share in scores["by_digit"].items() if share < WEAK]
     return TEXT.format(
-        weak=f"It often draws another digit for {' and '.join(weak)}. " if weak else "",
+        weak=f"It often draws another digit for {' and '.join(weak)}." if weak else "",
         height=clip["height"],
         width=clip["width"],
         frames=clip["num_frames"],
