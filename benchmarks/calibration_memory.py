@@ -57,6 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json")
     parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--rows", nargs="+", default=["all", "16"], help="query tokens per frame to measure")
     parser.add_argument("--measure", metavar="ROWS", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure is not None:
@@ -69,8 +70,9 @@ def main() -> None:
         "heads": HEADS,
         "layers": options.layers,
         "full_score_matrix_gb": HEADS * tokens**2 * 4 / 1e9,
-        "exact": peak_of([__file__, "--layers", str(options.layers), "--measure", "all"]),
-        "rows_16": peak_of([__file__, "--layers", str(options.layers), "--measure", "16"]),
+        "rows": {
+            rows: peak_of([__file__, "--layers", str(options.layers), "--measure", rows]) for rows in options.rows
+        },
     }
     write(options.json, result)
 
