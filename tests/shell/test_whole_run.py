@@ -282,15 +282,13 @@ def test_bench_measures_again_and_writes_json(run: Path, tmp_path: Path) -> None
 
 def test_an_interrupt_leaves_nothing_half_written(tiny_pipeline: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    command = [sys.executable, "-m", "f3prune.cli", "calibrate", str(tiny_pipeline), "-o", str(run), "--steps", "900"]
     # A shell's background jobs ignore SIGINT and pass that on: give the command what a terminal would.
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+    code = (
+        "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from f3prune.cli import main\nmain(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", code, "calibrate", str(tiny_pipeline), "-o", str(run), "--steps", "900"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         deadline = time.monotonic() + 120
         while not list(run.glob(".tmp-*")) and time.monotonic() < deadline:
             time.sleep(0.05)
