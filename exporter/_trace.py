@@ -42,8 +42,7 @@ class FlatDenoiser(nn.Module):
         """Tell the tracer that the batch of one input is the batch of all.
 
         Otherwise each has a symbol of its own until the trace ends, and a reshape of one by the size of another
-        leaves a quotient: in Allegro and LTX-Video the attention mask, and with it the sequence length, came out as
-        ``s42//s95``, and Allegro's ``squeeze(1)`` as a Squeeze of an axis that is not one.
+        leaves a quotient: Allegro's and LTX-Video's attention masks came out ``s42//s95`` long, which fits nothing.
         """
         seen: dict[str, Any] = {}
         for name, symbols in self._axes.items():

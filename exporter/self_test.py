@@ -77,13 +77,12 @@ def self_test(
 
     Raises:
         ExportError: the file does not load, gives another shape, or differs more than the bound of ``dtype``; the
-        message
-            has the numbers.
+            message has the numbers.
     """
     graph = OrtGraph(path)
     calls = []
     for tensors in inputs:
-        expected = run_denoiser(denoiser, arguments, tensors)
+        expected = run_denoiser(denoiser, arguments, tensors).cpu()
         actual = graph.run(tensors)
         if actual.shape != expected.shape:
             raise ExportError(

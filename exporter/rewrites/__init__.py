@@ -14,6 +14,7 @@ from exporter.rewrites.attention_scale import AttentionScale
 from exporter.rewrites.boolean_mask import BooleanMaskAsBias
 from exporter.rewrites.boolean_where import BooleanWhere
 from exporter.rewrites.constant_cast import ConstantCast
+from exporter.rewrites.einsum_permutation import EinsumPermutation
 from exporter.rewrites.interleaved_assignment import InterleavedAssignment
 from exporter.rewrites.key_transpose import KeyTranspose
 from exporter.rewrites.mochi_padding import mochi_masks_padding
@@ -31,7 +32,15 @@ TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], .
 )
 """Applied to every model while it is traced; each leaves alone what it is not about."""
 
-GRAPH_REWRITES = (BooleanWhere, NoOpSqueeze, AttentionScale, KeyTranspose, TransposedWeights, ConstantCast)
+GRAPH_REWRITES = (
+    BooleanWhere,
+    EinsumPermutation,
+    NoOpSqueeze,
+    AttentionScale,
+    KeyTranspose,
+    TransposedWeights,
+    ConstantCast,
+)
 """Applied to every ONNX graph, in order."""
 
 
@@ -51,6 +60,7 @@ __all__ = [
     "BooleanMaskAsBias",
     "BooleanWhere",
     "ConstantCast",
+    "EinsumPermutation",
     "InterleavedAssignment",
     "KeyTranspose",
     "NoOpSqueeze",

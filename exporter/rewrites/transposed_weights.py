@@ -15,7 +15,7 @@ class TransposedWeights(ir.passes.InPlacePass):  # type: ignore[misc]
         nothing; a weight with other uses keeps them, and is then stored twice only if those uses need it as it was.
 
     Ensures:
-        the same values. A transposed weight is called ``NAME.T`` and is a view of the original until it is written.
+        the same values. A transposed weight is called ``NAME.T`` and is made when it is written, as a view.
     """
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
@@ -45,8 +45,12 @@ def _transposed(graph: ir.Graph, source: ir.Value, tensor: ir.TensorProtocol, or
     swapped = order == (1, 0)
     name = f"{source.name}.T" if swapped else f"{source.name}.{'-'.join(map(str, order))}"
     if name not in graph.initializers:
-        array = tensor.numpy().transpose(order)
-        stored = ir.Tensor(array, dtype=tensor.dtype, name=name)
-        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=stored.shape, const_value=stored)
+
+        def compute() -> ir.Tensor:
+            return ir.Tensor(tensor.numpy().transpose(order), dtype=tensor.dtype, name=name)
+
+        shape = ir.Shape([tensor.shape[axis] for axis in order])
+        stored = ir.LazyTensor(compute, dtype=tensor.dtype, shape=shape, name=name)
+        value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=shape, const_value=stored)
         graph.initializers[name] = value
     return graph.initializers[name]

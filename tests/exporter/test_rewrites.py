@@ -19,6 +19,7 @@ from exporter.rewrites import (
     BooleanMaskAsBias,
     BooleanWhere,
     ConstantCast,
+    EinsumPermutation,
     InterleavedAssignment,
     KeyTranspose,
     NoOpSqueeze,
@@ -293,6 +294,22 @@ def test_transposed_weights():
     actual = ReferenceEvaluator(ir.serde.serialize_model(model)).run(None, feeds)
     for one, other in zip(actual, expected, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("equation", "matches"), [("abc->cab", True), ("a b c -> b a c", True), ("abc->ab", False), ("aab->ab", False)]
+)
+def test_einsum_permutation(equation, matches):
+    rank = 2 if equation.endswith("->ab") else 3
+    shape = [[2, 3, 4][axis] for axis in ([2, 0, 1] if equation == "abc->cab" else [1, 0, 2])[:rank]]
+    source = "float[2,2,4]" if equation.startswith("aab") else "float[2,3,4]"
+    result = f"float[{','.join(map(str, shape))}]" if matches else "float[m,n]"
+    model = parsed(f'test ({source} x) => ({result} y) {{ z = Einsum <equation = "{equation}"> (x) y = Identity (z) }}')
+    size = (2, 2, 4) if equation.startswith("aab") else (2, 3, 4)
+    feeds = {"x": np.arange(np.prod(size), dtype=np.float32).reshape(size)}
+    expected = evaluate(model, feeds)
+    assert EinsumPermutation()(model).modified == matches
+    np.testing.assert_array_equal(evaluate(model, feeds), expected)
 
 
 CASTS = """
