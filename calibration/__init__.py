@@ -9,6 +9,7 @@ from calibration.masks import Masks, PruneConfig, SiteMask, Stage, select_masks
 from calibration.measure import FrameMassRecorder, calibrate, denoise_synthetic
 from calibration.pruned_model import load_pruned, save_pruned
 from calibration.reference import masked_reference
+from calibration.staged import StagedDenoiser
 
 __all__ = [
     "Calibration",
@@ -18,6 +19,7 @@ __all__ = [
     "PruningRecord",
     "SiteMask",
     "Stage",
+    "StagedDenoiser",
     "calibrate",
     "denoise_synthetic",
     "head_scores",

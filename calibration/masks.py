@@ -142,6 +142,11 @@ class Masks:
         except OSError as error:
             raise ArtifactError(f"cannot read {path}: run `f3prune prune` first") from error
 
+    def stage_of(self, timestep: float) -> int:
+        """Index of the stage that serves ``timestep``: the first whose lowest timestep it reaches, else the last."""
+        lows = [stage.timesteps[1] for stage in self.stages]
+        return next((index for index, low in enumerate(lows) if timestep >= low), len(lows) - 1)
+
     @property
     def digest(self) -> str:
         """SHA-256 of the canonical JSON."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from calibration.bake.prune import PruningRecord, prune_denoiser, pruning_of
 from calibration.masks import Masks
+from calibration.staged import StagedDenoiser
 from f3prune.errors import ArtifactError, InputError
 from f3prune.families import family_of
 
@@ -66,12 +67,14 @@ def load_pruned(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
     the saved tensors take the place of what is left.
 
     Args:
-        directory: the saved denoiser.
+        directory: the saved denoiser; one with a ``stage-k`` folder per stage gives a ``StagedDenoiser``.
         dtype: convert floating-point weights to it; ``None`` keeps them as saved.
 
     Raises:
         ArtifactError: a file is missing, unreadable, of another version, or tensors and masks do not belong together.
     """
+    if (directory / "stage-0").is_dir():
+        return _load_stages(directory, dtype)
     import diffusers
     from accelerate import init_empty_weights
 
@@ -104,3 +107,19 @@ def load_pruned(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
     if dtype is not None:
         denoiser.to(dtype)
     return denoiser.eval().requires_grad_(False)
+
+
+def _load_stages(directory: Path, dtype: torch.dtype | None) -> nn.Module:
+    first = load_pruned(directory / "stage-0", dtype)
+    record = pruning_of(first)
+    stages = [first]
+    masks = record.masks if record is not None else None
+    for index in range(1, len(masks.stages) if masks else 1):
+        stages.append(load_pruned(directory / f"stage-{index}", dtype))
+    records = [pruning_of(stage) for stage in stages]
+    if masks is None or any(
+        found is None or found.stage != index or found.masks.digest != masks.digest
+        for index, found in enumerate(records)
+    ):
+        raise ArtifactError(f"the stages in {directory} do not belong together: run `f3prune prune` again")
+    return StagedDenoiser(masks, stages).eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from importlib import resources
@@ -123,6 +124,26 @@ def parity_table(report: Any) -> Table:
                 f"{numbers.max_abs:.2e}",
                 f"{numbers.cosine:.6f}",
             )
+        if comparison.psnr is not None:
+            what = f"{comparison.candidate} against {comparison.reference}, each on its own"
+            table.add_row(name, what, "video", video_psnr(comparison), "", "")
+    return table
+
+
+def video_psnr(comparison: Any) -> str:
+    """How alike the free-running videos are, in words."""
+    return "equal" if math.isinf(comparison.psnr) else f"PSNR {comparison.psnr:.2f} dB"
+
+
+def coupling_table(report: Any) -> Table:
+    """Which frames answer when one frame's latents change."""
+    table = Table(title="Temporal coupling: change one frame, see which answer")
+    for column in ("denoiser", "frame changed", "frames that answer"):
+        table.add_column(column)
+    for name, found in report.coupling.items():
+        for frame in range(found.frames):
+            if any(found.response[frame]):
+                table.add_row(name, str(frame), ", ".join(map(str, found.responding(frame))))
     return table
 
 
@@ -159,7 +180,8 @@ def summary_table(summary: RunSummary, path: Path) -> Table:
             worst = comparison.worst if comparison is not None else None
             if comparison is not None and worst is not None:
                 text = f"relative L2 {worst.numbers.rel_l2:.2e} at worst, {comparison.candidate} against "
-                table.add_row(name, f"{text}{comparison.reference}{'' if comparison.passed else '; FAILED'}")
+                video = "" if comparison.psnr is None else f"; whole video {video_psnr(comparison)}"
+                table.add_row(name, f"{text}{comparison.reference}{video}{'' if comparison.passed else '; FAILED'}")
     if summary.generated is not None:
         found = summary.generated.facts["fidelity"]
         psnr = "equal" if found["psnr"] is None else f"PSNR {found['psnr']:.2f} dB"

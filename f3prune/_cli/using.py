@@ -57,23 +57,29 @@ def generate(run: Path, prompt: str, image: Path | None, output: Path, **values:
     type=shared.BoundedFloat(0.0, meaning="a relative L2 distance"),
     help="Bound of the distance to the reference. [default: rounding of the precision for pruned, none for dense]",
 )
+@click.option(
+    "--videos/--no-videos",
+    default=True,
+    show_default=True,
+    help="Also let each model generate a video by itself, and compare those.",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the numbers to this file.")
-def check(run: Path, reference: str, max_rel_l2: float | None, json_file: Path | None) -> None:
+def check(run: Path, reference: str, max_rel_l2: float | None, videos: bool, json_file: Path | None) -> None:
     """Compare the engine with PyTorch; exit 1 when it fails."""
     if json_file is not None and json_file.is_dir():
         raise InputError(f"--json {json_file} is a directory: give a file name")
     with opened(run) as (directory, reporter):
         from f3prune.steps.check import check as step
 
-        report = step(directory, reference, max_rel_l2, reporter)  # type: ignore[arg-type]
+        report = step(directory, reference, max_rel_l2, reporter, videos)  # type: ignore[arg-type]
     if json_file is not None:
         from f3prune.atomic_files import atomic_write
 
         with atomic_write(json_file) as temporary:
             temporary.write_text(report.to_json(), encoding="utf-8")
-    from f3prune._cli.tables import parity_table, show
+    from f3prune._cli.tables import coupling_table, parity_table, show
 
-    show(parity_table(report))
+    show(parity_table(report), *([coupling_table(report)] if report.coupling else []))
     report.require()
     click.echo("check passed")
 

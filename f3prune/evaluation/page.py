@@ -219,6 +219,9 @@ def _parity(data: Mapping[str, Any]) -> str:
         )
         rows = [[s["timestep"], s["rel_l2"], s["max_abs"], s["cosine"]] for s in stage["steps"]]
         parts.append(table(["timestep", "relative L2", "max abs", "cosine"], rows))
+        if stage.get("psnr") is not None:
+            alike = "they are equal" if stage["psnr"] == "inf" else f"PSNR {float(stage['psnr']):.2f} dB"
+            parts.append(f'<p class="soft">Each generating a whole video by itself from one seed: {escape(alike)}.</p>')
     for name, item in parity.get("coupling", {}).items():
         frames = len(item["response"])
         changed = [i for i, row in enumerate(item["response"]) if any(float(value) != 0 for value in row)]

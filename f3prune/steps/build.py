@@ -10,7 +10,7 @@ from typing import Any
 from calibration import Masks
 from engines import BuildConfig, build_engine
 from f3prune.manifest import Manifest, package_versions
-from f3prune.progress import SILENT, Reporter
+from f3prune.progress import SILENT, Advance, Reporter
 from f3prune.run_directory import RunDirectory
 from f3prune.steps._state import Variant, stage_directories
 from f3prune.steps.export import STEP as EXPORT_STEP
@@ -57,10 +57,12 @@ def build(
     def make(scratch: Path) -> dict[str, Any]:
         records = []
         sources = stage_directories(run.directory(EXPORT_STEP[variant]), stages)
-        with reporter.task(f"building the {variant} engine", total=stages) as advance:
+        with reporter.task(f"building the {variant} engine", total=stages * 100) as advance:
             for source, folder in zip(sources, stage_directories(scratch, stages), strict=True):
-                records.append(build_engine(source / "denoiser.onnx", folder, config, masks_digest=masks_digest))
-                advance()
+                percent = _Percent(advance)
+                graph_file = source / "denoiser.onnx"
+                records.append(build_engine(graph_file, folder, config, masks_digest, progress=percent))
+                percent(1.0, "built")
         first = records[0]
         return {
             "backend": first.backend,
@@ -72,6 +74,19 @@ def build(
         }
 
     return run.perform(recipe, make)
+
+
+class _Percent:
+    """The builder's fraction as steps of a bar of 100; a builder that starts over does not move it back."""
+
+    def __init__(self, advance: Advance) -> None:
+        self._advance, self._shown = advance, 0
+
+    def __call__(self, fraction: float, phase: str) -> None:
+        del phase
+        while self._shown < min(100, int(fraction * 100)):
+            self._advance()
+            self._shown += 1
 
 
 def _with_text_range(run: RunDirectory, config: BuildConfig, graph: Manifest) -> BuildConfig:

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import nn
 
-from calibration import Masks
+from calibration import load_pruned
 from engines.check import CheckBounds, CheckReport, DenoiserCall, compare, coupling
-from f3prune.families import family_of
+from f3prune.families import denoiser_component
 from f3prune.loading import pick_device
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Reporter
 from f3prune.run_directory import RunDirectory
-from f3prune.steps._state import RunState
+from f3prune.steps._state import TORCH_DTYPES, RunState
 from f3prune.steps.build import STEP as BUILD_STEP
-from f3prune.steps.export import load_variant, stage_of
-from f3prune.steps.prune import MASKS
-from f3prune.steps.sessions import engine_denoiser
+from f3prune.steps.export import load_variant
+from f3prune.steps.generate import generate_frames
+from f3prune.steps.sessions import engine_denoiser, engine_pipeline
 
 Reference = Literal["pruned", "dense"]
 FILE = "check.json"
 
 
 def check(
-    run: RunDirectory, reference: Reference = "pruned", rel_l2: float | None = None, reporter: Reporter = SILENT
+    run: RunDirectory,
+    reference: Reference = "pruned",
+    rel_l2: float | None = None,
+    reporter: Reporter = SILENT,
+    videos: bool = True,
 ) -> CheckReport:
-    """Compare the engine with PyTorch on the denoiser calls that calibration recorded.
+    """Compare the engine with PyTorch on the denoiser calls that calibration recorded, and on a whole video.
 
     Args:
         run: built.
@@ -37,6 +43,8 @@ def check(
         rel_l2: bound of the relative L2 distance to the reference; None takes the dtype's for ``pruned``, none for
             ``dense``.
         reporter: of progress.
+        videos: also let every denoiser generate the video of the first calibration prompt by itself, and compare
+            those. A denoiser alone makes none.
 
     Returns:
         The report; ``report.require()`` raises ``CheckFailed``. It is kept in the run as ``check.json``.
@@ -45,36 +53,46 @@ def check(
         ArtifactError: an earlier step is missing, altered or stale.
         BackendError: the engine cannot run here.
     """
+    asked = _Asked(reference, rel_l2, videos)
     state = RunState.of(run)
     built = run.require_current(BUILD_STEP["pruned"])
-    recipe = _recipe(state, built, reference, rel_l2)
+    recipe = _recipe(state, built, asked)
     run.forget("check")
-    report, _ = _measure(state, built, recipe, reference, rel_l2, reporter)
+    report, _ = _measure(state, built, recipe, asked, reporter)
     return report
 
 
 def check_once(run: RunDirectory, reporter: Reporter = SILENT) -> tuple[CheckReport, bool]:
     """Like ``check`` against the dense model, unless the run holds the very same result."""
+    asked = _Asked("dense", None, True)
     state = RunState.of(run)
     built = run.require_current(BUILD_STEP["pruned"])
-    recipe = _recipe(state, built, "dense", None)
-    return _measure(state, built, recipe, "dense", None, reporter)
+    return _measure(state, built, _recipe(state, built, asked), asked, reporter)
 
 
-def _recipe(state: RunState, built: Manifest, reference: Reference, rel_l2: float | None) -> Manifest:
+@dataclass(frozen=True)
+class _Asked:
+    reference: Reference
+    rel_l2: float | None
+    videos: bool
+
+
+def _recipe(state: RunState, built: Manifest, asked: _Asked) -> Manifest:
     inputs = {
         "calibrate": state.calibration.digest,
         "pruned": state.run.require_current("pruned").digest,
         BUILD_STEP["pruned"]: built.digest,
     }
-    return Manifest("check", inputs, {"reference": reference, "rel_l2": rel_l2}, package_versions("torch", "diffusers"))
+    if asked.videos and not state.synthetic:
+        inputs["pipeline"] = state.source.surroundings_digest()
+    return Manifest("check", inputs, asdict(asked), package_versions("torch", "diffusers"))
 
 
 def _measure(
-    state: RunState, built: Manifest, recipe: Manifest, reference: Reference, rel_l2: float | None, reporter: Reporter
+    state: RunState, built: Manifest, recipe: Manifest, asked: _Asked, reporter: Reporter
 ) -> tuple[CheckReport, bool]:
     def make(scratch: Path) -> dict[str, Any]:
-        report = _compare(state, built, reference, rel_l2, reporter)
+        report = _compare(state, built, asked, reporter)
         (scratch / FILE).write_text(report.to_json(), encoding="utf-8")
         return {"passed": report.passed, "failures": list(report.failures)}
 
@@ -82,9 +100,7 @@ def _measure(
     return CheckReport.read(state.run.path / FILE), made
 
 
-def _compare(
-    state: RunState, built: Manifest, reference: Reference, rel_l2: float | None, reporter: Reporter
-) -> CheckReport:
+def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter) -> CheckReport:
     device = pick_device()
     calls = [
         DenoiserCall(index, call.timestep, call.on(device, torch.float32), torch.empty(0))
@@ -93,31 +109,30 @@ def _compare(
     dtype = str(built.facts["dtype"])
     engine_name = f"engine ({built.facts['backend']} {dtype})"
     bounds = CheckBounds.for_export(dtype)
-    if reference == "pruned" and rel_l2 is not None:
-        bounds = CheckBounds(rel_l2=rel_l2)
-    total = len(calls) * (2 if reference == "dense" else 1)
-    with reporter.task("checking", total=total) as advance:
+    against_dense = asked.reference == "dense"
+    if not against_dense and asked.rel_l2 is not None:
+        bounds = CheckBounds(rel_l2=asked.rel_l2)
+    pruned = pruned_torch(state, device)
+    dense = None
+    if against_dense:
+        state.verified_source_digest()
+        dense = load_variant(state, "dense", 0, 1, device)
+    videos = _free_running(state, pruned, dense, reporter) if asked.videos and not state.synthetic else {}
+    with reporter.task("checking", total=len(calls) * (2 if against_dense else 1)) as advance:
 
         def progress(done: int, of: int) -> None:
             del done, of
             advance()
 
-        pruned = pruned_torch(state, device)
         with engine_denoiser(state) as engine, torch.no_grad():
-            export = compare(("pruned (PyTorch fp32)", engine_name), pruned, engine, calls, bounds, progress=progress)
-        if reference == "pruned":
+            names = ("pruned (PyTorch fp32)", engine_name)
+            export = compare(names, pruned, engine, calls, bounds, _pair(videos, "pruned", "engine"), progress)
+        if dense is None:
             return CheckReport(export)
-        state.verified_source_digest()
-        dense = load_variant(state, "dense", 0, 1, device)
-        pruning = compare(
-            ("dense (PyTorch fp32)", "pruned (PyTorch fp32)"),
-            dense,
-            pruned,
-            calls,
-            CheckBounds(rel_l2=rel_l2),
-            progress=progress,
-        )
-        family, inputs = family_of(dense), calls[len(calls) // 2].inputs
+        names = ("dense (PyTorch fp32)", "pruned (PyTorch fp32)")
+        price = CheckBounds(rel_l2=asked.rel_l2)
+        pruning = compare(names, dense, pruned, calls, price, _pair(videos, "dense", "pruned"), progress)
+        family, inputs = state.family, calls[len(calls) // 2].inputs
         grid = family.token_grid(dense, inputs)
         couplings = {
             name: coupling(denoiser, family, inputs, grid, frames=perturbed_frames(grid.frames))
@@ -126,24 +141,34 @@ def _compare(
         return CheckReport(export, pruning, couplings)
 
 
+def _free_running(
+    state: RunState, pruned: nn.Module, dense: nn.Module | None, reporter: Reporter
+) -> dict[str, torch.Tensor]:
+    """The video of the first calibration prompt by every denoiser, each on its own, ``f h w 3`` in [0, 1]."""
+    prompt = state.prompts[0]
+    found = {}
+    with engine_pipeline(state) as pipeline:
+        found["engine"] = generate_frames(pipeline, state, state.settings, prompt, "video of the engine", reporter)
+        for name, denoiser in (("pruned", pruned), ("dense", dense)):
+            if denoiser is not None:
+                setattr(pipeline, denoiser_component(pipeline), denoiser)
+                what = f"video of the {name} model in PyTorch"
+                found[name] = generate_frames(pipeline, state, state.settings, prompt, what, reporter)
+    return {name: torch.from_numpy(frames) for name, frames in found.items()}
+
+
+def _pair(
+    videos: Mapping[str, torch.Tensor], reference: str, candidate: str
+) -> tuple[torch.Tensor, torch.Tensor] | None:
+    return (videos[reference], videos[candidate]) if videos else None
+
+
 def perturbed_frames(frames: int) -> list[int]:
     """The frames that the coupling test changes, one call each: at most four, first to last."""
     return sorted({round(k * (frames - 1) / 3) for k in range(4)})
 
 
-def pruned_torch(state: RunState, device: torch.device, dtype: str = "fp32") -> Callable[..., Any]:
-    """The pruned denoiser in PyTorch, called like the original; with stages, the one that serves the timestep."""
-    entry = state.run.require("pruned")
-    stages = len(entry.facts["parameters"])
-    denoisers = [load_variant(state, "pruned", stage, stages, device, dtype) for stage in range(stages)]
-    if stages == 1:
-        return denoisers[0]
-    state.run.require("masks")
-    masks = Masks.load(state.run.path / MASKS)
-
-    def denoise(**inputs: Any) -> Any:
-        timestep = inputs["timestep"]
-        value = float(timestep.flatten()[0]) if torch.is_tensor(timestep) else float(timestep)
-        return denoisers[stage_of(masks, value)](**inputs)
-
-    return denoise
+def pruned_torch(state: RunState, device: torch.device, dtype: str = "fp32") -> nn.Module:
+    """The pruned denoiser in PyTorch, called like the original; with stages, each call goes to its timestep's."""
+    state.run.require("pruned")
+    return load_pruned(state.run.directory("pruned"), TORCH_DTYPES[dtype]).to(device)

@@ -95,13 +95,5 @@ def calls_of_stage(state: RunState, calls: list[CapturedCall], variant: Variant,
     if variant == "dense":
         return calls
     masks = calibration.Masks.load(state.run.path / "masks.json")
-    chosen = [call for call in calls if stage_of(masks, call.timestep) == stage]
+    chosen = [call for call in calls if masks.stage_of(call.timestep) == stage]
     return chosen or calls[:1]
-
-
-def stage_of(masks: calibration.Masks, timestep: float) -> int:
-    """Index of the stage that serves a timestep: the first whose lowest timestep it reaches."""
-    for index, stage in enumerate(masks.stages):
-        if timestep >= stage.timesteps[1]:
-            return index
-    return len(masks.stages) - 1

@@ -117,17 +117,17 @@ def _with_engine(
     state: RunState, settings: GenerationSettings, prompt: Prompt, backend: str | None, reporter: Reporter
 ) -> Frames:
     with engine_pipeline(state, "pruned", backend) as pipeline:
-        return _generate(pipeline, state, settings, prompt, "generating with the engine", reporter)
+        return generate_frames(pipeline, state, settings, prompt, "generating with the engine", reporter)
 
 
 def _dense(state: RunState, settings: GenerationSettings, prompt: Prompt, reporter: Reporter) -> Frames:
     state.verified_source_digest()
     device = pick_device()
     pipeline = load_pipeline(state.source, working_dtype(state.source, device), device)
-    return _generate(pipeline, state, settings, prompt, "generating with the dense model", reporter)
+    return generate_frames(pipeline, state, settings, prompt, "generating with the dense model", reporter)
 
 
-def _generate(
+def generate_frames(
     pipeline: Any,
     state: RunState,
     settings: GenerationSettings,
@@ -135,6 +135,11 @@ def _generate(
     description: str,
     reporter: Reporter,
 ) -> Frames:
+    """One video with progress: frames ``f h w 3``, float32 in [0, 1].
+
+    Raises:
+        InputError: the pipeline refuses the settings, or gives no frames.
+    """
     steps = settings.steps or default_steps(pipeline)
     with reporter.task(description, total=steps) as advance:
         frames = run_prompt(pipeline, replace(settings, steps=steps), prompt, 0, state.family, on_step=advance)

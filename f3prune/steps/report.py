@@ -24,7 +24,7 @@ from f3prune.steps.prune import MASKS
 JSON, HTML = "report.json", "report.html"
 VERSION = 1
 """Of ``report.json``."""
-PAGE = 2
+PAGE = 3
 """Of the page: another number writes it again."""
 
 
