@@ -46,12 +46,16 @@ def _processor() -> str:
 def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, dict[str, float]]:
     """Time several contenders in turn, so that a slow spell of the machine hits all of them.
 
+    Each makes an untimed call first, as it would in a denoising loop: the threads of the contender before it keep
+    spinning for a while, and would take a core from the one that comes next.
+
     Returns:
         Seconds per contender: median, first and third quartile.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_number in range(rounds + warm_up):
         for name, run in runs.items():
+            run()
             start = time.perf_counter()
             run()
             if round_number >= warm_up:
