@@ -31,14 +31,14 @@ def frame_mass(
         ``h f (f+1)`` float32 on the query's device, averaged over batch and query tokens. The last column is the mass
         on text keys; every row sums to 1.
     """
-    batch, heads, length, _ = call.query.shape
+    batch, heads, length, _ = call.key.shape
     frames, per_frame = call.frames, call.tokens_per_frame
     positions = torch.arange(frames * per_frame).view(frames, per_frame)
     if rows is not None and rows < per_frame:
         order = torch.stack([torch.randperm(per_frame, generator=generator) for _ in range(frames)])
         positions = positions.gather(1, order[:, :rows])
     per_query_frame = positions.shape[1]
-    index = (positions.flatten() + call.text_before).to(call.query.device)
+    index = (positions.flatten() + (call.text_before if call.text_queries else 0)).to(call.query.device)
 
     row_bytes = heads * length * 4
     block = max(1, min(index.numel(), block_bytes // row_bytes))

@@ -15,7 +15,7 @@ from calibration.bake.prune import PruningRecord, prune_denoiser, pruning_of
 from calibration.masks import Masks
 from calibration.staged import StagedDenoiser
 from f3prune.errors import ArtifactError, InputError
-from f3prune.families import family_of
+from f3prune.loading import denoiser_class
 
 VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -75,7 +75,6 @@ def load_pruned(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
     """
     if (directory / "stage-0").is_dir():
         return _load_stages(directory, dtype)
-    import diffusers
     from accelerate import init_empty_weights
 
     try:
@@ -90,9 +89,9 @@ def load_pruned(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
         buffers = dict(pruning["buffers"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{directory} is not a pruned denoiser ({error}): run `f3prune prune` again") from error
-    family_of(name)
+    dense_class = denoiser_class(name)
     with init_empty_weights(include_buffers=False):
-        denoiser: nn.Module = getattr(diffusers, name).from_config(config)
+        denoiser: nn.Module = dense_class.from_config(config)
     prune_denoiser(denoiser, record.masks, record.stage, record.source_digest)
     try:
         state = load_file(str(directory / WEIGHTS))

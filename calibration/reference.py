@@ -30,9 +30,23 @@ def masked_reference(denoiser: nn.Module, masks: Masks, stage: int = 0) -> Itera
             Seam(denoiser, family, {n: _MaskedSite(m, masks.mode) for n, m in wanted.items() if n not in dropped})
         )
         for name in dropped:
+            if family.cached:
+                stack.enter_context(_spatial_takes_all(denoiser.get_submodule(name.rpartition(".")[0])))
+                continue
             handle = denoiser.get_submodule(name).register_forward_hook(_zeros)
             stack.callback(handle.remove)
         yield denoiser
+
+
+@contextmanager
+def _spatial_takes_all(layer: nn.Module) -> Iterator[None]:
+    """CogVideo's mixing gate at 1: the temporal channel's share goes to the spatial one."""
+    gate = layer.get_parameter("gate")
+    layer.gate = nn.Parameter(torch.full_like(gate, torch.inf), requires_grad=False)
+    try:
+        yield
+    finally:
+        layer.gate = gate
 
 
 class _MaskedSite:
@@ -58,11 +72,12 @@ class _MaskedSite:
 
     def _allowed(self, call: AttentionCall) -> torch.Tensor:
         """Who may attend to whom, ``1 h n n`` boolean."""
-        length, device = call.query.shape[2], call.query.device
+        length, device = call.key.shape[2], call.query.device
         # Frame of every token, text being a frame of its own numbered F.
         frame = torch.full((length,), call.frames, device=device)
         frame[call.video] = torch.arange(call.frames, device=device).repeat_interleave(call.tokens_per_frame)
         same_or_text = (frame[:, None] == frame[None, :]) | (frame[None, :] == call.frames)
+        asking = slice(None) if call.text_queries else call.video
         everything = torch.ones(length, length, dtype=torch.bool, device=device)
         if self.mask.kept_pairs is not None:
             pairs = torch.zeros(call.frames + 1, call.frames + 1, dtype=torch.bool, device=device)
@@ -70,9 +85,9 @@ class _MaskedSite:
                 pairs[i, list(keys)] = True
             pairs[:, call.frames] = True
             pairs[call.frames, :] = True
-            return pairs[frame][:, frame][None, None].expand(1, call.query.shape[1], -1, -1)
+            return pairs[frame][:, frame][None, None, asking].expand(1, call.query.shape[1], -1, -1)
         heads = [h in self.mask.pruned_heads for h in range(call.query.shape[1])]
-        return torch.stack([same_or_text if pruned else everything for pruned in heads])[None]
+        return torch.stack([same_or_text if pruned else everything for pruned in heads])[None, :, asking]
 
 
 def _zeros(module: nn.Module, args: Any, output: Any) -> Any:

@@ -34,13 +34,15 @@ class AttentionCall:
 
     Attributes:
         site: where it happens.
-        query, key, value: ``b h n d``, floating point, after norms and rotary embeddings. At a temporal site the batch
-            axis also runs over spatial positions and ``n`` is the number of frames.
+        query, key, value: ``b h n d``, floating point, after norms and rotary embeddings; ``query`` without the text
+            tokens where text does not ask. At a temporal site the batch axis also runs over spatial positions and
+            ``n`` is the number of frames.
         mask: ``None``, or boolean (true = attend) or additive, broadcastable to ``b h n n``.
         scale: factor of the scores.
         frames: F.
         tokens_per_frame: T; 1 at a temporal site.
         text_before, text_after: text tokens in front of and behind the video tokens.
+        text_queries: the text tokens ask, too; else ``query`` holds the video tokens alone.
     """
 
     site: Site
@@ -53,6 +55,7 @@ class AttentionCall:
     tokens_per_frame: int
     text_before: int
     text_after: int
+    text_queries: bool = True
 
     @property
     def video_tokens(self) -> int:
@@ -96,7 +99,8 @@ class _ReadCall:
         self.state.grid = self.family.token_grid(denoiser, arguments)
         self.state.calls += 1
         if self.read_timestep:
-            timestep = arguments["timestep"]
+            # A model that generates token by token has no timesteps: all of it is one.
+            timestep = arguments.get("timestep", 0.0)
             self.state.timestep = (
                 float(timestep.detach().float().max()) if torch.is_tensor(timestep) else float(timestep)
             )
@@ -132,6 +136,7 @@ class _SiteSeam:
     def __init__(self, site: Site, family: Family, state: CallState, handler: Handler) -> None:
         self.site = site
         self.text = family.text
+        self.text_queries = family.text_queries
         self.state = state
         self.handler = handler
 
@@ -151,12 +156,13 @@ class _SiteSeam:
             raise InputError(
                 f"site {name} ran outside a call of its denoiser: call the denoiser, not one of its blocks"
             )
-        if is_causal or enable_gqa or query.shape[2] != key.shape[2] or query.shape[1] != key.shape[1]:
+        asking = key.shape[2] if self.text_queries else grid.video_tokens
+        if is_causal or enable_gqa or query.shape[2] != asking or query.shape[1] != key.shape[1]:
             raise InputError(
                 f"site {name} is not plain self-attention (causal={is_causal}, grouped={enable_gqa}, "
                 f"q {tuple(query.shape)}, k {tuple(key.shape)}): its family declaration is wrong for this model"
             )
-        length = query.shape[2]
+        length = key.shape[2]
         per_frame = 1 if self.site.layout == "temporal" else grid.tokens_per_frame
         text = length - grid.frames * per_frame
         if self.text == "none" and text != 0:
@@ -177,6 +183,7 @@ class _SiteSeam:
             tokens_per_frame=per_frame,
             text_before=text if self.text == "before" else 0,
             text_after=text if self.text == "after" else 0,
+            text_queries=self.text_queries,
         )
         return self.handler(call)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from calibration.bake.attention import KeptPairs, LeadingHeads, LocalHeads
+from calibration.bake.cached import bake_cached
 from calibration.bake.modules import DroppedAttention, LeadingLinear, PaddedLinear, PartlyLocal, value_output
 from calibration.bake.surgery import (
     head_channels,
@@ -89,6 +90,9 @@ def prune_denoiser(denoiser: nn.Module, masks: Masks, stage: int = 0, source_dig
 
 def _bake_site(denoiser: nn.Module, family: Family, site: Site, mask: SiteMask, mode: str) -> Handler | None:
     """Rewrite one site; the handler it needs at run time, if any."""
+    if family.cached:
+        bake_cached(denoiser, site, mask, mode)
+        return None
     pruned = mask.pruned_heads
     kept = [h for h in range(site.heads) if h not in pruned]
     if mask.kept_pairs is not None:

@@ -11,6 +11,7 @@ from f3prune.errors import InputError, UnknownFamilyError
 from f3prune.families import (
     allegro,
     animatediff,
+    cogvideo,
     cogvideox,
     hunyuan_video,
     i2vgen_xl,
@@ -44,6 +45,7 @@ _MODULES = (
     latte,
     svd,
     i2vgen_xl,
+    cogvideo,
     cogvideox,
     wan,
     skyreels_v2,

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import diffusers
 import torch
 from torch import nn
 
 from f3prune.errors import InputError
 from f3prune.families import LatentShape, registry
+from f3prune.loading import denoiser_class
 
 _COGVIDEOX: dict[str, Any] = {
     "num_attention_heads": 4,
@@ -96,6 +96,16 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "num_frames": 3,
     },
     "i2vgen_xl": _UNET_3D,
+    "tune_a_video": {
+        "sample_size": 4,
+        "down_block_types": ("CrossAttnDownBlock3D", "DownBlock3D"),
+        "up_block_types": ("UpBlock3D", "CrossAttnUpBlock3D"),
+        "block_out_channels": (16, 32),
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+        "cross_attention_dim": 16,
+        "attention_head_dim": 4,
+    },
     "cogvideox": _COGVIDEOX,
     "cogvideox-rotary": {**_COGVIDEOX, "use_rotary_positional_embeddings": True},
     "cogvideox-1.5": {
@@ -159,6 +169,7 @@ TINY_SHAPES: dict[str, LatentShape] = {
     "latte": LatentShape(3, 4, 4),
     "svd": LatentShape(3, 4, 6),
     "i2vgen_xl": LatentShape(3, 4, 6),
+    "tune_a_video": LatentShape(3, 4, 6),
     "cogvideox": LatentShape(3, 4, 6),
     "cogvideox-rotary": LatentShape(3, 4, 6),
     "cogvideox-1.5": LatentShape(6, 4, 6),
@@ -181,17 +192,17 @@ def family_name(variant: str) -> str:
 
 
 def tiny_denoiser(variant: str, seed: int = 0) -> nn.Module:
-    """A denoiser of the family's diffusers class: eval mode, fp32, CPU, the same weights for the same seed.
+    """A denoiser of the family's class: eval mode, fp32, CPU, the same weights for the same seed.
 
     Raises:
         InputError: no family or variant has this name.
     """
     if variant not in _CONFIGS:
         raise InputError(f"unknown tiny denoiser {variant!r}: expected one of {', '.join(VARIANTS)}")
-    denoiser_class = getattr(diffusers, registry()[family_name(variant)].denoiser_class)
+    cls = denoiser_class(registry()[family_name(variant)].denoiser_class)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        denoiser: nn.Module = denoiser_class(**_CONFIGS[variant])
+        denoiser: nn.Module = cls(**_CONFIGS[variant])
     randomize_weights(denoiser, seed)
     return denoiser.eval()
 

@@ -7,19 +7,19 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
-import diffusers
 import pytest
 from torch import nn
 
 from f3prune.errors import InputError, UnknownFamilyError
 from f3prune.families import denoiser_component, family_of, registry
 from f3prune.families.tiny import tiny_denoiser
+from f3prune.loading import denoiser_class
 
 
-def test_the_twelve_families() -> None:
+def test_the_supported_families() -> None:
     assert set(registry()) == {
         "animatediff", "modelscope", "latte", "svd", "i2vgen_xl", "cogvideox",
-        "wan", "skyreels_v2", "ltx", "mochi", "hunyuan_video", "allegro",
+        "wan", "skyreels_v2", "ltx", "mochi", "hunyuan_video", "allegro", "tune_a_video",
     }  # fmt: skip
     assert all(name == family.name for name, family in registry().items())
     assert all(family.notes and family.title for family in registry().values())
@@ -37,7 +37,7 @@ def test_listing_the_families_imports_nothing_heavy() -> None:
 @pytest.mark.parametrize("name", sorted(registry()))
 def test_denoiser_class_exists_and_takes_the_declared_latents(name: str) -> None:
     family = registry()[name]
-    forward = getattr(diffusers, family.denoiser_class).forward
+    forward = denoiser_class(family.denoiser_class).forward
     assert family.latents in inspect.signature(forward).parameters
 
 

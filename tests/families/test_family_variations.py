@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import diffusers
 import pytest
 import torch
 from attention_trace import record
@@ -12,6 +11,7 @@ from torch import nn
 
 from f3prune.families import LatentShape, family_of, registry
 from f3prune.families.tiny import TINY_SHAPES, randomize_weights, tiny_denoiser
+from f3prune.loading import denoiser_class
 
 
 def varied(variant: str, changes: dict[str, Any]) -> nn.Module:
@@ -78,11 +78,12 @@ DEFAULT_SITES = {
     "mochi": 48,
     "hunyuan_video": 60,
     "allegro": 32,
+    "tune_a_video": 16,
 }
 
 
 @pytest.mark.parametrize("name", DEFAULT_SITES)
 def test_sites_at_full_size(name: str) -> None:
     with torch.device("meta"):
-        denoiser = getattr(diffusers, registry()[name].denoiser_class)()
+        denoiser = denoiser_class(registry()[name].denoiser_class)()
     assert len(registry()[name].find_sites(denoiser)) == DEFAULT_SITES[name]

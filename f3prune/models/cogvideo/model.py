@@ -115,7 +115,7 @@ class CogVideo(ModelMixin, ConfigMixin):  # type: ignore[misc]
     @classmethod
     def _get_init_keys(cls, input_class: type) -> set[str]:
         # ConfigMixin reads the names of a configuration off the constructor, which takes them as **fields.
-        return {field.name for field in dataclasses.fields(CogVideoConfig)}
+        return {"self", *(field.name for field in dataclasses.fields(CogVideoConfig))}
 
     def load_published(self, state_dict: Mapping[str, torch.Tensor]) -> CogVideo:
         """Take the parameters of a checkpoint with the published names.
