@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from f3prune.models.tune_a_video import TuneAVideoUNet, TuneAVideoUNetOutput
 
 _MODULES = {
+    "TuneAVideoPipeline": "f3prune.models.tune_a_video.pipeline",
     "CogVideo": "f3prune.models.cogvideo",
     "CogVideoConfig": "f3prune.models.cogvideo",
     "TuneAVideoUNet": "f3prune.models.tune_a_video",

@@ -19,7 +19,9 @@ BOUND = 1e-4
 DRIFT = 3e-5
 """Of a whole loop, relative to the largest value: what the recordings themselves lose in fp32."""
 
-pytestmark = pytest.mark.skipif(not FIXTURES.is_dir(), reason="the recordings of the original are not beside the project")
+pytestmark = pytest.mark.skipif(
+    not FIXTURES.is_dir(), reason="the recordings of the original are not beside the project"
+)
 
 RENAMED = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
