@@ -21,6 +21,7 @@ from f3prune.families import (
     modelscope,
     skyreels_v2,
     svd,
+    tune_a_video,
     wan,
 )
 from f3prune.families._base import Family, LatentShape, Layout, Site, TokenGrid
