@@ -46,6 +46,7 @@ _MODULES = (
     latte,
     svd,
     i2vgen_xl,
+    tune_a_video,
     cogvideo,
     cogvideox,
     wan,
