@@ -34,6 +34,7 @@ class GenerationSettings:
         height, width: pixels (latent units for a denoiser alone).
         num_frames: video frames (latent frames for a denoiser alone).
         seed: prompt number k runs with ``seed + k``.
+        latents: ``inverted`` starts from the latents of the clip that a model was tuned on; None and ``random`` do not.
     """
 
     steps: int | None = None
@@ -42,6 +43,7 @@ class GenerationSettings:
     width: int | None = None
     num_frames: int | None = None
     seed: int = 0
+    latents: str | None = None
 
     def __post_init__(self) -> None:
         """Raises ``InputError`` for a value no model can take."""
@@ -103,6 +105,10 @@ def call_arguments(
     put("--width", settings.width, "width")
     put("--num-frames", settings.num_frames, *_FRAMES_NAMES)
     put("negative_prompt", prompt.negative, "negative_prompt")
+    if settings.latents == "inverted":
+        if not hasattr(pipeline, "inverted"):
+            raise InputError(f"--latents inverted has no meaning for {name}, which was not tuned: leave it out")
+        arguments["latents"] = settings.latents
     if needs_image(pipeline):
         if prompt.image is None:
             raise InputError(
@@ -150,8 +156,10 @@ def check_latent_size(config: Mapping[str, Any], settings: GenerationSettings) -
     """The same for a denoiser alone, whose sizes are latent units.
 
     Raises:
-        InputError: a size is no multiple of the patch.
+        InputError: a size is no multiple of the patch, or start latents are asked for.
     """
+    if settings.latents == "inverted":
+        raise InputError("--latents inverted needs a tuned pipeline, and MODEL is a denoiser alone: leave it out")
     _check_multiple("height", settings.height, _patch(config.get("patch_size")))
     _check_multiple("width", settings.width, _patch(config.get("patch_size")))
     temporal = config.get("patch_size_t")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from exporter import ExportConfig
     from f3prune.pipeline_runs import GenerationSettings
 
-SETTINGS = ("steps", "guidance", "height", "width", "num_frames", "seed")
+SETTINGS = ("steps", "guidance", "height", "width", "num_frames", "seed", "latents")
 
 
 @contextlib.contextmanager

@@ -101,6 +101,11 @@ STEPS = click.option("--steps", type=COUNT, help="Denoising steps. [default: the
 GUIDANCE = click.option(
     "--guidance", type=BoundedFloat(0.0, meaning="a guidance scale"), help="Guidance scale. [default: the model's own]"
 )
+LATENTS = click.option(
+    "--latents",
+    type=click.Choice(("inverted", "random")),
+    help="Start from those of the clip that MODEL was tuned on, or from noise. [default: noise, or calibration's]",
+)
 CALIBRATION = _stack(
     click.option(
         "--prompts",
@@ -112,6 +117,7 @@ CALIBRATION = _stack(
     GUIDANCE,
     SIZES,
     SEED,
+    LATENTS,
     click.option("--rows", type=COUNT, help="Estimate from so many query tokens per frame. [default: measure all]"),
     click.option("--random-weights", is_flag=True, help="For a denoiser's config.json without weights: seeded ones."),
 )

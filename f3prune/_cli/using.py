@@ -26,6 +26,7 @@ from f3prune.errors import InputError
 @click.option("--steps", type=shared.COUNT, help="Denoising steps. [default: calibration's]")
 @click.option("--guidance", type=shared.BoundedFloat(0.0, meaning="a guidance scale"), help="[default: calibration's]")
 @click.option("--seed", type=click.IntRange(0, shared.MAX_SEED), help="[default: calibration's]")
+@shared.LATENTS
 @click.option("--backend", type=click.Choice(shared.BACKENDS), help="Insist on an engine of this backend.")
 def generate(run: Path, prompt: str, image: Path | None, output: Path, **values: Any) -> None:
     """Generate a video with the pruned engine in the original pipeline."""

@@ -89,15 +89,15 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
 
 
 def choose_prompts(source: ModelSource, options: CalibrateOptions) -> list[Prompt]:
-    """The prompts of the file, the zoo model's own, or the built-in ones; as many as asked for."""
+    """The prompts of the file, the zoo or tuned model's own, or the built-in ones; as many as asked for."""
     if source.kind == "denoiser":
         return [Prompt("") for _ in range(options.num_prompts or 1)]
     if options.prompts is not None:
         return prompt_lists.take(
             prompt_lists.read_prompts(options.prompts), options.num_prompts, f"--prompts {options.prompts}"
         )
-    own = source.path.parent / "prompts.txt"
-    if source.zoo_name is not None and own.is_file():
+    own = (source.path if source.zoo_name is None else source.path.parent) / "prompts.txt"
+    if own.is_file():
         return prompt_lists.take(prompt_lists.read_prompts(own), options.num_prompts, f"{source.spec}'s own list")
     return prompt_lists.take(
         [Prompt(text) for text in prompt_lists.BUILT_IN], options.num_prompts, "the built-in list of prompts"

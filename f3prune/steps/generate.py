@@ -29,7 +29,7 @@ class GenerateOptions:
     Attributes:
         prompt: text.
         image: conditioning image, for pipelines that need one.
-        steps, guidance, seed: of the pipeline call.
+        steps, guidance, seed, latents: of the pipeline call.
         backend: the engine must have been built for it; None does not ask.
     """
 
@@ -39,6 +39,7 @@ class GenerateOptions:
     guidance: float | None = None
     seed: int | None = None
     backend: str | None = None
+    latents: str | None = None
 
 
 def generate(
@@ -66,7 +67,7 @@ def generate(
 
 def settings_of(state: RunState, options: GenerateOptions) -> GenerationSettings:
     """Calibration's settings with what was given on top; sizes stay, the engine was built for them."""
-    given = {name: getattr(options, name) for name in ("steps", "guidance", "seed")}
+    given = {name: getattr(options, name) for name in ("steps", "guidance", "seed", "latents")}
     return replace(state.settings, **{name: value for name, value in given.items() if value is not None})
 
 

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-COMMANDS = ("families", "calibrate", "prune", "export", "build", "generate", "check", "run", "bench", "report")
+COMMANDS = ("families", "calibrate", "prune", "export", "build", "generate", "check", "run", "bench", "report", "tune")
 HEAVY = (
     "torch",
     "diffusers",

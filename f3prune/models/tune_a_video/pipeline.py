@@ -192,7 +192,7 @@ class TuneAVideoPipeline(DiffusionPipeline):
         negative_states: torch.Tensor | None,
         guided: bool,
     ) -> torch.Tensor:
-        """States of the negative prompts in front of those of the prompts, as the fixtures of the original have them."""
+        """States of the negative prompts, if any, in front of those of the prompts."""
         if (prompt is None) == (states is None):
             raise InputError("give prompt or prompt_embeds, and not both")
         if states is None:

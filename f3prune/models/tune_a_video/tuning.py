@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -140,7 +141,7 @@ class Tuner:
         """
         while self.done < self.config.steps:
             loss = self.step(*self.draw(mean, deviation))
-            if loss != loss or loss == float("inf"):
+            if not math.isfinite(loss):
                 raise InputError(f"the loss is {loss} after {self.done} steps: give a lower --lr")
             on_step()
             if checkpoint is not None and self.done % every == 0 and self.done < self.config.steps:

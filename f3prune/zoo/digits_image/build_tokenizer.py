@@ -15,8 +15,8 @@ LAST = "</w>"
 def build_tokenizer() -> Any:
     """A `transformers.CLIPTokenizer` that knows whole words; other words fall apart into letters it was not taught.
 
-    Each word is reached by joining its letters from the left. Longer words come first, so that the joins of a short word
-    do not break up a long one that contains it.
+    Each word is reached by joining its letters from the left. Longer words come first, so that the joins of a short
+    word do not break up a long one that contains it.
     """
     from transformers import CLIPTokenizer
 

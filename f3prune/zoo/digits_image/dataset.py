@@ -61,7 +61,7 @@ def centre_of(image: torch.Tensor) -> tuple[float, float]:
 
 
 def prompt_of(digit: int, centre: tuple[float, float], draw: np.random.Generator) -> str:
-    """A prompt for an image: the digit alone, the digit and its place, or the prompt of a clip that it could be from."""
+    """A prompt for an image: the digit alone, the digit and its place, or the prompt of a clip it could be from."""
     kind = draw.random()
     if kind < MOTION_SHARE:
         return clips.prompt_of(digit, str(draw.choice(list(DIRECTIONS))), draw)
