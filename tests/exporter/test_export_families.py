@@ -18,7 +18,7 @@ from exporter.self_test import agreement
 from f3prune.families import family_of
 from f3prune.families.tiny import TINY_SHAPES, VARIANTS
 
-UNETS = {"animatediff", "modelscope", "svd", "i2vgen_xl"}
+UNETS = {"animatediff", "modelscope", "svd", "i2vgen_xl", "tune_a_video"}
 FAMILIES = [pytest.param(v, marks=[pytest.mark.slow] if v in UNETS else [], id=v) for v in VARIANTS]
 
 
