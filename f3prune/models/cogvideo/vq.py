@@ -83,7 +83,7 @@ class PatchVQ(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return distance.argmin(dim=1).view(latents.shape[:-1])
 
     def images(self, codes: torch.Tensor) -> torch.Tensor:
-        """Codes ``m r r c`` to grey images ``m h w`` (float32), about [0, 1] but not cut to it: training needs slopes."""
+        """Codes ``m r r c`` to grey images ``m h w`` (float32), about [0, 1] but not cut to it."""
         drawn: torch.Tensor = self.decoder(codes.permute(0, 3, 1, 2))
         return drawn[:, 0]
 

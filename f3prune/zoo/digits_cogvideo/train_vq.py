@@ -139,18 +139,32 @@ def clips_of(split: Digits, seed: int, count: int, frames: int) -> tuple[torch.T
     return (clips.video * 0.5 + 0.5).permute(0, 2, 3, 4, 1).contiguous(), clips.digits, clips.directions
 
 
+def judge_real_clips(judge: Judge, frames: int, count: int = 400) -> tuple[float, float]:
+    """Shares (digit right, direction right) of clips of held-out handwriting that went through no model."""
+    video, digits, ways = clips_of(load_split(held_out=True), 1, count, frames)
+    return _shares(judge, video, digits, ways)
+
+
 def measure_vq(vq: PatchVQ, judge: Judge, steps: int, seed: int, frames: int, count: int = 300) -> VqReport:
     """Round trips of `count` clips of held-out handwriting, judged."""
     video, digits, ways = clips_of(load_split(held_out=True), seed + 2, count, frames)
     tokens = vq.encode(video)
     restored = vq.decode(tokens)
-    before, after = judge.judge(video.numpy()), judge.judge(restored.numpy())
+    real, _ = _shares(judge, video, digits, ways)
+    restored_digits, restored_motions = _shares(judge, restored, digits, ways)
     return VqReport(
         steps=steps,
         held_out_error=float((restored - video).abs().mean()),
-        codes=vq.config["codebook_size"],
+        codes=len(vq.codebook),
         codes_used=len(tokens.unique()),
-        real_digit_accuracy=sum(v.digit == d for v, d in zip(before, digits, strict=True)) / count,
-        restored_digit_accuracy=sum(v.digit == d for v, d in zip(after, digits, strict=True)) / count,
-        restored_motion_accuracy=sum(v.direction == w for v, w in zip(after, ways, strict=True)) / count,
+        real_digit_accuracy=real,
+        restored_digit_accuracy=restored_digits,
+        restored_motion_accuracy=restored_motions,
     )
+
+
+def _shares(judge: Judge, video: torch.Tensor, digits: list[int], ways: list[str]) -> tuple[float, float]:
+    verdicts = judge.judge(video.numpy())
+    right_digits = sum(v.digit == digit for v, digit in zip(verdicts, digits, strict=True))
+    right_ways = sum(v.direction == way for v, way in zip(verdicts, ways, strict=True))
+    return right_digits / len(digits), right_ways / len(digits)
