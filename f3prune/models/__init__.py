@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from f3prune.models.tune_a_video import TuneAVideoUNet, TuneAVideoUNetOutput
 
 _MODULES = {
+    # Where a pipeline's index names a class of this module, diffusers looks for its own base class here too.
+    "ModelMixin": "diffusers",
     "TuneAVideoPipeline": "f3prune.models.tune_a_video.pipeline",
     "CogVideo": "f3prune.models.cogvideo",
     "CogVideoConfig": "f3prune.models.cogvideo",

@@ -84,12 +84,6 @@ class TuneAVideoPipeline(DiffusionPipeline):
         folder = Path(pretrained_model_name_or_path)
         if not (folder / "model_index.json").is_file():
             raise InputError(f"{folder} has no model_index.json: give the directory that `f3prune tune` wrote")
-        if "unet" not in kwargs:
-            from f3prune.models import TuneAVideoUNet
-
-            kwargs["unet"] = TuneAVideoUNet.from_pretrained(
-                str(folder / "unet"), use_safetensors=True, torch_dtype=kwargs.get("dtype", kwargs.get("torch_dtype"))
-            )
         pipeline = super().from_pretrained(str(folder), **kwargs)
         if pipeline.config.inverted_sha256 is not None:
             pipeline.inverted = read_latents(folder / FILE, pipeline.config.inverted_sha256)
