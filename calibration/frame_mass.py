@@ -31,6 +31,8 @@ def frame_mass(
         ``h f (f+1)`` float32 on the query's device, averaged over batch and query tokens. The last column is the mass
         on text keys; every row sums to 1.
     """
+    if call.site.layout == "sparse-causal":
+        return _sparse_causal_mass(call, rows, generator, block_bytes)
     batch, heads, length, _ = call.key.shape
     frames, per_frame = call.frames, call.tokens_per_frame
     positions = torch.arange(frames * per_frame).view(frames, per_frame)
@@ -59,6 +61,28 @@ def frame_mass(
                 text = probabilities[..., : call.text_before].sum(-1) + probabilities[..., call.video.stop :].sum(-1)
                 mass[:, r : r + block, frames] += text.sum(0)
     return mass.unflatten(1, (frames, per_query_frame)).mean(2) / batch
+
+
+def _sparse_causal_mass(
+    call: AttentionCall, rows: int | None, generator: torch.Generator | None, block_bytes: int
+) -> torch.Tensor:
+    """The same where the queries of frame i, one entry of the batch, meet the keys of frames 0 and i-1 alone."""
+    images, heads, per_frame, _ = call.query.shape
+    frames, count = call.frames, min(rows or per_frame, per_frame)
+    block = max(1, min(count, block_bytes // (heads * per_frame * 8)))
+    mass = torch.zeros(heads, frames, frames + 1, device=call.query.device)
+    for image in range(images):
+        frame = image % frames
+        chosen = (
+            torch.arange(per_frame) if count == per_frame else torch.randperm(per_frame, generator=generator)[:count]
+        )
+        key = call.key[image].float().transpose(-1, -2)
+        for part in chosen.to(call.query.device).split(block):
+            scores = call.query[image].index_select(1, part).float() @ key * call.scale
+            first, former = torch.softmax(scores, dim=-1).unflatten(-1, (2, per_frame)).sum((1, 3)).unbind(-1)
+            mass[:, frame, 0] += first
+            mass[:, frame, max(0, frame - 1)] += former
+    return mass / (images // frames * count)
 
 
 def _apply_mask(scores: torch.Tensor, mask: torch.Tensor | None, start: int, size: int, rows: torch.Tensor) -> None:

@@ -181,6 +181,8 @@ def select_masks(calibration: Calibration, config: PruneConfig) -> Masks:
     if config.stages > steps:
         raise InputError(f"stages is {config.stages}, but calibration has only {steps} steps: use at most {steps}")
     candidates = _unprotected(list(calibration.sites), config.protect)
+    if config.granularity == "frame-pair":
+        _refuse_pairs(calibration, candidates)
     bounds = [round(steps * k / config.stages) for k in range(config.stages + 1)]
     return Masks(
         family=calibration.family,
@@ -202,6 +204,15 @@ def _unprotected(names: list[str], globs: tuple[str, ...]) -> list[str]:
                 f"{names[0]}, {names[-1]}"
             )
     return [n for n in names if not any(fnmatch.fnmatchcase(n, glob) for glob in globs)]
+
+
+def _refuse_pairs(calibration: Calibration, candidates: list[str]) -> None:
+    for name in candidates:
+        if calibration.sites[name].layout == "sparse-causal":
+            raise InputError(
+                f"granularity frame-pair has no meaning at {name}, where frame i sees frames 0 and i-1 alone: "
+                f"use --granularity layer or head, or --protect the sparse-causal sites"
+            )
 
 
 def _select_stage(

@@ -12,7 +12,7 @@ from torch import nn
 from calibration.calibration_file import Calibration, SiteInfo
 from calibration.frame_mass import frame_mass
 from f3prune.errors import InputError
-from f3prune.families import Family, LatentShape, Site, family_of
+from f3prune.families import Family, LatentShape, Site, SiteKind, family_of
 from f3prune.seam import AttentionCall, Seam
 
 
@@ -26,22 +26,29 @@ class FrameMassRecorder:
         family: its declaration; looked up when not given.
         rows: sample this many query tokens per frame; ``None`` measures all.
         seed: of the sampling.
+        sites: which kind of sites, see ``Family.find_sites``.
     """
 
     def __init__(
-        self, denoiser: nn.Module, family: Family | None = None, rows: int | None = None, seed: int = 0
+        self,
+        denoiser: nn.Module,
+        family: Family | None = None,
+        rows: int | None = None,
+        seed: int = 0,
+        sites: SiteKind = "temporal",
     ) -> None:
         if rows is not None and rows < 1:
             raise InputError(f"rows is {rows}, expected a whole number of query tokens per frame, at least 1")
         self.family = family or family_of(denoiser)
         self.rows = rows
         self._generator = torch.Generator("cpu").manual_seed(seed)
-        self._sites = {site.name: site for site in self.family.find_sites(denoiser)}
+        self._sites = {site.name: site for site in self.family.find_sites(denoiser, sites)}
         self._sums: dict[str, dict[float, tuple[torch.Tensor, int]]] = {name: {} for name in self._sites}
         self._seam = Seam(
             denoiser,
             self.family,
             {name: functools.partial(self._record, site) for name, site in self._sites.items()},
+            self._sites,
             read_timestep=True,
         )
 
@@ -109,6 +116,7 @@ def calibrate(
     denoise: Callable[[], None],
     rows: int | None = None,
     seed: int = 0,
+    sites: SiteKind = "temporal",
     **metadata: str,
 ) -> Calibration:
     """Measure frame mass while ``denoise`` runs the denoiser, through a pipeline or alone.
@@ -116,14 +124,14 @@ def calibrate(
     Args:
         denoiser: the dense denoiser that ``denoise`` calls.
         denoise: runs one or more whole generations.
-        rows, seed: see ``FrameMassRecorder``.
+        rows, seed, sites: see ``FrameMassRecorder``.
         metadata: recorded in the calibration, for provenance.
 
     Raises:
         UnknownFamilyError: the denoiser's class is not supported.
         InputError: a site never ran, or cannot be measured.
     """
-    recorder = FrameMassRecorder(denoiser, rows=rows, seed=seed)
+    recorder = FrameMassRecorder(denoiser, rows=rows, seed=seed, sites=sites)
     with recorder.recording():
         denoise()
     return recorder.result(**metadata)

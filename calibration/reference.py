@@ -27,8 +27,20 @@ def masked_reference(denoiser: nn.Module, masks: Masks, stage: int = 0) -> Itera
     dropped = {n for n, m in wanted.items() if masks.mode == "drop" and len(m.pruned_heads) == m.heads}
     with ExitStack() as stack:
         stack.enter_context(
-            Seam(denoiser, family, {n: _MaskedSite(m, masks.mode) for n, m in wanted.items() if n not in dropped})
+            Seam(
+                denoiser,
+                family,
+                {
+                    name: _MaskedSite(mask, masks.mode)
+                    for name, mask in wanted.items()
+                    if name not in dropped and mask.layout != "sparse-causal"
+                },
+            )
         )
+        for name, mask in wanted.items():
+            if mask.layout == "sparse-causal" and name not in dropped:
+                handle = denoiser.get_submodule(name).register_forward_hook(_MaskedFrames(mask, masks.mode))
+                stack.callback(handle.remove)
         for name in dropped:
             if family.cached:
                 stack.enter_context(_spatial_takes_all(denoiser.get_submodule(name.rpartition(".")[0])))
@@ -88,6 +100,32 @@ class _MaskedSite:
             return pairs[frame][:, frame][None, None, asking].expand(1, call.query.shape[1], -1, -1)
         heads = [h in self.mask.pruned_heads for h in range(call.query.shape[1])]
         return torch.stack([same_or_text if pruned else everything for pruned in heads])[None, :, asking]
+
+
+class _MaskedFrames:
+    """Forward hook of a sparse-causal site: the same by a mask over the tokens of all frames at once."""
+
+    def __init__(self, mask: SiteMask, mode: str) -> None:
+        self.mask = mask
+        self.mode = mode
+
+    def __call__(self, module: Any, args: tuple[torch.Tensor, int], output: torch.Tensor) -> torch.Tensor:
+        hidden_states, frames = args
+        tokens = hidden_states.unflatten(0, (-1, frames)).flatten(1, 2)
+        query, key, value = (
+            layer(tokens).unflatten(-1, (module.heads, -1)).transpose(1, 2)
+            for layer in (module.to_q, module.to_k, module.to_v)
+        )
+        frame = torch.arange(frames, device=tokens.device).repeat_interleave(hidden_states.shape[1])
+        asks, answers = frame[:, None], frame[None, :]
+        seen = (answers == 0) | (answers == asks - 1)
+        pruned = [head in self.mask.pruned_heads for head in range(module.heads)]
+        allowed = torch.stack([asks == answers if gone and self.mode == "local" else seen for gone in pruned])
+        attended = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed[None])
+        if self.mode == "drop":
+            attended = attended * ~torch.tensor(pruned, device=tokens.device)[None, :, None, None]
+        result: torch.Tensor = module.to_out[0](attended.transpose(1, 2).flatten(2))
+        return result.unflatten(1, (frames, -1)).flatten(0, 1)
 
 
 def _zeros(module: nn.Module, args: Any, output: Any) -> Any:

@@ -36,7 +36,8 @@ class AttentionCall:
         site: where it happens.
         query, key, value: ``b h n d``, floating point, after norms and rotary embeddings; ``query`` without the text
             tokens where text does not ask. At a temporal site the batch axis also runs over spatial positions and
-            ``n`` is the number of frames.
+            ``n`` is the number of frames. At a sparse-causal site it also runs over frames, innermost; ``query`` has
+            the tokens of one frame, ``key`` and ``value`` those of frame 0 and then those of the frame before.
         mask: ``None``, or boolean (true = attend) or additive, broadcastable to ``b h n n``.
         scale: factor of the scores.
         frames: F.
@@ -156,15 +157,16 @@ class _SiteSeam:
             raise InputError(
                 f"site {name} ran outside a call of its denoiser: call the denoiser, not one of its blocks"
             )
-        asking = key.shape[2] if self.text_queries else grid.video_tokens
+        sparse = self.site.layout == "sparse-causal"
+        asking = key.shape[2] // 2 if sparse else key.shape[2] if self.text_queries else grid.video_tokens
         if is_causal or enable_gqa or query.shape[2] != asking or query.shape[1] != key.shape[1]:
             raise InputError(
                 f"site {name} is not plain self-attention (causal={is_causal}, grouped={enable_gqa}, "
                 f"q {tuple(query.shape)}, k {tuple(key.shape)}): its family declaration is wrong for this model"
             )
         length = key.shape[2]
-        per_frame = 1 if self.site.layout == "temporal" else grid.tokens_per_frame
-        text = length - grid.frames * per_frame
+        per_frame = {"temporal": 1, "sparse-causal": asking}.get(self.site.layout, grid.tokens_per_frame)
+        text = 0 if sparse else length - grid.frames * per_frame
         if self.text == "none" and text != 0:
             raise InputError(
                 f"site {name} has {length} tokens, expected {grid.frames} frames x {per_frame}: "
@@ -233,7 +235,7 @@ class Seam:
         self.denoiser = denoiser
         self.family = family
         self.handlers = dict(handlers)
-        self.sites = dict(sites) if sites is not None else {s.name: s for s in family.find_sites(denoiser)}
+        self.sites = dict(sites) if sites is not None else {s.name: s for s in family.find_sites(denoiser, "all")}
         self.state = CallState()
         self._hook = _ReadCall(family, self.state, read_timestep)
         self._handle: torch.utils.hooks.RemovableHandle | None = None

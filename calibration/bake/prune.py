@@ -9,6 +9,7 @@ from torch import nn
 from calibration.bake.attention import KeptPairs, LeadingHeads, LocalHeads
 from calibration.bake.cached import bake_cached
 from calibration.bake.modules import DroppedAttention, LeadingLinear, PaddedLinear, PartlyLocal, value_output
+from calibration.bake.sparse_causal import bake_sparse_causal
 from calibration.bake.surgery import (
     head_channels,
     linear,
@@ -66,8 +67,9 @@ def prune_denoiser(denoiser: nn.Module, masks: Masks, stage: int = 0, source_dig
         raise InputError(f"the masks are for {masks.family}, the denoiser is {family.name} ({type(denoiser).__name__})")
     if not 0 <= stage < len(masks.stages):
         raise InputError(f"stage is {stage}, the masks have {len(masks.stages)}")
-    sites = {site.name: site for site in family.find_sites(denoiser)}
     wanted = masks.stages[stage].sites
+    layouts = {mask.layout for mask in wanted.values()}
+    sites = {site.name: site for site in family.find_sites(denoiser, "all") if site.layout in layouts}
     if sites.keys() != wanted.keys():
         odd = sorted(sites.keys() ^ wanted.keys())
         raise UnknownSiteError(
@@ -90,6 +92,9 @@ def prune_denoiser(denoiser: nn.Module, masks: Masks, stage: int = 0, source_dig
 
 def _bake_site(denoiser: nn.Module, family: Family, site: Site, mask: SiteMask, mode: str) -> Handler | None:
     """Rewrite one site; the handler it needs at run time, if any."""
+    if site.layout == "sparse-causal":
+        bake_sparse_causal(denoiser, site, mask, mode)
+        return None
     if family.cached:
         bake_cached(denoiser, site, mask, mode)
         return None

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from f3prune._cli import options as shared
 from f3prune._cli.common import opened, settings_from, written
+
+if TYPE_CHECKING:
+    from f3prune.families import SiteKind
 
 
 @click.command(short_help="List the supported families.")
@@ -29,6 +32,7 @@ def calibrate(
     prompts: Path | None,
     num_prompts: int | None,
     rows: int | None,
+    sites: SiteKind,
     random_weights: bool,
     **values: Any,
 ) -> None:
@@ -38,7 +42,7 @@ def calibrate(
         from f3prune.steps.calibrate import calibrate as step
 
         settings = settings_from(values)
-        options = CalibrateOptions(model, prompts, num_prompts, settings, rows, random_weights)
+        options = CalibrateOptions(model, prompts, num_prompts, settings, rows, random_weights, sites)
         entry, made = step(directory, options, reporter)
     facts = entry.facts
     click.echo(

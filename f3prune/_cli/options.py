@@ -119,6 +119,13 @@ CALIBRATION = _stack(
     SEED,
     LATENTS,
     click.option("--rows", type=COUNT, help="Estimate from so many query tokens per frame. [default: measure all]"),
+    click.option(
+        "--sites",
+        type=click.Choice(("temporal", "sparse-causal", "all")),
+        default="temporal",
+        show_default=True,
+        help="Which attention is measured, and may be pruned; sparse-causal is Tune-A-Video's between frames.",
+    ),
     click.option("--random-weights", is_flag=True, help="For a denoiser's config.json without weights: seeded ones."),
 )
 PRUNING = _stack(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from f3prune._cli import options as shared
 from f3prune._cli.common import check_pruning, opened, settings_from, written
 from f3prune.errors import InputError
+
+if TYPE_CHECKING:
+    from f3prune.families import SiteKind
 
 
 @click.command(short_help="Generate a video with the engine.")
@@ -100,6 +103,7 @@ def run_command(
     prompts: Path | None,
     num_prompts: int | None,
     rows: int | None,
+    sites: SiteKind,
     random_weights: bool,
     dtype: str,
     opset: int | None,
@@ -117,7 +121,7 @@ def run_command(
         from f3prune.steps.run import RunOptions, run_all
 
         options = RunOptions(
-            CalibrateOptions(model, prompts, num_prompts, settings_from(values), rows, random_weights),
+            CalibrateOptions(model, prompts, num_prompts, settings_from(values), rows, random_weights, sites),
             prune_config(values),
             export_config(dtype, opset, dynamic),
             build_config(backend, capabilities),

@@ -24,7 +24,7 @@ from f3prune.families import (
     tune_a_video,
     wan,
 )
-from f3prune.families._base import Family, LatentShape, Layout, Site, TokenGrid
+from f3prune.families._base import Family, LatentShape, Layout, Site, SiteKind, TokenGrid
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,6 +34,7 @@ __all__ = [
     "LatentShape",
     "Layout",
     "Site",
+    "SiteKind",
     "TokenGrid",
     "denoiser_component",
     "family_of",

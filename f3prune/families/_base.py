@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from f3prune.errors import InputError
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-Layout = Literal["temporal", "spatiotemporal"]
+Layout = Literal["temporal", "spatiotemporal", "sparse-causal"]
+SiteKind = Literal["temporal", "sparse-causal", "all"]
 TextPosition = Literal["none", "before", "after"]
 
 
@@ -70,8 +71,10 @@ class Family:
         name: command-line name, e.g. ``cogvideox``.
         title: what people call it.
         denoiser_class: class name of the denoiser, in diffusers or in ``f3prune.models``.
-        layout: of all its sites.
+        layout: of the modules that ``sites`` matches.
         sites: regular expression over qualified module names; a full match is a site.
+        sparse_causal: the same for attention of every frame to frame 0 and to the frame before it, sites on request.
+            Such a module has ``local_heads``: so many of its last heads attend to their own frame instead.
         token_grid: ``(denoiser, forward arguments by name) -> TokenGrid``; plain ints from shapes and config only.
         default_shape: ``config -> LatentShape``, what the model was made for.
         synthetic_inputs: ``(denoiser, LatentShape, batch, generator) -> forward arguments by name``: seeded normal
@@ -102,6 +105,7 @@ class Family:
     token_grid: Callable[[nn.Module, Mapping[str, Any]], TokenGrid]
     default_shape: Callable[[Mapping[str, Any]], LatentShape]
     synthetic_inputs: Callable[[nn.Module, LatentShape, int, torch.Generator], dict[str, Any]]
+    sparse_causal: str = ""
     text: TextPosition = "none"
     latents: str = "hidden_states"
     frame_axis: int = 2
@@ -115,23 +119,37 @@ class Family:
     pipeline_arguments: Callable[[Any], dict[str, Any]] = field(default=lambda pipeline: {})
     notes: str = ""
 
-    def find_sites(self, denoiser: nn.Module) -> list[Site]:
-        """All sites of ``denoiser`` in module order.
+    def find_sites(self, denoiser: nn.Module, kind: SiteKind = "temporal") -> list[Site]:
+        """Sites of ``denoiser`` in module order.
+
+        Args:
+            denoiser: a model of this family.
+            kind: ``temporal`` for those that ``sites`` matches, in whatever layout; ``sparse-causal``; or ``all``.
 
         Raises:
-            InputError: the denoiser has no module that matches (its configuration has no temporal attention).
+            InputError: the family has no such sites, or the denoiser has no module that matches (its configuration has
+                no temporal attention).
         """
         from f3prune.families._heads import describe_site
 
-        pattern = re.compile(self.sites)
+        if kind not in get_args(SiteKind):
+            raise InputError(f"sites is {kind!r}, expected one of {', '.join(get_args(SiteKind))}")
+        if kind == "sparse-causal" and not self.sparse_causal:
+            raise InputError(f"family {self.name} has no sparse-causal attention: leave --sites sparse-causal out")
+        patterns: dict[Layout, str] = {}
+        if kind != "sparse-causal":
+            patterns[self.layout] = self.sites
+        if kind != "temporal" and self.sparse_causal:
+            patterns["sparse-causal"] = self.sparse_causal
         found = [
-            describe_site(denoiser, name, module, self)
+            describe_site(denoiser, name, module, self, layout)
             for name, module in denoiser.named_modules()
-            if pattern.fullmatch(name) and hasattr(module, "heads")
+            for layout, pattern in patterns.items()
+            if re.fullmatch(pattern, name) and hasattr(module, "heads")
         ]
         if not found:
             raise InputError(
-                f"{type(denoiser).__name__} has no module matching {self.sites!r}: "
+                f"{type(denoiser).__name__} has no module matching {' or '.join(patterns.values())!r}: "
                 f"its configuration has no temporal attention, so there is nothing to prune"
             )
         return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from f3prune.errors import InputError
-from f3prune.families._base import Family, Site
+from f3prune.families._base import Family, Layout, Site
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,7 +15,7 @@ _VALUE = ("to_v", "add_v_proj")
 _NORMS = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
 
 
-def describe_site(denoiser: nn.Module, name: str, module: nn.Module, family: Family) -> Site:
+def describe_site(denoiser: nn.Module, name: str, module: nn.Module, family: Family, layout: Layout) -> Site:
     """Read heads, head size and head-shaped layers off an attention module.
 
     Raises:
@@ -52,7 +52,7 @@ def describe_site(denoiser: nn.Module, name: str, module: nn.Module, family: Fam
     )
     return Site(
         name=name,
-        layout=family.layout,
+        layout=layout,
         heads=heads,
         head_dim=inner // heads,
         query_key=present(_QUERY_KEY),

@@ -44,6 +44,7 @@ FAMILY = Family(
     denoiser_class="TuneAVideoUNet",
     layout="temporal",
     sites=r".+\.attn_temp",
+    sparse_causal=r".+\.transformer_blocks\.\d+\.attn1",
     token_grid=_token_grid,
     default_shape=_default_shape,
     synthetic_inputs=_synthetic_inputs,

@@ -11,7 +11,7 @@ import calibration
 from f3prune import prompts as prompt_lists
 from f3prune.captured_calls import FILE as CALLS
 from f3prune.captured_calls import Capture, save_calls
-from f3prune.families import LatentShape, denoiser_component, family_of
+from f3prune.families import LatentShape, SiteKind, denoiser_component, family_of
 from f3prune.loading import load_denoiser, load_pipeline, pick_device, working_dtype
 from f3prune.manifest import Manifest, package_versions
 from f3prune.pipeline_runs import GenerationSettings, check_latent_size, default_steps, mapped_errors, run_prompt
@@ -37,6 +37,7 @@ class CalibrateOptions:
         settings: how the pipeline is called.
         rows: sample so many query tokens per frame; None measures all.
         random_weights: make seeded weights for a denoiser's ``config.json``.
+        sites: which kind of sites, see ``Family.find_sites``.
     """
 
     model: str
@@ -45,6 +46,7 @@ class CalibrateOptions:
     settings: GenerationSettings = field(default_factory=GenerationSettings)
     rows: int | None = None
     random_weights: bool = False
+    sites: SiteKind = "temporal"
 
 
 def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter = SILENT) -> tuple[Manifest, bool]:
@@ -75,6 +77,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
                 "settings": settings_json(settings),
                 "rows": options.rows,
                 "random_weights": options.random_weights,
+                "sites": options.sites,
             },
             package_versions(*PACKAGES),
         )
@@ -82,7 +85,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
             return found, False
 
     def make(scratch: Path) -> dict[str, Any]:
-        job = _Job(source, recipe.inputs["source"], prompts, settings, options.rows, scratch, reporter)
+        job = _Job(source, recipe.inputs["source"], prompts, settings, options.rows, options.sites, scratch, reporter)
         return _measure_pipeline(job) if source.kind == "pipeline" else _measure_denoiser(job)
 
     return run.perform(recipe, make, files=(AAS, CALLS))
@@ -131,6 +134,7 @@ class _Job:
     prompts: list[Prompt]
     settings: GenerationSettings
     rows: int | None
+    sites: SiteKind
     scratch: Path
     reporter: Reporter
 
@@ -182,7 +186,9 @@ def _measure_pipeline(job: _Job) -> dict[str, Any]:
                 for index, prompt in enumerate(job.prompts):
                     run_prompt(pipeline, job.settings, prompt, index, family, on_step=advance, decode=False)
 
-        result = calibration.calibrate(denoiser, denoise, rows=job.rows, seed=job.settings.seed, **job.metadata())
+        result = calibration.calibrate(
+            denoiser, denoise, rows=job.rows, seed=job.settings.seed, sites=job.sites, **job.metadata()
+        )
     return job.write(result, capture, denoiser)
 
 
@@ -209,5 +215,7 @@ def _measure_denoiser(job: _Job) -> dict[str, Any]:
                         denoiser, shape, steps, seed=settings.seed + index * steps, on_step=lambda _: advance()
                     )
 
-        result = calibration.calibrate(denoiser, denoise, rows=job.rows, seed=settings.seed, **job.metadata())
+        result = calibration.calibrate(
+            denoiser, denoise, rows=job.rows, seed=settings.seed, sites=job.sites, **job.metadata()
+        )
     return job.write(result, capture, denoiser)

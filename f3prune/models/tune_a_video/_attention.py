@@ -12,7 +12,12 @@ class SparseCausalAttention(Attention):
 
     Frame 0 attends to itself, frame 1 to frame 0; no later frame attends to itself. Weights and their names are those
     of the image model's self-attention.
+
+    Attributes:
+        local_heads: so many of the last heads attend to their own frame instead, as pruning leaves them.
     """
+
+    local_heads = 0
 
     def __init__(self, channels: int, heads: int, upcast_attention: bool = False) -> None:
         super().__init__(channels, heads=heads, dim_head=channels // heads, upcast_attention=upcast_attention)
@@ -24,17 +29,25 @@ class SparseCausalAttention(Attention):
             hidden_states: normalised tokens, frames innermost in the batch, floating point.
             frames: F.
         """
-        query = self._split(self.to_q(hidden_states))
-        # Projected once per frame and gathered afterwards: half the work of projecting what was gathered.
-        key = self._split(sparse_causal(self.to_k(hidden_states), frames))
-        value = self._split(sparse_causal(self.to_v(hidden_states), frames))
-        attended = F.scaled_dot_product_attention(query, key, value)
+        query = self._split(self.to_q(hidden_states), self.heads)
+        key, value = self.to_k(hidden_states), self.to_v(hidden_states)
+        sparse = self.heads - self.local_heads
+        channels = sparse * query.shape[-1]
+        parts = []
+        if sparse:
+            # Projected once per frame and gathered afterwards: half the work of projecting what was gathered.
+            keys, values = (self._split(sparse_causal(x[..., :channels], frames), sparse) for x in (key, value))
+            parts.append(F.scaled_dot_product_attention(query[:, :sparse], keys, values))
+        if self.local_heads:
+            keys, values = (self._split(x[..., channels:], self.local_heads) for x in (key, value))
+            parts.append(F.scaled_dot_product_attention(query[:, sparse:], keys, values))
+        attended = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
         output: torch.Tensor = self.to_out[0](attended.transpose(1, 2).flatten(2))
         return output
 
-    def _split(self, tokens: torch.Tensor) -> torch.Tensor:
+    def _split(self, tokens: torch.Tensor, heads: int) -> torch.Tensor:
         """``b n (h d) -> b h n d``."""
-        return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        return tokens.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
 def sparse_causal(tokens: torch.Tensor, frames: int) -> torch.Tensor:
