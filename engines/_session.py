@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -75,6 +75,47 @@ class Session(ABC):
         sizes = bind_shapes(self.inputs, inputs, self.record.ranges)
         placed = {name: tensor.detach().to(self.device).contiguous() for name, tensor in inputs.items()}
         return self._run(placed, sizes)
+
+    def bind(self, inputs: Mapping[str, torch.Tensor], outputs: Mapping[str, torch.Tensor]) -> Callable[[], None]:
+        """Fix the memory of every input and output, and get a function that runs the engine on it.
+
+        For loops that call an engine thousands of times: names and shapes are checked once. An input and an output may
+        share one tensor, as a cache that a step writes into does; where the backend allows, nothing is copied then.
+
+        Args:
+            inputs: every input by name, contiguous and on the session's device; later values are written into them.
+            outputs: likewise every output.
+
+        Raises:
+            InputError: a name, dtype, shape or device is not what the engine was built for; or the session is closed.
+            ArtifactError, BackendError: see :meth:`activate`.
+        """
+        self.activate()
+        sizes = bind_shapes(self.inputs, inputs, self.record.ranges)
+        for spec in self.outputs:
+            given, wanted = outputs.get(spec.name), spec.resolve(sizes)
+            if (
+                given is None
+                or (wanted is not None and tuple(given.shape) != wanted)
+                or given.dtype != spec.torch_dtype
+            ):
+                found = "none" if given is None else f"{given.dtype} {list(given.shape)}"
+                raise InputError(f"output {spec.name} is bound to {found}, expected {spec.dtype} {wanted}")
+        for name, tensor in (*inputs.items(), *outputs.items()):
+            if not tensor.is_contiguous() or tensor.device.type != self.device.type:
+                raise InputError(f"{name} must be contiguous and on {self.device} to be bound")
+        return self._bind(dict(inputs), dict(outputs), sizes)
+
+    def _bind(
+        self, inputs: dict[str, torch.Tensor], outputs: dict[str, torch.Tensor], sizes: dict[str, int]
+    ) -> Callable[[], None]:
+        """What a backend without a way of its own does: run, then copy. It does not alias inputs and outputs."""
+
+        def step() -> None:
+            for name, tensor in self._run(inputs, sizes).items():
+                outputs[name].copy_(tensor)
+
+        return step
 
     def close(self) -> None:
         """Free the engine. Closing twice is allowed."""

@@ -79,8 +79,8 @@ def export_denoiser(
     return ExportResult(
         path=directory / GRAPH,
         data_path=directory / DATA if has_data else None,
-        inputs=tuple(_spec(value) for value in graph.graph.inputs),
-        outputs=tuple(_spec(value) for value in graph.graph.outputs),
+        inputs=tuple(spec_of(value) for value in graph.graph.inputs),
+        outputs=tuple(spec_of(value) for value in graph.graph.outputs),
         constants=arguments.constants,
         metadata=properties,
         opset=graph.opset_imports[""],
@@ -143,7 +143,8 @@ def _test(
     return self_test(path, denoiser, arguments, calls, config.dtype)
 
 
-def _spec(value: ir.Value) -> TensorSpec:
+def spec_of(value: ir.Value) -> TensorSpec:
+    """Name, dtype and shape of a graph's input or output."""
     dtype = ir.tensor_adapters.to_torch_dtype(value.dtype)
     shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
     return TensorSpec(value.name, str(dtype).removeprefix("torch."), shape)

@@ -41,13 +41,19 @@ _RULES = (
 )
 
 
-def to_onnx(program: ExportedProgram, input_names: Sequence[str], axes: Axes, opset: int) -> ir.Model:
+def to_onnx(
+    program: ExportedProgram,
+    input_names: Sequence[str],
+    axes: Axes,
+    opset: int,
+    output_names: Sequence[str] | None = None,
+) -> ir.Model:
     """Translate a traced program.
 
     Ensures:
-        inputs are called ``input_names``, the output as :func:`output_name` says; symbolic sizes have their names
-        from ``axes``; weights have their names in the denoiser and are references to its tensors. No node carries
-        stack traces or paths.
+        inputs are called ``input_names``, outputs ``output_names`` (else as :func:`output_name` says); symbolic sizes
+        have their names from ``axes``; weights have their names in the denoiser and are references to its tensors. No
+        node carries stack traces or paths.
 
     Raises:
         ExportError: the translation fails, or a symbolic size of ``axes`` became a constant.
@@ -59,7 +65,7 @@ def to_onnx(program: ExportedProgram, input_names: Sequence[str], axes: Axes, op
                 dynamo=True,
                 opset_version=opset,
                 input_names=list(input_names),
-                output_names=[output_name(input_names)],
+                output_names=list(output_names or [output_name(input_names)]),
                 optimize=False,
                 verbose=False,
             )

@@ -97,6 +97,17 @@ def trace(denoiser: nn.Module, arguments: Arguments, axes: Axes) -> ExportedProg
         for name in arguments.tensors
     )
     flat = FlatDenoiser(denoiser, arguments, axes).eval()
+    return traced(flat, tuple(tensors.values()), shapes, type(denoiser).__name__, tuple(dims))
+
+
+def traced(
+    module: nn.Module, tensors: tuple[torch.Tensor, ...], shapes: Any, what: str, symbols: tuple[str, ...]
+) -> ExportedProgram:
+    """``torch.export`` of a module whose forward takes ``*tensors``, with ``shapes`` for each.
+
+    Raises:
+        ExportError: it is refused; the message names ``what`` and the ``symbols``.
+    """
     try:
         with (
             torch.no_grad(),
@@ -106,8 +117,8 @@ def trace(denoiser: nn.Module, arguments: Arguments, axes: Axes) -> ExportedProg
             fx_config.patch(backed_size_oblivious=True),  # type: ignore[attr-defined]
         ):
             return torch.export.export(
-                flat,
-                tuple(tensors.values()),
+                module,
+                tensors,
                 dynamic_shapes={"tensors": shapes},
                 strict=False,
                 prefer_deferred_runtime_asserts_over_guards=True,
@@ -116,7 +127,7 @@ def trace(denoiser: nn.Module, arguments: Arguments, axes: Axes) -> ExportedProg
         raise
     except Exception as error:
         raise ExportError(
-            f"torch.export refused {type(denoiser).__name__} with dynamic {', '.join(dims) or 'nothing'}: "
+            f"torch.export refused {what} with dynamic {', '.join(symbols) or 'nothing'}: "
             f"{' '.join(str(error).split())[:400]}"
         ) from error
 

@@ -43,8 +43,9 @@ def describe(
     }
     family = family_if_known(denoiser)
     if family is not None:
-        grid = family.token_grid(denoiser, arguments.rebuild(arguments.tensors))
         found["family"] = family.name
+    if family is not None and not family.cached:
+        grid = family.token_grid(denoiser, arguments.rebuild(arguments.tensors))
         found["grid"] = json.dumps({"frames": grid.frames, "tokens_per_frame": grid.tokens_per_frame}, sort_keys=True)
     record = pruning_of(denoiser)
     if record is not None:

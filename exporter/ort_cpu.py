@@ -18,7 +18,7 @@ _BFLOAT16 = 16
 
 
 class OrtGraph:
-    """A loaded graph with one output.
+    """A loaded graph.
 
     Attributes:
         ran_as: ``graph``, or ``fp32`` where the provider lacks an operator in bfloat16 and runs a float32 version.
@@ -43,7 +43,15 @@ class OrtGraph:
         self._wanted = {value.name: value.type for value in self._session.get_inputs()}
 
     def run(self, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The output for ``tensors`` by input name.
+        """The first output for ``tensors`` by input name.
+
+        Raises:
+            ExportError: ONNX Runtime fails at an operator.
+        """
+        return next(iter(self.run_all(tensors).values()))
+
+    def run_all(self, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Every output by name for ``tensors`` by input name.
 
         Raises:
             ExportError: ONNX Runtime fails at an operator.
@@ -62,14 +70,19 @@ class OrtGraph:
             else:
                 feeds[name] = onnxruntime.OrtValue.ortvalue_from_numpy(tensor.numpy())
         try:
-            (output,) = self._session.run_with_ort_values(None, feeds)
+            outputs = self._session.run_with_ort_values(None, feeds)
         except Exception as error:
             raise ExportError(
                 f"ONNX Runtime cannot run {self._name}: {' '.join(str(error).split())[:300]}; try another opset"
             ) from error
-        if output.element_type() == _BFLOAT16:
-            return torch.utils.dlpack.from_dlpack(output._get_c_value()).clone()
-        return torch.from_numpy(np.array(output.numpy()))
+        names = [value.name for value in self._session.get_outputs()]
+        return {name: _tensor(output) for name, output in zip(names, outputs, strict=True)}
+
+
+def _tensor(output: Any) -> torch.Tensor:
+    if output.element_type() == _BFLOAT16:
+        return torch.utils.dlpack.from_dlpack(output._get_c_value()).clone()
+    return torch.from_numpy(np.array(output.numpy()))
 
 
 def _session(path: Path) -> Any:

@@ -7,7 +7,7 @@ import logging
 import pytest
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="session")
 def quiet_tracing():
     """Tracing logs every symbol at DEBUG when a handler listens, as pytest's capture does: exports slow down."""
     logging.disable(logging.INFO)

@@ -1,0 +1,199 @@
+"""CogVideo on engines: prefill and decode step, caches bound in place."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from engines._build import build_engine
+from engines._config import BuildConfig, DimensionRange
+from engines._record import EngineRecord
+from engines._session import Session, open_session
+from engines._worker_call import Progress
+from f3prune.errors import InputError
+from f3prune.models.cogvideo.cache import LayerCache
+from f3prune.models.cogvideo.config import CogVideoConfig
+from f3prune.models.cogvideo.model import Step, StepBiases
+
+PREFILL, DECODE = "prefill", "decode"
+GRAPHS = (PREFILL, DECODE)
+_FRAME, _VIDEO = "frame_slots", "video_slots"
+
+
+def cached_ranges(shape: CogVideoConfig, frames: int) -> dict[str, DimensionRange]:
+    """Sizes of the symbolic dimensions of both graphs.
+
+    Args:
+        shape: hyperparameters; text takes 1 to ``text_len`` tokens.
+        frames: most frames in a sequence.
+    """
+    longest, per_frame = shape.text_len, shape.frame_len
+    return {
+        "text": (1, longest, longest),
+        _FRAME: (1 + per_frame, longest + per_frame, longest + per_frame),
+        _VIDEO: (1 + per_frame, longest + frames * per_frame, longest + frames * per_frame),
+    }
+
+
+def build_cached(
+    onnx_directory: Path | str,
+    directory: Path | str,
+    shape: CogVideoConfig,
+    config: BuildConfig | None = None,
+    masks_digest: str | None = None,
+    frames: int | None = None,
+    progress: Progress | None = None,
+) -> dict[str, EngineRecord]:
+    """Build the engines of the graphs that ``export_cached`` wrote: ``directory/prefill`` and ``directory/decode``.
+
+    Raises:
+        ArtifactError, BackendError, BuildError, InputError: see ``build_engine``.
+    """
+    from dataclasses import replace
+
+    config = config or BuildConfig()
+    config = replace(config, ranges={**config.ranges, **cached_ranges(shape, frames or shape.frame_num)})
+    found = {}
+    for number, name in enumerate(GRAPHS):
+
+        def share(fraction: float, phase: str, done: int = number) -> None:
+            if progress is not None:
+                progress((done + fraction) / len(GRAPHS), phase)
+
+        graph = Path(onnx_directory) / name / "denoiser.onnx"
+        found[name] = build_engine(graph, Path(directory) / name, config, masks_digest, share)
+    return found
+
+
+class EngineCogVideo:
+    """A ``TokenModel`` (see ``f3prune.models.cogvideo.decoding``) whose graphs run on engines.
+
+    A context manager; caches are bound once per frame, as input and output of the decode step at once.
+
+    Attributes:
+        shape: hyperparameters.
+    """
+
+    def __init__(self, shape: CogVideoConfig, prefill: Session, decode: Session) -> None:
+        self.shape = shape
+        self._prefill, self._decode = prefill, decode
+        self._fields = [spec.name for spec in decode.inputs if spec.name.startswith("layers.")]
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path | str,
+        shape: CogVideoConfig,
+        masks_digest: str | None = None,
+        device: torch.device | str | None = None,
+    ) -> EngineCogVideo:
+        """Open what ``build_cached`` wrote.
+
+        Raises:
+            ArtifactError, BackendError: see ``open_session``.
+        """
+        sessions = [open_session(Path(directory) / name, device, masks_digest=masks_digest) for name in GRAPHS]
+        return cls(shape, *sessions)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the engines run."""
+        return self._decode.device
+
+    def prefill(
+        self,
+        tokens: torch.Tensor,
+        position_ids: torch.Tensor,
+        text_mask: torch.Tensor,
+        times: Sequence[int] | None = None,
+        log_text: float | torch.Tensor = 0.0,
+        spatial_only: bool = False,
+    ) -> tuple[torch.Tensor | None, list[LayerCache]]:
+        """See ``CogVideo.prefill``; positions follow from the mask, and there are no logits.
+
+        Raises:
+            InputError: the sequence holds another number of frames than the graph was exported for.
+        """
+        del position_ids, times, spatial_only
+        text = text_mask.shape[1]
+        inputs: dict[str, torch.Tensor] = {
+            "text": tokens[:, :text],
+            "text_mask": text_mask,
+            "log_text": torch.as_tensor(log_text, dtype=torch.float32).expand(tokens.shape[0], 1),
+        }
+        frames = next((spec for spec in self._prefill.inputs if spec.name == "frames"), None)
+        expected = frames.shape[1] if frames is not None else 0
+        if tokens.shape[1] - text != expected:
+            raise InputError(
+                f"{tokens.shape[1] - text} tokens of given frames, but the engine was exported for {expected}: "
+                f"export for the frames you give"
+            )
+        if frames is not None:
+            inputs["frames"] = tokens[:, text:]
+        return None, self._caches(self._prefill.run(inputs))
+
+    def bind(self, caches: Sequence[LayerCache], spatial_only: bool = False) -> Step:
+        """See ``CogVideo.bind``."""
+        del spatial_only
+        held = {f"layers.{i}.{name}": t for i, cache in enumerate(caches) for name, t in cache.tensors().items()}
+        batch = caches[0].spatial_key.shape[0]
+        sizes = {"batch": batch, _FRAME: caches[0].spatial_key.shape[2]}
+        for name, tensor in held.items():
+            if ".temporal_" in name:
+                sizes[_VIDEO] = tensor.shape[2]
+        inputs, outputs = dict(held), {f"{name}.out": tensor for name, tensor in held.items()}
+        for spec in self._decode.inputs:
+            if spec.name not in inputs:
+                inputs[spec.name] = torch.zeros(self._size(spec, sizes), dtype=spec.torch_dtype, device=self.device)
+        logits = self._decode.outputs[0]
+        outputs[logits.name] = torch.empty(self._size(logits, sizes), dtype=logits.torch_dtype, device=self.device)
+        run = self._decode.bind(inputs, outputs)
+        biases = [name for name in inputs if name.endswith("_bias")]
+        slots = [name for name in ("frame_slot", "video_slot") if name in inputs]
+
+        def step(
+            token: torch.Tensor,
+            position_id: torch.Tensor,
+            frame_slot: torch.Tensor,
+            video_slot: torch.Tensor,
+            values: StepBiases,
+        ) -> torch.Tensor:
+            inputs["token"].copy_(token)
+            inputs["position_id"].copy_(position_id)
+            for slot in slots:
+                inputs[slot].copy_(frame_slot if slot == "frame_slot" else video_slot)
+            for bias in biases:
+                inputs[bias].copy_(getattr(values, bias.removesuffix("_bias")))
+            run()
+            return outputs[logits.name]
+
+        return step
+
+    @staticmethod
+    def _size(spec: Any, sizes: dict[str, int]) -> tuple[int, ...]:
+        found = spec.resolve(sizes)
+        if found is None:
+            raise InputError(f"{spec.name} has sizes {spec.shape} that the caches do not tell: export the model again")
+        return tuple(found)
+
+    def _caches(self, tensors: dict[str, torch.Tensor]) -> list[LayerCache]:
+        layers: list[dict[str, torch.Tensor]] = [{} for _ in range(self.shape.num_layers)]
+        for name, tensor in tensors.items():
+            _, index, field = name.split(".", 2)
+            layers[int(index)][field] = tensor
+        return [LayerCache(**fields) for fields in layers]
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as stack:
+            for session in (self._prefill, self._decode):
+                stack.enter_context(session)
+            stack.pop_all()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._prefill.close()
+        self._decode.close()
