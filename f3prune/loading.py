@@ -15,7 +15,7 @@ from torch import nn
 from f3prune.errors import InputError
 from f3prune.families import denoiser_component, family_of
 from f3prune.quiet import silence_imported
-from f3prune.sources import ModelSource, read_json
+from f3prune.sources import ModelSource, denoiser_class_name, read_json
 
 _OWN_MODELS = "f3prune.models"
 _HALF = {"F16": torch.float16, "BF16": torch.bfloat16}
@@ -128,7 +128,7 @@ def load_denoiser(
     """
     silence_imported()
     folder = source.denoiser_path
-    name = str(read_json(folder / "config.json").get("_class_name", ""))
+    name = denoiser_class_name(read_json(folder / "config.json"))
     if (source.path / "motion_adapter").is_dir() and name == "UNet2DConditionModel":
         denoiser = _load_motion_unet(source, dtype)
     else:
@@ -136,6 +136,9 @@ def load_denoiser(
         with _readable(folder):
             if source.random_weights:
                 denoiser = _random_denoiser(cls, folder, source.weights_seed).to(dtype)
+            elif name == "TuneAVideoUNet":
+                # Reads what either library saved, and names every tensor that does not fit.
+                denoiser = cls.from_published(folder).to(dtype)
             else:
                 denoiser = cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
     denoiser.eval().requires_grad_(False)

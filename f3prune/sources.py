@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -120,7 +121,7 @@ def _describe(spec: str, path: Path, random_weights: bool, weights_seed: int) ->
         _need_weights(source.denoiser_path, allow_none=False)
         return source
     if (path / "config.json").is_file():
-        class_name = str(read_json(path / "config.json").get("_class_name", ""))
+        class_name = denoiser_class_name(read_json(path / "config.json"))
         if not class_name:
             raise InputError(
                 f"{path / 'config.json'} has no _class_name: "
@@ -147,6 +148,16 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InputError(f"{path} holds a {type(value).__name__}, expected a JSON object: save the model again")
     return value
+
+
+def denoiser_class_name(config: Mapping[str, Any]) -> str:
+    """The class that a denoiser's ``config.json`` means; empty where it names none.
+
+    Published Tune-A-Video checkpoints say ``UNet3DConditionModel``, which is ModelScope's class in diffusers. Only
+    theirs name a middle block.
+    """
+    name = str(config.get("_class_name", ""))
+    return "TuneAVideoUNet" if name == "UNet3DConditionModel" and "mid_block_type" in config else name
 
 
 def _denoiser_folder(path: Path) -> str:

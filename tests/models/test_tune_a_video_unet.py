@@ -12,9 +12,11 @@ from safetensors.torch import load_file, save_file
 
 from f3prune.errors import InputError
 from f3prune.families.tiny import randomize_weights
+from f3prune.loading import load_denoiser
 from f3prune.models import TuneAVideoUNet
 from f3prune.models.tune_a_video._attention import SparseCausalAttention
 from f3prune.models.tune_a_video._transformer import VideoTransformerBlock
+from f3prune.sources import resolve
 
 IMAGE = {
     "sample_size": 4,
@@ -94,6 +96,17 @@ def test_one_frame_of_an_inflated_model_is_the_image(levels, linear):
     assert video.conv_in.weight.abs().max() > 0, "the inflated model has tensors of its own"
 
 
+def test_at_the_size_of_stable_diffusion_the_numbers_are_the_published_ones():
+    with torch.device("meta"):
+        image, video = UNet2DConditionModel(cross_attention_dim=768).state_dict(), TuneAVideoUNet().state_dict()
+    assert all(video[name].shape == tensor.shape for name, tensor in image.items())
+    new = {name: tensor for name, tensor in video.items() if name not in image}
+    assert (len(image), len(new)) == (686, 112)
+    assert sum(tensor.numel() for tensor in new.values()) == 49_599_040
+    assert sum(tensor.numel() for tensor in video.values()) == 909_120_004
+    assert all(".attn_temp." in name or ".norm_temp." in name for name in new)
+
+
 def test_frames_meet_in_the_group_norms_too():
     """No attention between frames, and yet they are not independent."""
     unet = video_unet()
@@ -123,6 +136,16 @@ def test_a_published_checkpoint_is_read_by_its_names(tmp_path):
     config = {key: value for key, value in unet.config.items() if not key.startswith("_")}
     config = {**config, "_class_name": "UNet3DConditionModel", "_diffusers_version": "0.11.1"}
     (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"no \.safetensors weights"):
+        resolve(str(tmp_path))
+    save_file(unet.state_dict(), tmp_path / "diffusion_pytorch_model.safetensors")
+    source = resolve(str(tmp_path))
+    assert source.class_name == "TuneAVideoUNet", "its config.json says as ModelScope's does"
+    loaded = load_denoiser(source, torch.bfloat16)
+    assert type(loaded) is TuneAVideoUNet
+    assert loaded.dtype == torch.bfloat16
+    (tmp_path / "diffusion_pytorch_model.safetensors").unlink()
+
     weights = tmp_path / "diffusion_pytorch_model.bin"
     torch.save(unet.state_dict(), weights)
     loaded = TuneAVideoUNet.from_published(tmp_path).state_dict()

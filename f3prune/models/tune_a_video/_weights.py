@@ -27,13 +27,15 @@ _NEW = re.compile(r".+\.(attn_temp|norm_temp)\..+")
 
 def inflate(cls: type[TuneAVideoUNet], source: nn.Module | str | Path, zero_bias: bool) -> TuneAVideoUNet:
     """See ``TuneAVideoUNet.from_2d``."""
+    from diffusers import UNet2DConditionModel
+
     if isinstance(source, nn.Module):
         where = type(source).__name__
+        if not isinstance(source, UNet2DConditionModel):
+            raise InputError(f"the model to inflate is a {where}, expected a UNet2DConditionModel")
+        config = dict(source.config)
         # Tensors of its own: training the video model must not train the image model.
         state = {name: tensor.detach().clone() for name, tensor in source.state_dict().items()}
-        config = dict(source.config)  # type: ignore[arg-type]
-        if where != "UNet2DConditionModel":
-            raise InputError(f"the model to inflate is a {where}, expected a UNet2DConditionModel")
     else:
         folder = Path(source)
         where, config = str(folder), read_json(folder / "config.json")
