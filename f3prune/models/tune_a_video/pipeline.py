@@ -217,8 +217,10 @@ class TuneAVideoPipeline(DiffusionPipeline):
             if value is not None and value % scale:
                 raise InputError(f"{name} is {value}, expected a multiple of {scale}")
         if isinstance(latents, str):
-            latents = self._inverted(latents, num_frames, height, width).expand(batch, -1, -1, -1, -1)
-        if latents is None:
+            start = self._inverted(latents, num_frames, height, width).expand(batch, -1, -1, -1, -1)
+        elif latents is not None:
+            start = latents
+        else:
             frames = num_frames or self.config.num_frames
             if frames is None:
                 raise InputError("num_frames is not given, and this model was saved without a default: give it, e.g. 8")
@@ -229,13 +231,13 @@ class TuneAVideoPipeline(DiffusionPipeline):
                 height // scale if height else rows,
                 width // scale if width else columns,
             )
-            latents = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=dtype)
-        if latents.ndim != 5 or latents.shape[0] != batch or latents.shape[1] != config.in_channels:
+            start = randn_tensor(shape, generator=generator, device=self._execution_device, dtype=dtype)
+        if start.ndim != 5 or start.shape[0] != batch or start.shape[1] != config.in_channels:
             raise InputError(
-                f"latents have shape {tuple(latents.shape)}, expected {batch} x {config.in_channels} x frames x "
+                f"latents have shape {tuple(start.shape)}, expected {batch} x {config.in_channels} x frames x "
                 f"height / {scale} x width / {scale}"
             )
-        return latents.to(self._execution_device, dtype) * self.scheduler.init_noise_sigma
+        return start.to(self._execution_device, dtype) * self.scheduler.init_noise_sigma
 
     def _inverted(self, name: str, num_frames: int | None, height: int | None, width: int | None) -> torch.Tensor:
         if name != "inverted":
