@@ -15,7 +15,8 @@ from rich.console import Console
 
 from f3prune.models.cogvideo.vq import PatchVQ
 from f3prune.zoo.digits.judge import Judge
-from f3prune.zoo.digits_cogvideo.train_transformer import FRAMES, Recipe, Trainer
+from f3prune.zoo.digits_cogvideo.architecture import FRAMES
+from f3prune.zoo.digits_cogvideo.train_transformer import Recipe, Trainer
 from f3prune.zoo.digits_cogvideo.train_vq import measure_vq, train_vq
 
 
