@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pipeline", type=Path, default=Path(__file__).parent / "pipeline")
     parser.add_argument("--count", type=int, default=100, help="images to draw")
-    parser.add_argument("--steps", type=int, default=25, help="denoising steps")
+    parser.add_argument("--steps", type=int, default=20, help="denoising steps")
     parser.add_argument("--guidance", type=float, default=3.0, help="scale of classifier-free guidance")
     parser.add_argument("--first-seed", type=int, default=FRESH_SEEDS)
     parser.add_argument("--threads", type=int, default=1, help="processor threads")
