@@ -159,8 +159,9 @@ def denoise_synthetic(
     family = family_of(denoiser)
     for index, timestep in enumerate(torch.linspace(*family.timestep_range, steps).tolist()):
         inputs = family.synthetic_inputs(denoiser, shape, batch, torch.Generator("cpu").manual_seed(seed + index))
-        whole = not inputs["timestep"].is_floating_point()
-        inputs["timestep"] = torch.full_like(inputs["timestep"], round(timestep) if whole else timestep)
+        if "timestep" in inputs:
+            whole = not inputs["timestep"].is_floating_point()
+            inputs["timestep"] = torch.full_like(inputs["timestep"], round(timestep) if whole else timestep)
         with torch.no_grad():
             denoiser(**inputs, return_dict=False)
         if on_step is not None:

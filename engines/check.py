@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from engines._capture import DenoiserCall, record_calls, sample_of, timestep_of
+from engines._capture import DenoiserCall, record_calls, sample_of
 from engines._coupling import Coupling, coupling
 from engines._parity import ParityNumbers, parity, psnr
 from engines._report import CheckBounds, CheckReport, Comparison, StepParity
@@ -57,7 +57,7 @@ def teacher_forced(
         for index, call in enumerate(calls):
             expected = call.output if reference is None else sample_of(reference(**call.inputs, return_dict=False))
             answered = sample_of(candidate(**call.inputs, return_dict=False))
-            found.append(StepParity(call.step, timestep_of(call.inputs), parity(expected, answered)))
+            found.append(StepParity(call.step, call.timestep, parity(expected, answered)))
             if progress is not None:
                 progress(index + 1, len(calls))
     return tuple(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from engines._worker_call import Progress
 from f3prune.errors import InputError
 from f3prune.models.cogvideo.cache import LayerCache
 from f3prune.models.cogvideo.config import CogVideoConfig
+from f3prune.models.cogvideo.decoding import Decoding
 from f3prune.models.cogvideo.model import Step, StepBiases
 
 PREFILL, DECODE = "prefill", "decode"
@@ -53,8 +55,6 @@ def build_cached(
     Raises:
         ArtifactError, BackendError, BuildError, InputError: see ``build_engine``.
     """
-    from dataclasses import replace
-
     config = config or BuildConfig()
     config = replace(config, ranges={**config.ranges, **cached_ranges(shape, frames or shape.frame_num)})
     found = {}
@@ -76,12 +76,17 @@ class EngineCogVideo:
 
     Attributes:
         shape: hyperparameters.
+        config: the same by name, as pipelines ask a denoiser.
     """
 
-    def __init__(self, shape: CogVideoConfig, prefill: Session, decode: Session) -> None:
+    def __init__(
+        self, shape: CogVideoConfig, prefill: Session, decode: Session, first: EngineCogVideo | None = None
+    ) -> None:
+        """``first`` is the engine without temporal channels that draws frame 0, where the model wants one."""
         self.shape = shape
+        self.config = asdict(shape)
+        self._first = first
         self._prefill, self._decode = prefill, decode
-        self._fields = [spec.name for spec in decode.inputs if spec.name.startswith("layers.")]
 
     @classmethod
     def open(
@@ -90,14 +95,17 @@ class EngineCogVideo:
         shape: CogVideoConfig,
         masks_digest: str | None = None,
         device: torch.device | str | None = None,
+        first: EngineCogVideo | None = None,
     ) -> EngineCogVideo:
         """Open what ``build_cached`` wrote.
 
         Raises:
             ArtifactError, BackendError: see ``open_session``.
         """
-        sessions = [open_session(Path(directory) / name, device, masks_digest=masks_digest) for name in GRAPHS]
-        return cls(shape, *sessions)
+        prefill, decode = (
+            open_session(Path(directory) / name, device, masks_digest=masks_digest) for name in GRAPHS
+        )
+        return cls(shape, prefill, decode, first)
 
     @property
     def device(self) -> torch.device:
@@ -118,7 +126,8 @@ class EngineCogVideo:
         Raises:
             InputError: the sequence holds another number of frames than the graph was exported for.
         """
-        del position_ids, times, spatial_only
+        if spatial_only:
+            return self._spatial().prefill(tokens, position_ids, text_mask, times, log_text)
         text = text_mask.shape[1]
         inputs: dict[str, torch.Tensor] = {
             "text": tokens[:, :text],
@@ -138,7 +147,8 @@ class EngineCogVideo:
 
     def bind(self, caches: Sequence[LayerCache], spatial_only: bool = False) -> Step:
         """See ``CogVideo.bind``."""
-        del spatial_only
+        if spatial_only:
+            return self._spatial().bind(caches)
         held = {f"layers.{i}.{name}": t for i, cache in enumerate(caches) for name, t in cache.tensors().items()}
         batch = caches[0].spatial_key.shape[0]
         sizes = {"batch": batch, _FRAME: caches[0].spatial_key.shape[2]}
@@ -172,6 +182,56 @@ class EngineCogVideo:
             return outputs[logits.name]
 
         return step
+
+    def empty_caches(self, batch: int, frame_slots: int, video_slots: int) -> list[LayerCache]:
+        """Caches of zeros with so many slots, as ``bind`` takes them."""
+        sizes = {"batch": batch, _FRAME: frame_slots, _VIDEO: video_slots}
+        specs = [spec for spec in self._decode.inputs if spec.name.startswith("layers.")]
+        return self._caches(
+            {
+                spec.name: torch.zeros(self._size(spec, sizes), dtype=spec.torch_dtype, device=self.device)
+                for spec in specs
+            }
+        )
+
+    def __call__(
+        self,
+        tokens: torch.Tensor,
+        position_ids: torch.Tensor,
+        text_mask: torch.Tensor,
+        return_dict: bool = False,
+    ) -> tuple[torch.Tensor]:
+        """Replay a whole sequence token by token, each step fed the sequence's own token (teacher forcing).
+
+        Args:
+            tokens, position_ids, text_mask: see ``CogVideo.forward``.
+            return_dict: for the signature's sake.
+
+        Returns:
+            Logits ``b (f F) v`` of the frames that the graphs generate.
+        """
+        del position_ids, return_dict
+        text, shape = text_mask.shape[1], self.shape
+        fed = tokens[:, text:].unflatten(1, (-1, shape.frame_len))
+        spec = next((spec for spec in self._prefill.inputs if spec.name == "frames"), None)
+        given = int(spec.shape[1]) // shape.frame_len if spec is not None else 0
+        # The slots of a frame hold begin-of-image, then its image tokens but the last, which nothing is fed from.
+        decoding = Decoding(
+            self, tokens[:, :text], text_mask, fed[:, :given].roll(-1, dims=2), range(fed.shape[1]), int(fed[0, 0, 0])
+        )
+        found = []
+        for frame in range(given, fed.shape[1]):
+            decoding.begin_frame()
+            found += [decoding.step(fed[:, frame, slot]).clone() for slot in range(shape.frame_len)]
+        return (torch.stack(found, dim=1),)
+
+    def _spatial(self) -> EngineCogVideo:
+        if self._first is None:
+            raise InputError(
+                "this engine has no graphs that draw frame 0 without the temporal channel: export from a pipeline "
+                "whose settings say first_frame spatial"
+            )
+        return self._first
 
     @staticmethod
     def _size(spec: Any, sizes: dict[str, int]) -> tuple[int, ...]:

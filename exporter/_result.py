@@ -59,6 +59,7 @@ class ExportResult:
             "inputs": [asdict(spec) for spec in self.inputs],
             "outputs": [asdict(spec) for spec in self.outputs],
             "constants": dict(self.constants),
+            "metadata": dict(self.metadata),
             "opset": self.opset,
             "facts": self.facts.to_dict(),
             "self_test": self.self_test.to_dict() if self.self_test else None,

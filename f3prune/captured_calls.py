@@ -90,8 +90,8 @@ class Capture:
 
 
 def timestep_of(arguments: Mapping[str, Any]) -> float:
-    """The timestep of one call as a number."""
-    timestep = arguments["timestep"]
+    """The timestep of one call as a number; 0 where a model has none."""
+    timestep = arguments.get("timestep", 0.0)
     return float(timestep.detach().float().max()) if torch.is_tensor(timestep) else float(timestep)
 
 

@@ -209,7 +209,8 @@ def run_prompt(
     family: Family,
     on_step: Callable[[], None] = lambda: None,
     decode: bool = True,
-) -> Frames | None:
+    whole: bool = False,
+) -> Any:
     """Generate for prompt number ``index``.
 
     Args:
@@ -220,6 +221,7 @@ def run_prompt(
         family: of its denoiser, which may be a stand-in that runs on an engine.
         on_step: called after every call of the denoiser's first guidance half.
         decode: without it the latents are thrown away and None comes back.
+        whole: give the pipeline's whole output instead.
 
     Returns:
         Frames ``f h w 3``, float32 in [0, 1].
@@ -234,6 +236,8 @@ def run_prompt(
         arguments["output_type"] = "np" if decode else "latent"
     with mapped_errors(type(pipeline).__name__), torch.no_grad(), _watch_steps(pipeline, on_step):
         output = pipeline(**arguments)
+    if whole:
+        return output
     if not decode:
         return None
     return to_frames(output.frames if hasattr(output, "frames") else output[0])
@@ -242,6 +246,10 @@ def run_prompt(
 @contextlib.contextmanager
 def _watch_steps(pipeline: Any, on_step: Callable[[], None]) -> Iterator[None]:
     """Call ``on_step`` whenever the scheduler has taken a step: the one thing all pipelines do once per step."""
+    if hasattr(pipeline, "watching_tokens"):
+        with pipeline.watching_tokens(on_step):
+            yield
+        return
     scheduler = getattr(pipeline, "scheduler", None)
     if scheduler is None:
         yield

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from f3prune.models.cogvideo import CogVideo, CogVideoConfig
+    from f3prune.models.cogvideo.pipeline import CogVideoPipeline
+    from f3prune.models.cogvideo.text import WordTokenizer
+    from f3prune.models.cogvideo.vq import PatchVQ
     from f3prune.models.tune_a_video import TuneAVideoUNet, TuneAVideoUNetOutput
 
 _MODULES = {
@@ -15,11 +18,22 @@ _MODULES = {
     "TuneAVideoPipeline": "f3prune.models.tune_a_video.pipeline",
     "CogVideo": "f3prune.models.cogvideo",
     "CogVideoConfig": "f3prune.models.cogvideo",
+    "CogVideoPipeline": "f3prune.models.cogvideo.pipeline",
+    "PatchVQ": "f3prune.models.cogvideo.vq",
+    "WordTokenizer": "f3prune.models.cogvideo.text",
     "TuneAVideoUNet": "f3prune.models.tune_a_video",
     "TuneAVideoUNetOutput": "f3prune.models.tune_a_video",
 }
 
-__all__ = ["CogVideo", "CogVideoConfig", "TuneAVideoUNet", "TuneAVideoUNetOutput"]
+__all__ = [
+    "CogVideo",
+    "CogVideoConfig",
+    "CogVideoPipeline",
+    "PatchVQ",
+    "WordTokenizer",
+    "TuneAVideoUNet",
+    "TuneAVideoUNetOutput",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -23,6 +23,7 @@ from f3prune.loading import pick_device
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Reporter
 from f3prune.run_directory import RunDirectory
+from f3prune.steps import cached
 from f3prune.steps._state import TORCH_DTYPES, RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.build import build
@@ -123,12 +124,19 @@ def _measure(state: RunState, built: Manifest, options: BenchOptions, reporter: 
                 DENSE_TORCH: load_variant(state, "dense", 0, 1, device, dtype),
                 PRUNED_TORCH: pruned_torch(state, device, dtype),
             }
+        if state.family.cached:
+            tokens = call.arguments["tokens"].shape[0], call.arguments["text_mask"].shape[1]
+            contestants = {name: cached.OneToken(model, *tokens) for name, model in contestants.items()}
         with reporter.task("measuring", total=options.rounds + options.warm_up) as advance:
             seconds = alternate(contestants, inputs, options, device, advance)
     rows = {name: summary(values) for name, values in seconds.items()}
     return {
         "version": 1,
-        "what": "one call of the denoiser on inputs recorded during calibration, all contestants in turn",
+        "what": (
+            "one token of the last frame with full caches, all contestants in turn"
+            if state.family.cached
+            else "one call of the denoiser on inputs recorded during calibration, all contestants in turn"
+        ),
         "batch": next(int(v.shape[0]) for v in call.arguments.values() if torch.is_tensor(v) and v.ndim),
         "timestep": call.timestep,
         "backend": built.facts["backend"],

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from calibration import Masks
-from engines import BuildConfig, build_engine
+from engines import BuildConfig, EngineRecord, build_engine
+from engines.cogvideo import build_cached
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Advance, Reporter
 from f3prune.run_directory import RunDirectory
+from f3prune.steps import cached
 from f3prune.steps._state import Variant, stage_directories
 from f3prune.steps.export import STEP as EXPORT_STEP
 
@@ -40,7 +42,8 @@ def build(
     config = config or BuildConfig()
     graph = run.require(EXPORT_STEP[variant])
     stages = int(graph.facts["stages"])
-    config = _with_text_range(run, config, graph)
+    cogvideo = graph.facts["graphs"][0]["metadata"].get("f3prune.graph") is not None
+    config = _with_text_range(run, config, graph) if not cogvideo else config
     masks_digest = None
     if variant == "pruned":
         run.require("masks")
@@ -60,8 +63,11 @@ def build(
         with reporter.task(f"building the {variant} engine", total=stages * 100) as advance:
             for source, folder in zip(sources, stage_directories(scratch, stages), strict=True):
                 percent = _Percent(advance)
-                graph_file = source / "denoiser.onnx"
-                records.append(build_engine(graph_file, folder, config, masks_digest, progress=percent))
+                if cogvideo:
+                    records += _build_cached(source, folder, run, config, masks_digest, percent)
+                else:
+                    graph_file = source / "denoiser.onnx"
+                    records.append(build_engine(graph_file, folder, config, masks_digest, progress=percent))
                 percent(1.0, "built")
         first = records[0]
         return {
@@ -74,6 +80,18 @@ def build(
         }
 
     return run.perform(recipe, make)
+
+
+def _build_cached(
+    source: Path, folder: Path, run: RunDirectory, config: BuildConfig, masks_digest: str | None, percent: _Percent
+) -> list[EngineRecord]:
+    """Engines of CogVideo's graphs: prefill, decode, and those of frame 0 where it has its own."""
+    shape = cached.shape_of(run.directory("pruned"))
+    records = list(build_cached(source, folder, shape, config, masks_digest, progress=percent).values())
+    if (source / cached.FIRST).is_dir():
+        first = source / cached.FIRST
+        records += build_cached(first, folder / cached.FIRST, shape, config, masks_digest, frames=1).values()
+    return records
 
 
 class _Percent:

@@ -10,7 +10,7 @@ from typing import Any
 import calibration
 from f3prune import prompts as prompt_lists
 from f3prune.captured_calls import FILE as CALLS
-from f3prune.captured_calls import Capture, save_calls
+from f3prune.captured_calls import Capture, CapturedCall, save_calls
 from f3prune.families import LatentShape, SiteKind, denoiser_component, family_of
 from f3prune.loading import load_denoiser, load_pipeline, pick_device, working_dtype
 from f3prune.manifest import Manifest, package_versions
@@ -18,7 +18,7 @@ from f3prune.pipeline_runs import GenerationSettings, check_latent_size, default
 from f3prune.progress import SILENT, Reporter
 from f3prune.prompts import Prompt
 from f3prune.run_directory import RunDirectory
-from f3prune.sources import ModelSource, resolve
+from f3prune.sources import ModelSource, denoiser_class_name, read_json, resolve
 from f3prune.steps._state import PACKAGES, settings_json
 
 AAS = "aas.safetensors"
@@ -150,10 +150,12 @@ class _Job:
             "versions": json.dumps(package_versions(*PACKAGES), sort_keys=True),
         }
 
-    def write(self, result: calibration.Calibration, capture: Capture, denoiser: Any) -> dict[str, Any]:
+    def write(
+        self, result: calibration.Calibration, calls: list[CapturedCall], text_lengths: set[int], denoiser: Any
+    ) -> dict[str, Any]:
         """Write the step's files; returns the facts that later steps want."""
         result.save(self.scratch / AAS)
-        save_calls(capture.calls, self.scratch / CALLS)
+        save_calls(calls, self.scratch / CALLS)
         return {
             "model": self.source.spec,
             "random_weights": self.source.random_weights,
@@ -162,7 +164,7 @@ class _Job:
             "family": result.family,
             "denoiser_class": type(denoiser).__name__,
             "sites": len(result.sites),
-            "text_lengths": sorted(capture.text_lengths),
+            "text_lengths": sorted(text_lengths),
             "timesteps": list(result.timesteps),
             "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
             "settings": settings_json(self.settings),
@@ -171,6 +173,13 @@ class _Job:
 
 
 def _measure_pipeline(job: _Job) -> dict[str, Any]:
+    if family_of(denoiser_class_name(read_json(job.source.denoiser_path / "config.json"))).cached:
+        from f3prune.steps import cached
+
+        found = cached.measure_pipeline(
+            job.source, job.prompts, job.settings, job.rows, job.sites, job.reporter, job.metadata()
+        )
+        return job.write(found[0], found[1], set(), found[2])
     device = pick_device()
     with job.reporter.task("loading the pipeline"):
         pipeline = load_pipeline(job.source, working_dtype(job.source, device), device)
@@ -189,7 +198,7 @@ def _measure_pipeline(job: _Job) -> dict[str, Any]:
         result = calibration.calibrate(
             denoiser, denoise, rows=job.rows, seed=job.settings.seed, sites=job.sites, **job.metadata()
         )
-    return job.write(result, capture, denoiser)
+    return job.write(result, capture.calls, capture.text_lengths, denoiser)
 
 
 def _measure_denoiser(job: _Job) -> dict[str, Any]:
@@ -218,4 +227,4 @@ def _measure_denoiser(job: _Job) -> dict[str, Any]:
         result = calibration.calibrate(
             denoiser, denoise, rows=job.rows, seed=settings.seed, sites=job.sites, **job.metadata()
         )
-    return job.write(result, capture, denoiser)
+    return job.write(result, capture.calls, capture.text_lengths, denoiser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ from f3prune.loading import pick_device
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Reporter
 from f3prune.run_directory import RunDirectory
+from f3prune.steps import cached
 from f3prune.steps._state import TORCH_DTYPES, RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.export import load_variant
@@ -113,11 +114,15 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
     if not against_dense and asked.rel_l2 is not None:
         bounds = CheckBounds(rel_l2=asked.rel_l2)
     pruned = pruned_torch(state, device)
-    dense = None
+    dense: nn.Module | None = None
     if against_dense:
         state.verified_source_digest()
         dense = load_variant(state, "dense", 0, 1, device)
     videos = _free_running(state, pruned, dense, reporter) if asked.videos and not state.synthetic else {}
+    if state.family.cached:
+        # The engine replays a sequence token by token: logits of the frames are what both sides have.
+        given = 1 if cached.first_frame_of(state.source) == "spatial" else 0
+        pruned, dense = (model and cached.FrameLogits(model, given) for model in (pruned, dense))  # type: ignore[assignment]
     with reporter.task("checking", total=len(calls) * (2 if against_dense else 1)) as advance:
 
         def progress(done: int, of: int) -> None:
@@ -133,6 +138,10 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
         price = CheckBounds(rel_l2=asked.rel_l2)
         pruning = compare(names, dense, pruned, calls, price, _pair(videos, "dense", "pruned"), progress)
         family, inputs = state.family, calls[len(calls) // 2].inputs
+        if isinstance(dense, cached.FrameLogits):
+            grid = family.token_grid(dense.model, inputs)
+            models = {"dense": dense.model, "pruned": cast(cached.FrameLogits, pruned).model}
+            return CheckReport(export, pruning, cached.couplings(models, inputs, grid))
         grid = family.token_grid(dense, inputs)
         couplings = {
             name: coupling(denoiser, family, inputs, grid, frames=perturbed_frames(grid.frames))

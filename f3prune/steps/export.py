@@ -16,6 +16,7 @@ from f3prune.loading import load_denoiser
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Reporter
 from f3prune.run_directory import RunDirectory
+from f3prune.steps import cached
 from f3prune.steps._state import TORCH_DTYPES, RunState, Variant, stage_directories
 
 STEP: dict[Variant, str] = {"pruned": "onnx", "dense": "dense-onnx"}
@@ -55,12 +56,17 @@ def export(
         return found, False
 
     def make(scratch: Path) -> dict[str, Any]:
-        results = []
+        results: list[dict[str, Any]] = []
         calls = state.calls()
         with reporter.task(f"exporting the {variant} denoiser", total=stages) as advance:
             for stage, folder in enumerate(stage_directories(scratch, stages)):
                 denoiser = load_variant(state, variant, stage, stages)
                 folder.mkdir(exist_ok=True)
+                if state.family.cached:
+                    source = {"source_digest": state.calibration.inputs["source"]}
+                    results += cached.export_graphs(denoiser, state.source, folder, config, source)
+                    advance()
+                    continue
                 chosen = calls_of_stage(state, calls, variant, stage)
                 cpu = [call.on(torch.device("cpu"), torch.float32) for call in chosen]
                 results.append(
@@ -71,10 +77,10 @@ def export(
                         config,
                         metadata={"source_digest": state.calibration.inputs["source"]},
                         test_inputs=cpu[1:],
-                    )
+                    ).to_dict()
                 )
                 advance()
-        return {"dtype": config.dtype, "stages": stages, "graphs": [result.to_dict() for result in results]}
+        return {"dtype": config.dtype, "stages": stages, "graphs": results}
 
     return run.perform(recipe, make)
 

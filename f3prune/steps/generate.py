@@ -141,9 +141,13 @@ def generate_frames(
     Raises:
         InputError: the pipeline refuses the settings, or gives no frames.
     """
-    steps = settings.steps or default_steps(pipeline)
-    with reporter.task(description, total=steps) as advance:
-        frames = run_prompt(pipeline, replace(settings, steps=steps), prompt, 0, state.family, on_step=advance)
+    if state.family.cached:
+        total = pipeline.count_tokens(settings.num_frames)
+    else:
+        total = settings.steps or default_steps(pipeline)
+        settings = replace(settings, steps=total)
+    with reporter.task(description, total=total) as advance:
+        frames: Frames | None = run_prompt(pipeline, settings, prompt, 0, state.family, on_step=advance)
     if frames is None:
         raise InputError(f"{type(pipeline).__name__} gave no frames")
     return frames

@@ -15,6 +15,7 @@ from f3prune.errors import BackendError
 from f3prune.families import denoiser_component
 from f3prune.loading import load_pipeline, pick_device, working_dtype
 from f3prune.run_directory import RunDirectory
+from f3prune.steps import cached
 from f3prune.steps._state import RunState, Variant, stage_directories
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.export import STEP as EXPORT_STEP
@@ -42,10 +43,9 @@ def verified_engine(run: RunDirectory, variant: Variant = "pruned", backend: str
 
 
 @contextlib.contextmanager
-def engine_denoiser(
-    state: RunState, variant: Variant = "pruned", backend: str | None = None
-) -> Iterator[EngineDenoiser]:
-    """A denoiser that runs on the run's engines, for as long as the context lasts.
+def engine_denoiser(state: RunState, variant: Variant = "pruned", backend: str | None = None) -> Iterator[Any]:
+    """A denoiser that runs on the run's engines, for as long as the context lasts: an ``EngineDenoiser``, or for
+    CogVideo an ``EngineCogVideo``.
 
     Raises:
         ArtifactError, BackendError: see ``verified_engine`` and ``engines.open_session``.
@@ -55,6 +55,11 @@ def engine_denoiser(
     if variant == "pruned":
         state.run.require("masks")
         masks = Masks.load(state.run.path / MASKS)
+    if state.family.cached:
+        shape = cached.shape_of(_config_directory(state, state.run.directory("pruned")))
+        with cached.open_engine(folders[0], shape, masks.digest if masks is not None else None) as engine:
+            yield engine
+        return
     with contextlib.ExitStack() as stack:
         sessions: list[Session] = []
         for folder in folders:
@@ -84,6 +89,9 @@ def engine_pipeline(state: RunState, variant: Variant = "pruned", backend: str |
     """
     device = pick_device()
     with engine_denoiser(state, variant, backend) as denoiser:
+        if state.family.cached:
+            yield load_pipeline(state.source, working_dtype(state.source, device), device, denoiser)
+            return
         skeleton = denoiser.__dict__["_skeleton"]
         pipeline = load_pipeline(state.source, working_dtype(state.source, device), denoiser=skeleton)
         component = denoiser_component(pipeline)

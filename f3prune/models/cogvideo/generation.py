@@ -87,3 +87,54 @@ def guided(logits: torch.Tensor, scale: float | None) -> torch.Tensor:
         return logits
     prompt, guide = logits.chunk(2)
     return guide + scale * (prompt - guide)
+
+
+def interpolate_tokens(
+    model: TokenModel,
+    text: Sequence[int],
+    frames: torch.Tensor,
+    begin_of_image: int,
+    sampler: Sampler,
+    log_text: float = 0.0,
+    generator: torch.Generator | None = None,
+    on_token: Callable[[], None] = lambda: None,
+) -> torch.Tensor:
+    """Stage 2: a frame between every two neighbours, ``n`` frames become ``2 n - 1``.
+
+    Every three neighbours in a row are the frames 0, 2 and 4 of a sequence of five, whose frames 1 and 3 are drawn.
+
+    Args:
+        model: a stage-2 model, or its engine.
+        text: tokens of the prompt, which tells the frame rate wanted.
+        frames: ``1 n F`` int64 in the order of time, n odd and at least 3.
+        begin_of_image, sampler, log_text, generator, on_token: see ``generate_tokens``.
+
+    Returns:
+        ``1 (2 n - 1) F`` int64 in the order of time.
+
+    Raises:
+        InputError: the model is of stage 1, or n is even or below 3.
+    """
+    count = frames.shape[1]
+    if model.shape.stage != 2 or count < 3 or count % 2 == 0:
+        raise InputError(
+            f"interpolation got {count} frames and a stage-{model.shape.stage} model: "
+            f"expected an odd number of at least 3 frames and a stage-2 model"
+        )
+    triples = [frames[:, start : start + 3] for start in range(0, count - 2, 2)]
+    found = [triples[0][:, :1]]
+    for triple in triples:
+        made = generate_tokens(
+            model,
+            text,
+            triple,
+            INTERPOLATION_TIMES,
+            begin_of_image,
+            sampler,
+            log_text=log_text,
+            generator=generator,
+            on_token=on_token,
+        )
+        in_time = made[:, [INTERPOLATION_TIMES.index(time) for time in range(len(INTERPOLATION_TIMES))]]
+        found.append(in_time[:, 1:])
+    return torch.cat(found, dim=1)

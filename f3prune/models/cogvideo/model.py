@@ -248,6 +248,24 @@ class CogVideo(ModelMixin, ConfigMixin):  # type: ignore[misc]
             written.append(LayerCache(keys, values, **others))
         return self.logits(hidden)[:, 0], written
 
+    def empty_caches(self, batch: int, frame_slots: int, video_slots: int) -> list[LayerCache]:
+        """Caches of zeros: ``frame_slots`` for text and one frame, ``video_slots`` for text and all frames."""
+        found = []
+        for layer in self.blocks:
+            weight, d = layer.spatial.to_out.weight, self.shape.head_dim
+            sizes = {"spatial": (layer.spatial.heads, frame_slots)}
+            if layer.temporal is not None:
+                sizes["temporal"] = (layer.temporal.dense_heads, video_slots)
+                sizes["local"] = (layer.temporal.local_heads, frame_slots)
+            fields = {
+                f"{name}_{kind}": weight.new_zeros(batch, heads, slots, d)
+                for name, (heads, slots) in sizes.items()
+                for kind in ("key", "value")
+                if heads
+            }
+            found.append(LayerCache(**fields))
+        return found
+
     def bind(self, caches: Sequence[LayerCache], spatial_only: bool = False) -> Step:
         """``decode_step`` on caches that stay where they are; what an engine offers too."""
 
