@@ -8,6 +8,8 @@ from typing import Any
 
 from f3prune.zoo.digits_image.dataset import vocabulary
 
+CHANCE = 6 / 17
+"""Share of the 17 positions along an axis that count as one of its sides."""
 WEAK = 0.6
 """Digits that are right less often than this are named among the limits."""
 TEXT = """\
@@ -18,8 +20,8 @@ pipeline_tag: text-to-image
 # zoo:digits-image
 
 A small text-to-image pipeline of the standard class `diffusers.StableDiffusionPipeline`. It draws a handwritten digit
-on a {size}x{size} canvas, for prompts such as "a 7" or "a 7 on the left". It exists as a base for one-shot tuning
-(`f3prune tune`), which makes a text-to-video model of it, on one processor core.
+on a {size}x{size} canvas, for prompts such as "a 7". It exists as a base for one-shot tuning (`f3prune tune`), which
+makes a text-to-video model of it, on one processor core.
 
 ```python
 import torch
@@ -28,7 +30,7 @@ from f3prune import zoo
 
 pipeline = StableDiffusionPipeline.from_pretrained(zoo.path("digits-image"))
 image = pipeline(
-    "a 7 on the left",
+    "a 7",
     num_inference_steps={steps},
     guidance_scale={guidance},
     generator=torch.Generator().manual_seed(0),
@@ -40,9 +42,11 @@ image = pipeline(
 | on {pairs} prompt/seed pairs that served no other purpose | share | 95 % interval |
 | --- | --- | --- |
 | the digit is the one asked for | {digit:.1%} | {digit_low:.1%} to {digit_high:.1%} |
-| the place is the one asked for, where the prompt names one ({places}) | {place:.1%} | |
+| the place is the one that the prompt names, in {places} of them | {place:.1%} | {place_low:.1%} to {place_high:.1%} |
 
 Digits, one by one: {by_digit}.
+
+A digit put anywhere would be in the right place in {chance:.0%} of the cases: {verdict}.
 
 Every digit is asked for equally often, half of the time with a place, with seeds from {first_seed} on, at {steps}
 denoising steps and guidance {guidance}; other settings give other numbers. The judge is the support vector machine of
@@ -61,14 +65,16 @@ denoiser has {sites} temporal attentions.
 Data: scikit-learn's `load_digits` (Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, UCI Machine
 Learning Repository, CC BY 4.0), as single frames of the clips of `zoo:digits`. A fifth is held out; of the rest, the
 denoiser is shown the {typical} images of each digit that are nearest to their mean, anywhere on the canvas.
+
 {training}
+
 `python -m f3prune.zoo.digits_image.train --out DIR` runs the recipe again. The batches follow the seed, but a run that
 is limited by time, not by steps, ends where the machine's speed lets it, so the weights will differ.
 
 ## Limits
 
-It knows ten digits, one per image, four places, one size, plain handwriting, and {words} words; other words fall apart
-into letters that it was not taught. Words of motion are read, and mean nothing before tuning. {weak}
+It knows ten digits, one per image, one size, plain handwriting, and {words} words; other words fall apart into letters
+that it was not taught. Words of motion are read, and mean nothing before tuning. {weak}
 """
 
 
@@ -117,6 +123,10 @@ def _text(card: dict[str, Any], unet: dict[str, Any]) -> str:
         digit_high=scores["digit_interval_95"][1],
         places=scores["places_asked"],
         place=scores["place_accuracy"],
+        place_low=scores["place_interval_95"][0],
+        place_high=scores["place_interval_95"][1],
+        chance=CHANCE,
+        verdict="words for places were not learnt" if scores["place_interval_95"][0] <= CHANCE else "they were learnt",
         by_digit=", ".join(f"{key} {value:.0%}" for key, value in scores["by_digit"].items()),
         first_seed=scores["first_seed"],
         judge=scores["judge_digit_accuracy_on_real_images"],

@@ -86,6 +86,7 @@ def score(wanted: list[Request], images: npt.NDArray[np.float32], judge: Judge) 
         "digit_accuracy": round(sum(digits) / len(digits), 4),
         "digit_interval_95": interval(sum(digits), len(digits)),
         "places_asked": len(placed),
+        "place_interval_95": interval(sum(placed), len(placed)) if placed else [0.0, 1.0],
         "place_accuracy": round(sum(placed) / len(placed), 4) if placed else math.nan,
         "by_digit": {str(digit): share_of(digit) for digit in sorted({request.digit for request in wanted})},
     }
