@@ -53,6 +53,7 @@ def export_cached(
     config: ExportConfig | None = None,
     metadata: Mapping[str, str] | None = None,
     spatial_only: bool = False,
+    image_tokens: int | None = None,
 ) -> CachedExport:
     """Write ``model``, dense or pruned, as two graphs.
 
@@ -78,6 +79,7 @@ def export_cached(
         config: options; ``dynamic`` is fixed to batch and text.
         metadata: further properties of the graphs.
         spatial_only: leave the temporal channel out, as CogView2 draws frame 0.
+        image_tokens: make logits of the first so many tokens only, see ``CogVideo.decode_step``.
 
     Raises:
         InputError: the model is in training mode, or the directory cannot be written.
@@ -89,7 +91,7 @@ def export_cached(
     model = in_dtype(model, config.torch_dtype)  # type: ignore[assignment]
     directory = Path(directory)
     prefill = _Prefill(model, tuple(times), spatial_only)
-    decode = _Decode(model, spatial_only)
+    decode = _Decode(model, spatial_only, image_tokens)
     results = {}
     example = _example(model, tuple(times), spatial_only)
     for name, graph in ((PREFILL, prefill), (DECODE, decode)):
@@ -154,8 +156,9 @@ class _Prefill(_Graph):
 
 
 class _Decode(_Graph):
-    def __init__(self, model: CogVideo, spatial_only: bool) -> None:
+    def __init__(self, model: CogVideo, spatial_only: bool, image_tokens: int | None) -> None:
         super().__init__(model, spatial_only)
+        self.image_tokens = image_tokens
         caches = cache_shapes(model, spatial_only)
         self.biases = used_biases(model, spatial_only)
         slots = ("frame_slot", *(("video_slot",) if VIDEO_SLOTS in {axis for _, axis in caches.values()} else ()))
@@ -190,6 +193,7 @@ class _Decode(_Graph):
             biases,
             layer_caches(given, self.denoiser),
             self.spatial_only,
+            self.image_tokens,
         )
         return (logits, *(tensor for cache in caches for tensor in cache.tensors().values()))
 

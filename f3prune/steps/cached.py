@@ -23,7 +23,7 @@ from f3prune.loading import load_pipeline, pick_device, working_dtype
 from f3prune.models.cogvideo.cache import LayerCache
 from f3prune.models.cogvideo.config import CogVideoConfig
 from f3prune.models.cogvideo.model import StepBiases
-from f3prune.models.cogvideo.pipeline import CogVideoPipeline
+from f3prune.models.cogvideo.pipeline import CogVideoPipeline, CogVideoSettings
 from f3prune.pipeline_runs import GenerationSettings, run_prompt
 from f3prune.progress import Reporter
 from f3prune.prompts import Prompt
@@ -82,20 +82,22 @@ def export_graphs(
     Returns:
         What each graph is, as the step's facts hold it.
     """
-    separate = first_frame_of(source) == "spatial"
-    result = export_cached(model, folder, (0,) if separate else (), config, metadata)
+    settings = sampling_of(source)
+    count = settings.image_tokens
+    separate = settings.first_frame == "spatial"
+    result = export_cached(model, folder, (0,) if separate else (), config, metadata, image_tokens=count)
     found = list(result.to_dict().values())
     if separate:
-        found += export_cached(model, folder / FIRST, (), config, metadata, spatial_only=True).to_dict().values()
+        first = export_cached(model, folder / FIRST, (), config, metadata, spatial_only=True, image_tokens=count)
+        found += first.to_dict().values()
     return found
 
 
-def first_frame_of(source: ModelSource) -> str:
-    """How the pipeline draws frame 0: ``both`` channels or ``spatial``; ``both`` for a model alone."""
+def sampling_of(source: ModelSource) -> CogVideoSettings:
+    """How the pipeline samples; the defaults for a model alone."""
     if source.kind != "pipeline":
-        return "both"
-    settings = read_json(source.path / "model_index.json").get("settings", {})
-    return str(settings.get("first_frame", "both"))
+        return CogVideoSettings()
+    return CogVideoSettings.read(read_json(source.path / "model_index.json"))
 
 
 def shape_of(folder: Path) -> CogVideoConfig:
@@ -128,12 +130,14 @@ class FrameLogits(nn.Module):
     Attributes:
         model: the CogVideo.
         given: frames at the start that the engine is given and makes no logits of.
+        image_tokens: logits of the first so many tokens only; None for all.
     """
 
-    def __init__(self, model: nn.Module, given: int = 0) -> None:
+    def __init__(self, model: nn.Module, given: int = 0, image_tokens: int | None = None) -> None:
         super().__init__()
         self.model: Any = model
         self.given = given
+        self.image_tokens = image_tokens
 
     def forward(
         self,
@@ -145,7 +149,7 @@ class FrameLogits(nn.Module):
         """See ``CogVideo.forward``."""
         del return_dict
         first = text_mask.shape[1] + self.given * self.model.shape.frame_len
-        return (self.model(tokens, position_ids, text_mask)[:, first:],)
+        return (self.model(tokens, position_ids, text_mask)[:, first:, : self.image_tokens],)
 
 
 def couplings(

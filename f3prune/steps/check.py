@@ -121,8 +121,11 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
     videos = _free_running(state, pruned, dense, reporter) if asked.videos and not state.synthetic else {}
     if state.family.cached:
         # The engine replays a sequence token by token: logits of the frames are what both sides have.
-        given = 1 if cached.first_frame_of(state.source) == "spatial" else 0
-        pruned, dense = (model and cached.FrameLogits(model, given) for model in (pruned, dense))  # type: ignore[assignment]
+        sampling = cached.sampling_of(state.source)
+        given = 1 if sampling.first_frame == "spatial" else 0
+        pruned, dense = (  # type: ignore[assignment]
+            model and cached.FrameLogits(model, given, sampling.image_tokens) for model in (pruned, dense)
+        )
     with reporter.task("checking", total=len(calls) * (2 if against_dense else 1)) as advance:
 
         def progress(done: int, of: int) -> None:

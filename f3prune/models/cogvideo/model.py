@@ -139,9 +139,9 @@ class CogVideo(ModelMixin, ConfigMixin):  # type: ignore[misc]
         position = torch.where((position_ids < limit)[..., None], base, extra)
         return self.word_embeddings(tokens) + position
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """``b s c -> b s v`` through the word embeddings."""
-        return F.linear(self.final_norm(hidden), self.word_embeddings.weight)
+    def logits(self, hidden: torch.Tensor, tokens: int | None = None) -> torch.Tensor:
+        """``b s c -> b s v`` through the word embeddings; of the first ``tokens`` of the vocabulary if given."""
+        return F.linear(self.final_norm(hidden), self.word_embeddings.weight[:tokens])
 
     def forward(
         self,
@@ -210,6 +210,7 @@ class CogVideo(ModelMixin, ConfigMixin):  # type: ignore[misc]
         biases: StepBiases,
         caches: Sequence[LayerCache],
         spatial_only: bool = False,
+        image_tokens: int | None = None,
     ) -> tuple[torch.Tensor, list[LayerCache]]:
         """One token.
 
@@ -221,6 +222,8 @@ class CogVideo(ModelMixin, ConfigMixin):  # type: ignore[misc]
             biases: which slots may be attended to.
             caches: with room for the slot (``LayerCache.with_room``); written in place.
             spatial_only: see ``prefill``.
+            image_tokens: the first so many tokens are image tokens, the only ones that are ever drawn; None makes the
+                logits of all.
 
         Returns:
             Logits ``b v`` and the caches.
@@ -246,7 +249,7 @@ class CogVideo(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 output = layer.mixed(output, temporal)
             hidden = layer.finish(hidden, output)
             written.append(LayerCache(keys, values, **others))
-        return self.logits(hidden)[:, 0], written
+        return self.logits(hidden, image_tokens)[:, 0], written
 
     def empty_caches(self, batch: int, frame_slots: int, video_slots: int) -> list[LayerCache]:
         """Caches of zeros: ``frame_slots`` for text and one frame, ``video_slots`` for text and all frames."""

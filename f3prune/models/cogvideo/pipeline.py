@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,19 @@ class CogVideoSettings:
     def __post_init__(self) -> None:
         if self.first_frame not in {"both", "spatial"}:
             raise InputError(f"first_frame is {self.first_frame!r}, expected both or spatial")
+
+    @classmethod
+    def read(cls, index: Mapping[str, Any]) -> CogVideoSettings:
+        """The settings in a ``model_index.json``; what it does not say stays at its default.
+
+        Raises:
+            InputError: a setting that does not exist.
+        """
+        given = dict(index.get("settings", {}))
+        unknown = sorted(given.keys() - {field.name for field in fields(cls)})
+        if unknown:
+            raise InputError(f"model_index.json has the setting {unknown[0]!r}, which CogVideo does not know")
+        return cls(**given)
 
 
 PUBLISHED_SETTINGS = CogVideoSettings(
@@ -138,8 +151,7 @@ class CogVideoPipeline:
         missing = [name for name in _PARTS[:3] if name not in found]
         if missing:
             raise InputError(f"{folder / INDEX} lists no {', '.join(missing)}: a CogVideo pipeline needs them")
-        known = {field.name for field in fields(CogVideoSettings)}
-        settings = CogVideoSettings(**{k: v for k, v in index.get("settings", {}).items() if k in known})
+        settings = CogVideoSettings.read(index)
         labels = None
         if (folder / "cluster_labels.json").is_file():
             labels = torch.tensor(json.loads((folder / "cluster_labels.json").read_text(encoding="utf-8")))
