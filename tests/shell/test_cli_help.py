@@ -8,7 +8,20 @@ import time
 
 import pytest
 
-COMMANDS = ("families", "calibrate", "prune", "export", "build", "generate", "check", "run", "bench", "report", "tune")
+COMMANDS = (
+    "families",
+    "calibrate",
+    "prune",
+    "export",
+    "build",
+    "generate",
+    "check",
+    "run",
+    "bench",
+    "report",
+    "tune",
+    "convert",
+)
 HEAVY = (
     "torch",
     "diffusers",
@@ -26,7 +39,10 @@ def python(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("arguments", [(), *((command,) for command in COMMANDS)], ids=lambda a: "-".join(a) or "top")
+CALLS = [(), *((command,) for command in COMMANDS), ("convert", "cogvideo")]
+
+
+@pytest.mark.parametrize("arguments", CALLS, ids=lambda a: "-".join(a) or "top")
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     code = (
         "import sys\nfrom f3prune.cli import main\n"
