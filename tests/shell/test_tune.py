@@ -154,7 +154,8 @@ def test_pipeline_takes_batches_and_forms(fresh: TuneAVideoPipeline) -> None:
     [
         ({}, "give prompt or prompt_embeds"),
         ({"prompt": "abcdefgh"}, r"10 tokens, and the text encoder takes 8: 'gh' would be cut off"),
-        ({"prompt": "a", "height": 9}, "height is 9, expected a multiple of 2"),
+        ({"prompt": "a", "height": 9}, "height is 9, expected a positive multiple of 2"),
+        ({"prompt": "a", "num_frames": 0}, "num_frames is 0"),
         ({"prompt": "a", "output_type": "gif"}, "expected np, pt, pil or latent"),
         ({"prompt": "a", "latents": "inverted"}, "no inverted latents"),
         ({"prompt": "a", "latents": "mine"}, "'mine'"),

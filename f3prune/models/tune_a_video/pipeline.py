@@ -213,9 +213,9 @@ class TuneAVideoPipeline(DiffusionPipeline):
         scale, config = self.vae_scale_factor, self.unet.config
         own = config.sample_size
         rows, columns = own if isinstance(own, (list, tuple)) else (own, own)
-        for name, value in (("height", height), ("width", width)):
-            if value is not None and value % scale:
-                raise InputError(f"{name} is {value}, expected a multiple of {scale}")
+        for name, value, unit in (("num_frames", num_frames, 1), ("height", height, scale), ("width", width, scale)):
+            if value is not None and (value < 1 or value % unit):
+                raise InputError(f"{name} is {value}, expected a positive multiple of {unit}")
         if isinstance(latents, str):
             start = self._inverted(latents, num_frames, height, width).expand(batch, -1, -1, -1, -1)
         elif latents is not None:
@@ -250,7 +250,9 @@ class TuneAVideoPipeline(DiffusionPipeline):
         own = {"frames": frames, "height": rows * self.vae_scale_factor, "width": columns * self.vae_scale_factor}
         for (what, has), asked in zip(own.items(), (num_frames, height, width), strict=True):
             if asked is not None and asked != has:
-                raise InputError(f"{what} is {asked}, and the inverted latents have {has}: leave it out, or start anew")
+                raise InputError(
+                    f"{what} is {asked}, and the inverted latents have {has}: leave it out, or start from noise"
+                )
         return self.inverted
 
     def _decode(self, sample: torch.Tensor, output_type: str) -> Any:
