@@ -136,6 +136,8 @@ def convert_cogvideo(
                 # Copies, because the format refuses tensors that share memory, as the parts of a split one do.
                 copies = {key: tensors[key].clone(memory_format=torch.contiguous_format) for key in shard}
                 save_file(copies, folder / name, metadata={"format": "pt"})
+                # The format's writer lets nobody but the owner read, whatever the umask says.
+                shutil.copymode(folder / CogVideo.config_name, folder / name)
                 del copies
                 advance()
             if len(shards) > 1:

@@ -96,6 +96,7 @@ def test_the_result_is_the_model(model: CogVideo, state: dict[str, Any], convert
     assert loaded.shape == model.shape
     assert torch.equal(logits(loaded), logits(model))
     assert resolve(str(tmp_path / "out")).kind == "denoiser"
+    assert len({path.stat().st_mode for path in (tmp_path / "out").iterdir()}) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "shape.json", "states.pt"]
 
 
