@@ -151,3 +151,32 @@ def test_one_process_runs_one_flavour(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_trt_flavour, "require_installed", lambda flavour: None)
     with pytest.raises(BackendError, match="this process already runs tensorrt-rtx"):
         _trt_flavour.select("tensorrt")
+
+
+def test_bound_memory_is_read_and_written_in_place(make_graph: GraphMaker, tmp_path: Path) -> None:
+    onnx = make_graph()
+    build_engine(onnx, tmp_path / "engine")
+    hidden_states, sample = torch.zeros(2, 4, 8), torch.empty(2, 4, 8)
+    with open_session(tmp_path / "engine") as session:
+        step = session.bind({"hidden_states": hidden_states}, {"sample": sample})
+        for seed in range(3):
+            hidden_states.copy_(torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(seed)))
+            step()
+            assert parity(expected(onnx, hidden_states), sample).rel_l2 < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("sample", "said"),
+    [
+        (torch.empty(2, 4, 9), r"expected float32 \(2, 4, 8\)"),
+        (torch.empty(2, 4, 8).half(), "torch.float16"),
+        (None, "bound to none"),
+        (torch.empty(2, 8, 4).transpose(1, 2), "contiguous"),
+    ],
+)
+def test_memory_that_does_not_fit_is_not_bound(
+    make_graph: GraphMaker, tmp_path: Path, sample: torch.Tensor | None, said: str
+) -> None:
+    build_engine(make_graph(), tmp_path / "engine")
+    with open_session(tmp_path / "engine") as session, pytest.raises(InputError, match=said):
+        session.bind({"hidden_states": torch.zeros(2, 4, 8)}, {} if sample is None else {"sample": sample})
