@@ -84,6 +84,12 @@ def test_the_graph_holds_no_cache_that_a_pruned_layer_does_not_need(exported):
         assert (local[1:3] if local else None) == (
             (layer.temporal.local_heads, "frame_slots") if layer.temporal.local_heads else None
         )
+    # One softmax for the spatial channel, one for each kind of temporal head that is left.
+    softmaxes = sum(
+        1 + (0 if layer.temporal is None else bool(layer.temporal.dense_heads) + bool(layer.temporal.local_heads))
+        for layer in model.blocks
+    )
+    assert result.decode.facts.operators["Softmax"] == softmaxes
     caches = [name for name in shapes if name.startswith("layers.")]
     assert result.decode.facts.operators["ScatterElements"] == len(caches)
 

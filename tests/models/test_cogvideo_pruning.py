@@ -45,6 +45,19 @@ def test_frame_mass_is_the_softmax_summed_by_frame(dense):
         torch.testing.assert_close(mass.sum(-1), torch.ones(mass.shape[:-1]), atol=1e-5, rtol=0)
 
 
+def test_sampled_rows_are_unbiased(dense):
+    inputs = inputs_of(dense)
+    exact = calibrate(dense, lambda: dense(**inputs)).mass
+    whole = calibrate(dense, lambda: dense(**inputs), rows=dense.shape.frame_len).mass
+    drawn = [calibrate(dense, lambda: dense(**inputs), rows=4, seed=seed).mass for seed in range(24)]
+    for name, mass in exact.items():
+        torch.testing.assert_close(whole[name], mass, atol=1e-6, rtol=0)
+        samples = torch.stack([found[name] for found in drawn])
+        error = samples.mean(0) - mass
+        # Twenty-four draws: the mean is within five standard errors everywhere, but for entries that hardly vary.
+        assert (error.abs() <= 5 * samples.std(0) / 24**0.5 + 1e-3).all()
+
+
 def test_nothing_pruned_changes_nothing(dense):
     inputs = inputs_of(dense)
     same = prune_denoiser(copy.deepcopy(dense), masks_of(dense, 0.0))
