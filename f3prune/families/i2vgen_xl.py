@@ -11,16 +11,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from f3prune.families._base import Family, LatentShape, TokenGrid
+from f3prune.families._base import Family, LatentShape
 from f3prune.families._inputs import Draw, text_tokens
+from f3prune.families._video_unet import token_grid
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-
-def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
-    return TokenGrid(int(arguments["sample"].shape[2]), 1)
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:
@@ -60,7 +57,7 @@ FAMILY = Family(
     denoiser_class="I2VGenXLUNet",
     layout="temporal",
     sites=r"(transformer_in|.+\.temp_attentions\.\d+)\.transformer_blocks\.\d+\.attn[12]",
-    token_grid=_token_grid,
+    token_grid=token_grid,
     default_shape=_default_shape,
     synthetic_inputs=_synthetic_inputs,
     latents="sample",
