@@ -191,15 +191,16 @@ class OneToken:
         slot, last = per_frame // 2, shape.frame_num - 1
 
         def bias(slots: int) -> torch.Tensor:
-            return torch.zeros(batch, 1, 1, slots, dtype=caches[0].spatial_key.dtype)
+            return caches[0].spatial_key.new_zeros(batch, 1, 1, slots)
 
         frame, video = bias(frame_slots), bias(video_slots)
         self._step = model.bind(caches)
+        device = caches[0].spatial_key.device
         self._arguments = (
-            torch.zeros(batch, dtype=torch.int64),
-            torch.tensor([shape.frame_positions(last)[slot]]),
-            torch.tensor([text + slot]),
-            torch.tensor([text + last * per_frame + slot]),
+            torch.zeros(batch, dtype=torch.int64, device=device),
+            torch.tensor([shape.frame_positions(last)[slot]], device=device),
+            torch.tensor([text + slot], device=device),
+            torch.tensor([text + last * per_frame + slot], device=device),
             StepBiases(frame, video, video, frame, frame),
         )
 

@@ -22,6 +22,11 @@ class TokenModel(Protocol):
         """Hyperparameters."""
         ...
 
+    @property
+    def device(self) -> torch.device:
+        """Where it takes its inputs."""
+        ...
+
     def prefill(
         self,
         tokens: torch.Tensor,
@@ -81,6 +86,9 @@ class Decoding:
                 f"given frames have shape {list(frames.shape)}, expected batch x at most {len(times)} x "
                 f"{shape.frame_len} tokens"
             )
+        device = model.device
+        text, text_mask, frames = (tensor.to(device) for tensor in (text, text_mask, frames))
+        log_text = log_text.to(device) if torch.is_tensor(log_text) else log_text
         self._model, self._shape, self._spatial_only = model, shape, spatial_only
         self._times, self._made = list(times), int(frames.shape[1])
         self._text_mask, self._log_text = text_mask, log_text
@@ -90,7 +98,7 @@ class Decoding:
         tokens = torch.cat([text, inputs.flatten(1)], dim=1)
         video = [position for time in self._times[: self._made] for position in shape.frame_positions(time)]
         positions = torch.cat(
-            [text_positions(text_mask), torch.tensor(video, dtype=torch.int64).expand(text.shape[0], -1)], dim=1
+            [text_positions(text_mask), torch.tensor(video, device=device).long().expand(text.shape[0], -1)], dim=1
         )
         with torch.no_grad():
             self.prefill_logits, self._caches = model.prefill(
@@ -139,11 +147,12 @@ class Decoding:
             raise InputError("no frame is under way: call begin_frame first")
         slot, text = self._slot, self._text_mask.shape[1]
         spatial, temporal, local, temporal_shifted, local_shifted = (table[slot] for table in self._rows)
+        device = self._text_mask.device
         logits = self._step(
-            token,
-            torch.tensor([self._shape.frame_positions(self._times[self._made])[slot]]),
-            torch.tensor([text + slot]),
-            torch.tensor([text + self._made * self._shape.frame_len + slot]),
+            token.to(device),
+            torch.tensor([self._shape.frame_positions(self._times[self._made])[slot]], device=device),
+            torch.tensor([text + slot], device=device),
+            torch.tensor([text + self._made * self._shape.frame_len + slot], device=device),
             StepBiases(spatial, temporal, temporal_shifted, local, local_shifted),
         )
         self._slot += 1
@@ -160,5 +169,5 @@ def text_positions(text_mask: torch.Tensor) -> torch.Tensor:
 def _table(text_bias: torch.Tensor, allowed: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """``F b 1 1 n``: for every slot of the frame under way what it adds to scores, contiguous."""
     slots, batch = allowed.shape[0], text_bias.shape[0]
-    frames = masks.as_bias(allowed, dtype)[:, None, None, None].expand(-1, batch, -1, -1, -1)
+    frames = masks.as_bias(allowed, dtype).to(text_bias.device)[:, None, None, None].expand(-1, batch, -1, -1, -1)
     return torch.cat([text_bias.expand(slots, -1, -1, -1, -1), frames], dim=-1)

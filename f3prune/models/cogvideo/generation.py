@@ -74,7 +74,8 @@ def generate_tokens(
         drawn = []
         for _ in range(model.shape.frame_len):
             logits = guided(decoding.step(token.repeat(len(texts))), guidance_scale if guide is not None else None)
-            token = sampler(logits, generator)
+            # Draws are made on the CPU, so that a seed gives the same clip on every device.
+            token = sampler(logits.cpu(), generator)
             drawn.append(token)
             on_token()
         frames.append(torch.stack(drawn, dim=1)[:, None])

@@ -254,7 +254,8 @@ class CogVideoPipeline:
             tokens = interpolate_tokens(
                 self.interpolator, words, tokens, begin, sampler, log_text=settings.log_text, **common
             )
-        frames = np.asarray(self.vq.decode(tokens)) if output_type != "latent" else None
+        device = getattr(self.vq, "device", tokens.device)
+        frames = np.asarray(self.vq.decode(tokens.to(device)).cpu()) if output_type != "latent" else None
         return CogVideoPipelineOutput(frames, tokens, text, guide)
 
     def sequence(self, output: CogVideoPipelineOutput) -> dict[str, torch.Tensor]:
