@@ -80,6 +80,15 @@ def test_whole_sequences(name):
     close(loss, arrays["out/loss"])
 
 
+def hidden_after_layers(model):
+    """Lists that fill with the residual stream ``b s c`` behind every layer, one entry per call."""
+    found = [[] for _ in model.blocks]
+    after = [*(layer.attention_norm_in for layer in model.blocks[1:]), model.final_norm]
+    for seen, norm in zip(found, after, strict=True):
+        norm.register_forward_pre_hook(lambda m, arguments, seen=seen: seen.append(arguments[0].clone()))
+    return found
+
+
 def variants():
     if not ORACLE.is_dir():
         return []
@@ -106,8 +115,14 @@ def test_cached_inference(name, variant):
         mask = torch.ones_like(rows)
         return Decoding(model, rows, mask, frames[:, :given], times, facts["boi"], weight, spatial_only)
 
+    hidden = hidden_after_layers(model)
     main = decoding(arrays["in/text"])
     close(main.prefill_logits, arrays[f"out/{variant}/prefill_logits"])
+    for index, seen in enumerate(hidden):
+        expected = arrays.get(f"out/{variant}/prefill_hidden_after_layer{index}")
+        if expected is not None:
+            close(seen[0], expected)
+        seen.clear()
     if asked["teacher"]:
         found = []
         for index in range(given, total):
@@ -117,6 +132,10 @@ def test_cached_inference(name, variant):
                 found.append(main.step(token))
                 token = frames[:, index, slot]
         close(torch.stack(found, dim=1), arrays[f"out/{variant}/ar_logits"])
+        for index, seen in enumerate(hidden):
+            expected = arrays.get(f"out/{variant}/ar_hidden_after_layer{index}")
+            if expected is not None:
+                close(torch.cat(seen, dim=1), expected)
         return
     seen = []
     greedy = GreedySampler(facts["num_image_tokens"])
