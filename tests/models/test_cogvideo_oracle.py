@@ -157,6 +157,11 @@ def test_cached_inference(name, variant):
     )
     expected = arrays[f"out/{variant}/{'guided_logits' if asked.get('guidance') else 'ar_logits'}"]
     close(torch.stack(seen, dim=1), expected)
+    for index, steps in enumerate(hidden):
+        expected = arrays.get(f"out/{variant}/ar_hidden_after_layer{index}")
+        if expected is not None:
+            # The prefill comes first; the guide's rows come last.
+            close(torch.cat(steps[1:], dim=1)[:batch], expected)
     # The original returns text, one begin-of-image token, then all frames.
     assert torch.equal(tokens.flatten(1), arrays[f"out/{variant}/tokens"][:, facts["text_len"] + 1 :])
 
