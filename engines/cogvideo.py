@@ -80,9 +80,16 @@ class EngineCogVideo:
     """
 
     def __init__(
-        self, shape: CogVideoConfig, prefill: Session, decode: Session, first: EngineCogVideo | None = None
+        self, shape: CogVideoConfig, prefill: Session | None, decode: Session, first: EngineCogVideo | None = None
     ) -> None:
-        """``first`` is the engine without temporal channels that draws frame 0, where the model wants one."""
+        """Give the sessions.
+
+        Args:
+            shape: hyperparameters.
+            prefill: None for one that is only ever given caches.
+            decode: of one token.
+            first: the engine without temporal channels that draws frame 0, where the model wants one.
+        """
         self.shape = shape
         self.config = asdict(shape)
         self._first = first
@@ -102,9 +109,7 @@ class EngineCogVideo:
         Raises:
             ArtifactError, BackendError: see ``open_session``.
         """
-        prefill, decode = (
-            open_session(Path(directory) / name, device, masks_digest=masks_digest) for name in GRAPHS
-        )
+        prefill, decode = (open_session(Path(directory) / name, device, masks_digest=masks_digest) for name in GRAPHS)
         return cls(shape, prefill, decode, first)
 
     @property
@@ -134,7 +139,8 @@ class EngineCogVideo:
             "text_mask": text_mask,
             "log_text": torch.as_tensor(log_text, dtype=torch.float32).expand(tokens.shape[0], 1),
         }
-        frames = next((spec for spec in self._prefill.inputs if spec.name == "frames"), None)
+        session = self._starting()
+        frames = next((spec for spec in session.inputs if spec.name == "frames"), None)
         expected = frames.shape[1] if frames is not None else 0
         if tokens.shape[1] - text != expected:
             raise InputError(
@@ -143,7 +149,7 @@ class EngineCogVideo:
             )
         if frames is not None:
             inputs["frames"] = tokens[:, text:]
-        return None, self._caches(self._prefill.run(inputs))
+        return None, self._caches(session.run(inputs))
 
     def bind(self, caches: Sequence[LayerCache], spatial_only: bool = False) -> Step:
         """See ``CogVideo.bind``."""
@@ -213,7 +219,7 @@ class EngineCogVideo:
         del position_ids, return_dict
         text, shape = text_mask.shape[1], self.shape
         fed = tokens[:, text:].unflatten(1, (-1, shape.frame_len))
-        spec = next((spec for spec in self._prefill.inputs if spec.name == "frames"), None)
+        spec = next((spec for spec in self._starting().inputs if spec.name == "frames"), None)
         given = int(spec.shape[1]) // shape.frame_len if spec is not None else 0
         # The slots of a frame hold begin-of-image, then its image tokens but the last, which nothing is fed from.
         decoding = Decoding(
@@ -224,6 +230,11 @@ class EngineCogVideo:
             decoding.begin_frame()
             found += [decoding.step(fed[:, frame, slot]).clone() for slot in range(shape.frame_len)]
         return (torch.stack(found, dim=1),)
+
+    def _starting(self) -> Session:
+        if self._prefill is None:
+            raise InputError("this engine has no prefill graph: build one, or give it caches")
+        return self._prefill
 
     def _spatial(self) -> EngineCogVideo:
         if self._first is None:
@@ -249,11 +260,14 @@ class EngineCogVideo:
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
-            for session in (self._prefill, self._decode):
+            for session in self._sessions():
                 stack.enter_context(session)
             stack.pop_all()
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._prefill.close()
-        self._decode.close()
+        for session in self._sessions():
+            session.close()
+
+    def _sessions(self) -> list[Session]:
+        return [session for session in (self._prefill, self._decode) if session is not None]

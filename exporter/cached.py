@@ -38,12 +38,21 @@ _BIASES = ("spatial", "temporal", "temporal_shifted", "local", "local_shifted")
 class CachedExport:
     """The two graphs; ``directory/prefill/denoiser.onnx`` and ``directory/decode/denoiser.onnx``."""
 
-    prefill: ExportResult
-    decode: ExportResult
+    results: Mapping[str, ExportResult]
+
+    @property
+    def prefill(self) -> ExportResult:
+        """The graph that starts."""
+        return self.results[PREFILL]
+
+    @property
+    def decode(self) -> ExportResult:
+        """The graph of one token."""
+        return self.results[DECODE]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {PREFILL: self.prefill.to_dict(), DECODE: self.decode.to_dict()}
+        return {name: result.to_dict() for name, result in self.results.items()}
 
 
 def export_cached(
@@ -54,6 +63,7 @@ def export_cached(
     metadata: Mapping[str, str] | None = None,
     spatial_only: bool = False,
     image_tokens: int | None = None,
+    graphs: Sequence[str] = (PREFILL, DECODE),
 ) -> CachedExport:
     """Write ``model``, dense or pruned, as two graphs.
 
@@ -80,6 +90,7 @@ def export_cached(
         metadata: further properties of the graphs.
         spatial_only: leave the temporal channel out, as CogView2 draws frame 0.
         image_tokens: make logits of the first so many tokens only, see ``CogVideo.decode_step``.
+        graphs: which of the two to write.
 
     Raises:
         InputError: the model is in training mode, or the directory cannot be written.
@@ -90,14 +101,17 @@ def export_cached(
         raise InputError("CogVideo is in training mode: call .eval() before exporting it")
     model = in_dtype(model, config.torch_dtype)  # type: ignore[assignment]
     directory = Path(directory)
-    prefill = _Prefill(model, tuple(times), spatial_only)
-    decode = _Decode(model, spatial_only, image_tokens)
+    made = {
+        PREFILL: _Prefill(model, tuple(times), spatial_only),
+        DECODE: _Decode(model, spatial_only, image_tokens),
+    }
     results = {}
     example = _example(model, tuple(times), spatial_only)
-    for name, graph in ((PREFILL, prefill), (DECODE, decode)):
+    for name in graphs:
+        graph = made[name]
         tensors = graph.example(example)
         results[name] = _export(graph, name, tensors, directory / name, config, model, metadata or {})
-    return CachedExport(results[PREFILL], results[DECODE])
+    return CachedExport(results)
 
 
 class _Graph(nn.Module):
@@ -111,6 +125,10 @@ class _Graph(nn.Module):
         self.output_names: tuple[str, ...] = ()
         self.axes: Axes = {}
         self.output_axes: dict[str, dict[int, str]] = {}
+
+    def example(self, example: _Example) -> tuple[torch.Tensor, ...]:
+        """Inputs to trace with."""
+        raise NotImplementedError
 
     def unify(self, tensors: Sequence[torch.Tensor]) -> None:
         """Tell the tracer that sizes of one name are one size."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -159,6 +160,24 @@ class Decoding:
         if self._slot == self._shape.frame_len:
             self._made += 1
         return logits
+
+
+@contextlib.contextmanager
+def beside_engine(model: object) -> Iterator[None]:
+    """One thread for PyTorch while an engine generates.
+
+    An engine's own threads keep spinning between steps; a second thread of PyTorch, for an argmax over the vocabulary
+    say, would wait for their core longer than the step itself takes.
+    """
+    if isinstance(model, torch.nn.Module):
+        yield
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def text_positions(text_mask: torch.Tensor) -> torch.Tensor:

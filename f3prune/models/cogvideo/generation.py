@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from f3prune.errors import InputError
-from f3prune.models.cogvideo.decoding import Decoding, TokenModel
+from f3prune.models.cogvideo.decoding import Decoding, TokenModel, beside_engine
 from f3prune.models.cogvideo.sampling import Sampler
 
 INTERPOLATION_TIMES = (0, 2, 4, 1, 3)
@@ -64,21 +64,22 @@ def generate_tokens(
     weight: float | torch.Tensor = log_text
     if guide is not None and log_text:
         weight = torch.tensor([log_text, 0.0]).repeat_interleave(batch)[:, None]
-    decoding = Decoding(
-        model, padded, mask, given.repeat(len(texts), 1, 1), times, begin_of_image, weight, spatial_only
-    )
-    frames = [given]
-    for _ in range(len(times) - given.shape[1]):
-        decoding.begin_frame()
-        token = torch.full((batch,), begin_of_image)
-        drawn = []
-        for _ in range(model.shape.frame_len):
-            logits = guided(decoding.step(token.repeat(len(texts))), guidance_scale if guide is not None else None)
-            # Draws are made on the CPU, so that a seed gives the same clip on every device.
-            token = sampler(logits.cpu(), generator)
-            drawn.append(token)
-            on_token()
-        frames.append(torch.stack(drawn, dim=1)[:, None])
+    with beside_engine(model):
+        decoding = Decoding(
+            model, padded, mask, given.repeat(len(texts), 1, 1), times, begin_of_image, weight, spatial_only
+        )
+        frames = [given]
+        for _ in range(len(times) - given.shape[1]):
+            decoding.begin_frame()
+            token = torch.full((batch,), begin_of_image)
+            drawn = []
+            for _ in range(model.shape.frame_len):
+                logits = guided(decoding.step(token.repeat(len(texts))), guidance_scale if guide is not None else None)
+                # Draws are made on the CPU, so that a seed gives the same clip on every device.
+                token = sampler(logits.cpu(), generator)
+                drawn.append(token)
+                on_token()
+            frames.append(torch.stack(drawn, dim=1)[:, None])
     return torch.cat(frames, dim=1)
 
 
