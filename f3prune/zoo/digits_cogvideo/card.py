@@ -1,4 +1,4 @@
-"""Writes the model card: `card.json` for programs, `README.md` for people, both from the same measured numbers."""
+"""Writes the model card, `card.json` for programs and `README.md` for people, from the same measured numbers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ for prompts such as "a 7 moving left". It exists for trying and testing calibrat
 CogVideo on one processor core, with a model whose output can be judged.
 
 ```python
-from pathlib import Path
+import torch
 from f3prune import zoo
-from f3prune.zoo.digits.evaluate import Request
-from f3prune.zoo.digits_cogvideo.evaluate import Settings, draw_clips, load_parts
+from f3prune.models import CogVideoPipeline
 
-parts = load_parts(zoo.path("digits-cogvideo"))
-clips = draw_clips(parts, [Request(7, "left", "a 7 moving left", seed=0)], Settings{settings})  # b f h w c in [0, 1]
+pipeline = CogVideoPipeline.from_pretrained(zoo.path("digits-cogvideo"))
+clip = pipeline("a 7 moving left", generator=torch.Generator().manual_seed(0)).frames[0]  # f h w c in [0, 1]
 ```
 
 ## What was measured
@@ -76,12 +75,18 @@ that is limited by time, not by steps, ends where the machine's speed lets it, s
 ## Limits
 
 It knows ten digits, four directions, one digit per clip, one size, one speed, plain handwriting, and {words} words; a
-prompt with any other word is refused. {weak}Frame counts other than {frames} are outside what was measured.
+prompt with any other word is refused. {weak}Frame counts other than {frames} are outside
+what was measured, and so is variety: with {images} images to learn from, expect handwriting close to theirs.
 """
 
 
 def write_card(folder: Path, scores: dict[str, Any], recommended: dict[str, Any]) -> None:
-    """Writes `card.json` and `README.md` into the pipeline folder from scores, settings and saved configurations."""
+    """Writes `card.json` and `README.md` into the pipeline folder from scores, settings and saved configurations.
+
+    The settings also become those that the pipeline uses by itself: `model_index.json` keeps them.
+    """
+    index = _read(folder / "model_index.json") | {"settings": recommended}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
     transformer, vq = _read(folder / "transformer" / "config.json"), _read(folder / "vq" / "config.json")
     card: dict[str, Any] = {
         "name": "digits-cogvideo",
@@ -104,7 +109,6 @@ def _text(card: dict[str, Any], transformer: dict[str, Any], vq: dict[str, Any])
     return TEXT.format(
         size=vq["image_size"],
         frames=transformer["frame_num"],
-        settings=f"({recommended['temperature']}, {recommended['top_k']}, {recommended['guidance_scale']})",
         pairs=scores["pairs"],
         digit=scores["digit_accuracy"],
         digit_low=scores["digit_interval_95"][0],
@@ -138,6 +142,7 @@ def _text(card: dict[str, Any], transformer: dict[str, Any], vq: dict[str, Any])
         vq_steps=measured["steps"],
         words=len(vocabulary()),
         typical=training["typical_images_per_digit"],
+        images=10 * training["typical_images_per_digit"],
         seed=training["seed"],
         steps=training["steps"],
         minutes=training["minutes"],
