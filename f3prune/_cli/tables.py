@@ -90,9 +90,9 @@ def describe_graph(graph: Mapping[str, Any]) -> str:
 
 
 def speed_table(speed: Mapping[str, Any]) -> Table:
-    """Milliseconds per denoiser call of every contestant."""
+    """Milliseconds per denoiser call, or per token, of every contestant."""
     runs = min(row["runs"] for row in speed["seconds"].values())
-    title = f"One denoiser call, {speed['backend']} {speed['engine_dtype']}, batch {speed['batch']}, {runs} rounds"
+    title = f"One {speed['unit']}, {speed['backend']} {speed['engine_dtype']}, batch {speed['batch']}, {runs} rounds"
     table = Table(title=title)
     table.add_column("denoiser")
     for column in ("median, ms", "quartiles, ms", "against dense"):
@@ -173,7 +173,7 @@ def summary_table(summary: RunSummary, path: Path) -> Table:
             table.add_row(
                 f"speed, {contest}",
                 f"dense {seconds[f'dense {contest}']:.2f} ms, pruned {seconds[f'pruned {contest}']:.2f} ms "
-                f"per denoiser call (medians of alternating runs): {ratio:.2f}×",
+                f"per {summary.speed['unit']} (medians of alternating runs): {ratio:.2f}×",
             )
     if summary.parity is not None:
         for name, comparison in (("pruning error", summary.parity.pruning), ("export error", summary.parity.export)):

@@ -199,7 +199,7 @@ def _speed(data: Mapping[str, Any]) -> str:
     )
     ratio = speed["speedup"]
     gain = f"Dense over pruned: {ratio['engine']:.2f}× with the engine, {ratio['torch']:.2f}× in PyTorch."
-    figure = bars(rows, "milliseconds per denoiser call", "ms")
+    figure = bars(rows, f"milliseconds per {speed['unit']}", "ms")
     return f"<h2>Speed</h2><p>{escape(gain)}</p><figure>{figure}<figcaption>{escape(caption)}</figcaption></figure>"
 
 

@@ -33,6 +33,7 @@ from f3prune.steps.export import export, load_variant
 from f3prune.steps.sessions import engine_denoiser
 
 FILE = "bench.json"
+VERSION = 2
 QUICK_S = 2.0
 DENSE_ENGINE, PRUNED_ENGINE = "dense engine", "pruned engine"
 DENSE_TORCH, PRUNED_TORCH = "dense PyTorch", "pruned PyTorch"
@@ -83,7 +84,13 @@ def bench(
             BUILD_STEP["pruned"]: built.digest,
             BUILD_STEP["dense"]: dense.digest,
         },
-        {"rounds": options.rounds, "warm_up": options.warm_up, "budget_s": options.budget_s, "machine": machine()},
+        {
+            "version": VERSION,
+            "rounds": options.rounds,
+            "warm_up": options.warm_up,
+            "budget_s": options.budget_s,
+            "machine": machine(),
+        },
         package_versions("torch", "diffusers"),
     )
     if again:
@@ -131,12 +138,13 @@ def _measure(state: RunState, built: Manifest, options: BenchOptions, reporter: 
             seconds = alternate(contestants, inputs, options, device, advance)
     rows = {name: summary(values) for name, values in seconds.items()}
     return {
-        "version": 1,
+        "version": VERSION,
         "what": (
             "one token of the last frame with full caches, all contestants in turn"
             if state.family.cached
             else "one call of the denoiser on inputs recorded during calibration, all contestants in turn"
         ),
+        "unit": "token" if state.family.cached else "denoiser call",
         "batch": next(int(v.shape[0]) for v in call.arguments.values() if torch.is_tensor(v) and v.ndim),
         "timestep": call.timestep,
         "backend": built.facts["backend"],
