@@ -34,7 +34,8 @@ def path(name: str) -> Path:
 def card(name: str) -> dict[str, Any]:
     """The measured properties of a built-in model: recommended settings, accuracy, size and training.
 
-    `card(name)["recommended"]` holds `num_inference_steps` and `guidance_scale`.
+    `card(name)["recommended"]` holds `guidance_scale`, and `num_inference_steps` of a model that denoises or
+    `temperature` and `top_k` of one that draws tokens.
     """
     loaded: dict[str, Any] = json.loads((path(name) / "card.json").read_text(encoding="utf-8"))
     return loaded

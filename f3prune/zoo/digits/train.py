@@ -11,71 +11,31 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-from rich.console import Console
-
 from f3prune.zoo.digits.train_denoiser import KINDS, Recipe, Trainer
 from f3prune.zoo.digits.train_vae import train_vae
+from f3prune.zoo.two_stage import TwoStages, write_first
 
 
-def main(arguments: list[str] | None = None) -> None:
-    """Command line of the training; leaves `DIR/pipeline`, logs and checkpoints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, logs and the pipeline")
-    parser.add_argument("--vae-minutes", type=float, default=4.0, help="training time of the autoencoder")
-    parser.add_argument("--minutes", type=float, default=75.0, help="training time of the denoiser")
-    parser.add_argument("--vae-steps", type=int, help="stop the autoencoder after this many steps instead")
-    parser.add_argument("--steps", type=int, help="stop the denoiser after this many steps instead")
-    parser.add_argument("--threads", type=int, default=1, help="processor threads")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--resume", action="store_true", help="carry on from the checkpoint in --out")
-    parser.add_argument("--export-only", action="store_true", help="write the pipeline from the checkpoint and stop")
-    parser.add_argument("--note", default="", help="a sentence for the model card, on what this run did differently")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
-    carry_on = options.resume or options.export_only
-    if not carry_on:
-        for stale in ("vae.jsonl", "denoiser.jsonl"):
-            (out / stale).unlink(missing_ok=True)
-
-    vae = _autoencoder(options, out, carry_on)
-    trainer = Trainer(vae, Recipe(options.minutes, options.steps, options.seed), out)
-    if carry_on and trainer.checkpoint.exists():
-        trainer.resume()
-    if not options.export_only:
-        trainer.train(out / "denoiser.jsonl")
-    trainer.export(out / "pipeline")
-    summary = {
-        "seed": options.seed,
-        "note": options.note,
-        "typical_images_per_digit": trainer.recipe.typical,
-        "steps": trainer.step,
-        "minutes": round(trainer.seconds / 60, 1),
-        "clips": _clips_drawn(out / "denoiser.jsonl"),
-        "vae": json.loads((out / "vae_report.json").read_text(encoding="utf-8")),
-    }
-    (out / "pipeline" / "training.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    Console().print(f"pipeline after {trainer.step} steps, {trainer.seconds / 60:.1f} minutes: {out / 'pipeline'}")
-
-
-def _autoencoder(options: argparse.Namespace, out: Path, carry_on: bool) -> Any:
-    folder = out / "vae"
-    if carry_on and folder.exists():
-        from diffusers import AutoencoderKLCogVideoX
-
-        return AutoencoderKLCogVideoX.from_pretrained(folder).eval().requires_grad_(False)
+def _train_vae(options: argparse.Namespace, out: Path) -> Any:
     vae, report = train_vae(options.vae_minutes, options.seed, out / "vae.jsonl", options.vae_steps)
-    vae.save_pretrained(folder)
-    (out / "vae_report.json").write_text(json.dumps(asdict(report), indent=1) + "\n", encoding="utf-8")
+    write_first(vae, asdict(report), out, "vae")
     return vae
 
 
-def _clips_drawn(log: Path) -> dict[str, int]:
+def _load_vae(folder: Path) -> Any:
+    from diffusers import AutoencoderKLCogVideoX
+
+    return AutoencoderKLCogVideoX.from_pretrained(folder).eval().requires_grad_(False)
+
+
+def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> Trainer:
+    return Trainer(vae, Recipe(options.minutes, options.steps, options.seed), out)
+
+
+def _summarise(trainer: Trainer, out: Path) -> dict[str, Any]:
     """Clips drawn per number of frames, from the log; a step that was redone after a stop counts once."""
     entries = {}
-    for line in log.read_text(encoding="utf-8").splitlines():
+    for line in (out / "denoiser.jsonl").read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         entries[int(entry["step"])] = entry
     drawn = dict.fromkeys((str(kind.frames) for kind in KINDS), 0)
@@ -84,7 +44,26 @@ def _clips_drawn(log: Path) -> dict[str, int]:
         for frames in drawn:
             drawn[frames] += round((step - before) * entries[step][f"clips_{frames}"])
         before = step
-    return drawn
+    return {"clips": drawn}
+
+
+TRAINING = TwoStages(
+    first="vae",
+    second="denoiser",
+    first_is="the autoencoder",
+    second_is="the denoiser",
+    first_minutes=4.0,
+    second_minutes=75.0,
+    make_first=_train_vae,
+    load_first=_load_vae,
+    make_trainer=_trainer,
+    summarise=_summarise,
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the training; leaves `DIR/pipeline`, logs and checkpoints."""
+    TRAINING.run(TRAINING.parser(__doc__).parse_args(arguments))
 
 
 if __name__ == "__main__":

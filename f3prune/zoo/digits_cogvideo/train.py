@@ -6,74 +6,57 @@ Stopped runs carry on with `--resume`. `--export-only` writes the pipeline from 
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import asdict
 from pathlib import Path
-
-import torch
-from rich.console import Console
+from typing import Any
 
 from f3prune.models.cogvideo.vq import PatchVQ
 from f3prune.zoo.digits.judge import Judge
 from f3prune.zoo.digits_cogvideo.architecture import FRAMES
 from f3prune.zoo.digits_cogvideo.train_transformer import Recipe, Trainer
 from f3prune.zoo.digits_cogvideo.train_vq import measure_vq, train_vq
+from f3prune.zoo.two_stage import TwoStages, write_first
+
+
+def _train_vq(options: argparse.Namespace, out: Path) -> PatchVQ:
+    vq, steps = train_vq(options.vq_minutes, options.seed, out / "vq.jsonl", options.vq_steps)
+    write_first(vq, asdict(measure_vq(vq, Judge(), steps, options.seed, FRAMES)), out, "vq")
+    return vq
+
+
+def _load_vq(folder: Path) -> PatchVQ:
+    vq: PatchVQ = PatchVQ.from_pretrained(folder).eval().requires_grad_(False)
+    return vq
+
+
+def _trainer(vq: PatchVQ, options: argparse.Namespace, out: Path) -> Trainer:
+    return Trainer(vq, Recipe(options.minutes, options.steps, options.seed, bfloat16=not options.float32), out)
+
+
+def _summarise(trainer: Trainer, out: Path) -> dict[str, Any]:
+    del out
+    return {"clips": trainer.clips}
+
+
+TRAINING = TwoStages(
+    first="vq",
+    second="transformer",
+    first_is="the image tokenizer",
+    second_is="the transformer",
+    first_minutes=5.0,
+    second_minutes=60.0,
+    make_first=_train_vq,
+    load_first=_load_vq,
+    make_trainer=_trainer,
+    summarise=_summarise,
+)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line of the training; leaves `DIR/pipeline`, logs and checkpoints."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, logs and the pipeline")
-    parser.add_argument("--vq-minutes", type=float, default=5.0, help="training time of the image tokenizer")
-    parser.add_argument("--minutes", type=float, default=60.0, help="training time of the transformer")
-    parser.add_argument("--vq-steps", type=int, help="stop the image tokenizer after this many steps instead")
-    parser.add_argument("--steps", type=int, help="stop the transformer after this many steps instead")
-    parser.add_argument("--threads", type=int, default=1, help="processor threads")
-    parser.add_argument("--seed", type=int, default=0)
+    parser = TRAINING.parser(__doc__)
     parser.add_argument("--float32", action="store_true", help="multiply matrices in float32 instead of bfloat16")
-    parser.add_argument("--resume", action="store_true", help="carry on from what is in --out")
-    parser.add_argument("--export-only", action="store_true", help="write the pipeline from the checkpoint and stop")
-    parser.add_argument("--note", default="", help="a sentence for the model card, on what this run did differently")
-    options = parser.parse_args(arguments)
-    torch.set_num_threads(options.threads)
-    out: Path = options.out
-    out.mkdir(parents=True, exist_ok=True)
-    carry_on = options.resume or options.export_only
-    if not carry_on:
-        for stale in ("vq.jsonl", "transformer.jsonl"):
-            (out / stale).unlink(missing_ok=True)
-
-    vq = _image_tokenizer(options, out, carry_on)
-    recipe = Recipe(options.minutes, options.steps, options.seed, bfloat16=not options.float32)
-    trainer = Trainer(vq, recipe, out)
-    if carry_on and trainer.checkpoint.exists():
-        trainer.resume()
-    if not options.export_only:
-        trainer.train(out / "transformer.jsonl")
-    trainer.export(out / "pipeline")
-    summary = {
-        "seed": options.seed,
-        "note": options.note,
-        "typical_images_per_digit": recipe.typical,
-        "steps": trainer.step,
-        "minutes": round(trainer.seconds / 60, 1),
-        "clips": trainer.clips,
-        "vq": json.loads((out / "vq_report.json").read_text(encoding="utf-8")),
-    }
-    (out / "pipeline" / "training.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    Console().print(f"pipeline after {trainer.step} steps, {trainer.seconds / 60:.1f} minutes: {out / 'pipeline'}")
-
-
-def _image_tokenizer(options: argparse.Namespace, out: Path, carry_on: bool) -> PatchVQ:
-    folder, report = out / "vq", out / "vq_report.json"
-    if carry_on and report.exists():
-        vq: PatchVQ = PatchVQ.from_pretrained(folder).eval().requires_grad_(False)
-        return vq
-    vq, steps = train_vq(options.vq_minutes, options.seed, out / "vq.jsonl", options.vq_steps)
-    vq.save_pretrained(folder)
-    measured = measure_vq(vq, Judge(), steps, options.seed, FRAMES)
-    report.write_text(json.dumps(asdict(measured), indent=1) + "\n", encoding="utf-8")
-    return vq
+    TRAINING.run(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,123 @@
+"""The training command that the zoo's models share: first what turns pixels into codes, then what draws the codes."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from rich.console import Console
+
+
+class StageTrainer(Protocol):
+    """What the second stage needs to be trained, stopped, carried on and exported."""
+
+    step: int
+    seconds: float
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where training can carry on from."""
+        ...
+
+    @property
+    def recipe(self) -> Any:
+        """What is done; ``typical`` is the number of images per digit."""
+        ...
+
+    def resume(self) -> None:
+        """Go back to the checkpoint."""
+        ...
+
+    def train(self, log: Path) -> None:
+        """Train to the end of the recipe, a line of ``log`` at a time."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Write the pipeline."""
+        ...
+
+
+@dataclass(frozen=True)
+class TwoStages:
+    """One model's training.
+
+    Attributes:
+        first, second: short names of the stages, e.g. ``vae`` and ``denoiser``: logs and options are called after them.
+        first_is, second_is: the same in words, for ``--help``.
+        first_minutes, second_minutes: default training times.
+        make_first: ``(options, out) -> model``; trains the first stage and writes ``FIRST/`` and ``FIRST_report.json``.
+        load_first: ``folder -> model``.
+        make_trainer: ``(model, options, out) -> trainer`` of the second stage.
+        summarise: ``(trainer, out) -> facts`` of this model's training beyond what all have.
+    """
+
+    first: str
+    second: str
+    first_is: str
+    second_is: str
+    first_minutes: float
+    second_minutes: float
+    make_first: Callable[[argparse.Namespace, Path], Any]
+    load_first: Callable[[Path], Any]
+    make_trainer: Callable[[Any, argparse.Namespace, Path], StageTrainer]
+    summarise: Callable[[Any, Path], dict[str, Any]]
+
+    def parser(self, description: str | None) -> argparse.ArgumentParser:
+        """Options of the command."""
+        parser = argparse.ArgumentParser(description=description)
+        add = parser.add_argument
+        add("--out", type=Path, required=True, help="folder for checkpoints, logs and the pipeline")
+        add(f"--{self.first}-minutes", type=float, default=self.first_minutes, help=f"training time of {self.first_is}")
+        add("--minutes", type=float, default=self.second_minutes, help=f"training time of {self.second_is}")
+        add(f"--{self.first}-steps", type=int, help=f"stop {self.first_is} after this many steps instead")
+        add("--steps", type=int, help=f"stop {self.second_is} after this many steps instead")
+        add("--threads", type=int, default=1, help="processor threads")
+        add("--seed", type=int, default=0)
+        add("--resume", action="store_true", help="carry on from what is in --out")
+        add("--export-only", action="store_true", help="write the pipeline from the checkpoint and stop")
+        add("--note", default="", help="a sentence for the model card, on what this run did differently")
+        return parser
+
+    def run(self, options: argparse.Namespace) -> None:
+        """Train what is not there yet; leaves ``OUT/pipeline`` with ``training.json``, logs and checkpoints."""
+        torch.set_num_threads(options.threads)
+        out: Path = options.out
+        out.mkdir(parents=True, exist_ok=True)
+        carry_on = options.resume or options.export_only
+        log = out / f"{self.second}.jsonl"
+        if not carry_on:
+            for stale in (out / f"{self.first}.jsonl", log):
+                stale.unlink(missing_ok=True)
+        trainer = self.make_trainer(self._first(options, out, carry_on), options, out)
+        if carry_on and trainer.checkpoint.exists():
+            trainer.resume()
+        if not options.export_only:
+            trainer.train(log)
+        trainer.export(out / "pipeline")
+        summary = {
+            "seed": options.seed,
+            "note": options.note,
+            "typical_images_per_digit": trainer.recipe.typical,
+            "steps": trainer.step,
+            "minutes": round(trainer.seconds / 60, 1),
+            **self.summarise(trainer, out),
+            self.first: json.loads((out / f"{self.first}_report.json").read_text(encoding="utf-8")),
+        }
+        (out / "pipeline" / "training.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+        Console().print(f"pipeline after {trainer.step} steps, {trainer.seconds / 60:.1f} minutes: {out / 'pipeline'}")
+
+    def _first(self, options: argparse.Namespace, out: Path, carry_on: bool) -> Any:
+        if carry_on and (out / f"{self.first}_report.json").exists():
+            return self.load_first(out / self.first)
+        return self.make_first(options, out)
+
+
+def write_first(model: Any, report: dict[str, Any], out: Path, name: str) -> None:
+    """Keep the first stage: the model in ``NAME/``, then its report, which says that the model is whole."""
+    model.save_pretrained(out / name)
+    (out / f"{name}_report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
