@@ -35,7 +35,10 @@ def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> Trainer:
 def _summarise(trainer: Trainer, out: Path) -> dict[str, Any]:
     """Clips drawn per number of frames, from the log; a step that was redone after a stop counts once."""
     entries = {}
-    for line in (out / "denoiser.jsonl").read_text(encoding="utf-8").splitlines():
+    log = out / "denoiser.jsonl"
+    # A run of a few steps ends before its first line.
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    for line in lines:
         entry = json.loads(line)
         entries[int(entry["step"])] = entry
     drawn = dict.fromkeys((str(kind.frames) for kind in KINDS), 0)
