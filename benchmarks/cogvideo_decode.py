@@ -118,9 +118,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from calibration import prune_denoiser
-    from f3prune.families.tiny import randomize_weights
     from f3prune.models import CogVideo, CogVideoConfig
     from f3prune.models.cogvideo.decoding import beside_engine
+    from f3prune.random_weights import randomize_weights
 
     config = CogVideoConfig(
         num_layers=options.layers,

@@ -28,7 +28,7 @@ def main() -> None:
     from engines.check import parity
     from exporter import ExportConfig, export_denoiser
     from f3prune.families import family_of
-    from f3prune.families.tiny import randomize_weights
+    from f3prune.random_weights import randomize_weights
 
     denoiser = CogVideoXTransformer3DModel(
         num_attention_heads=30, attention_head_dim=64, num_layers=6, sample_width=90, sample_height=60

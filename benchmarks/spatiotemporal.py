@@ -34,7 +34,7 @@ def measure(text: int, alphas: list[float], mode: str, rounds: int) -> dict[str,
     from engines import BuildConfig, build_engine, open_session
     from exporter import ExportConfig, export_denoiser
     from f3prune.families import family_of
-    from f3prune.families.tiny import randomize_weights
+    from f3prune.random_weights import randomize_weights
 
     denoiser = CogVideoXTransformer3DModel(
         num_attention_heads=HEADS,

@@ -40,8 +40,8 @@ def random_denoiser(divisor: int) -> Any:
     """The same weights every time, and never a second copy of them."""
     import torch
 
-    from f3prune.families.tiny import randomize_weights
     from f3prune.models import TuneAVideoUNet
+    from f3prune.random_weights import randomize_weights
 
     widths = [width // divisor for width in WIDTHS]
     with torch.device("meta"):

@@ -29,8 +29,9 @@ from engines import BuildConfig, build_engine, open_session
 from engines.cogvideo import EngineCogVideo, build_cached
 from exporter import ExportConfig, export_cached, export_denoiser, flatten_arguments
 from f3prune.families import family_of
-from f3prune.families.tiny import TINY_SHAPES, VARIANTS, randomize_weights, tiny_denoiser
+from f3prune.families.tiny import TINY_SHAPES, VARIANTS, tiny_denoiser
 from f3prune.models import CogVideo, CogVideoConfig
+from f3prune.random_weights import randomize_weights
 
 UNITS = [(1.0, "layer", "local"), (0.5, "head", "drop"), (0.5, "frame-pair", "local")]
 COGVIDEO = {"cogvideo-stage1": (1, -1), "cogvideo-stage2": (2, 2)}

@@ -158,7 +158,7 @@ def _load_motion_unet(source: ModelSource, dtype: torch.dtype) -> Any:
 
 def _random_denoiser(cls: Any, folder: Path, seed: int) -> Any:
     """Seeded random weights under which every site matters, whatever training would start at zero."""
-    from f3prune.families.tiny import randomize_weights
+    from f3prune.random_weights import randomize_weights
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -14,7 +14,8 @@ from torch import nn
 
 from f3prune.errors import InputError
 from f3prune.families import LatentShape, family_of, registry
-from f3prune.families.tiny import TINY_SHAPES, VARIANTS, randomize_weights, tiny_denoiser
+from f3prune.families.tiny import TINY_SHAPES, VARIANTS, tiny_denoiser
+from f3prune.random_weights import randomize_weights
 
 
 def draw(variant: str, batch: int = 2, seed: int = 3, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, dict]:

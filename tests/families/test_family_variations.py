@@ -10,8 +10,9 @@ from attention_trace import record
 from torch import nn
 
 from f3prune.families import LatentShape, family_of, registry
-from f3prune.families.tiny import TINY_SHAPES, randomize_weights, tiny_denoiser
+from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
 from f3prune.loading import denoiser_class
+from f3prune.random_weights import randomize_weights
 
 
 def varied(variant: str, changes: dict[str, Any]) -> nn.Module:
