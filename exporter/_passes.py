@@ -15,7 +15,7 @@ from torch.export import ExportedProgram
 
 from exporter._axes import Axes
 from exporter._trace import quiet_third_parties
-from exporter.rewrites import GRAPH_REWRITES
+from exporter.rewrites import FOLDED_REWRITES, GRAPH_REWRITES
 from f3prune.errors import ExportError
 
 OUTPUT = "sample"
@@ -105,6 +105,7 @@ def clean(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
         applied = tuple(rewrite.__name__ for rewrite in GRAPH_REWRITES if rewrite()(model).modified)
         optimizer.fold_constants_ir(model, onnx_shape_inference=False, input_size_limit=1024, output_size_limit=16384)
         rewriter.RewritePass(_RULES)(model)
+        applied += tuple(rewrite.__name__ for rewrite in FOLDED_REWRITES if rewrite()(model).modified)
         for cleanup in (
             common.IdentityEliminationPass(),
             common.RemoveUnusedNodesPass(),

@@ -14,6 +14,7 @@ from exporter.rewrites.attention_scale import AttentionScale
 from exporter.rewrites.boolean_mask import BooleanMaskAsBias
 from exporter.rewrites.boolean_where import BooleanWhere
 from exporter.rewrites.constant_cast import ConstantCast
+from exporter.rewrites.dropped_contribution import DroppedContribution
 from exporter.rewrites.einsum_permutation import EinsumPermutation
 from exporter.rewrites.interleaved_assignment import InterleavedAssignment
 from exporter.rewrites.key_transpose import KeyTranspose
@@ -43,6 +44,9 @@ GRAPH_REWRITES = (
 )
 """Applied to every ONNX graph, in order."""
 
+FOLDED_REWRITES = (DroppedContribution,)
+"""Applied after constants are folded."""
+
 
 @contextlib.contextmanager
 def traced_with_rewrites() -> Iterator[None]:
@@ -60,6 +64,7 @@ __all__ = [
     "BooleanMaskAsBias",
     "BooleanWhere",
     "ConstantCast",
+    "DroppedContribution",
     "EinsumPermutation",
     "InterleavedAssignment",
     "KeyTranspose",

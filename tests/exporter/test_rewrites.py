@@ -19,6 +19,7 @@ from exporter.rewrites import (
     BooleanMaskAsBias,
     BooleanWhere,
     ConstantCast,
+    DroppedContribution,
     EinsumPermutation,
     InterleavedAssignment,
     KeyTranspose,
@@ -310,6 +311,35 @@ def test_einsum_permutation(equation, matches):
     expected = evaluate(model, feeds)
     assert EinsumPermutation()(model).modified == matches
     np.testing.assert_array_equal(evaluate(model, feeds), expected)
+
+
+DROPPED = """
+test (float[n, 3] x, float[{gate}] g) => (float[n, 3] y)
+<float zero = {{{constant}}}, float[n, 3] zeros, float[n, 3] scaled, float[n, 3] sum>
+{{ shape = Shape (x) zeros = Expand (zero, shape) scaled = Mul (g, zeros) sum = Add (x, scaled) y = Identity (sum) }}
+"""
+
+
+@pytest.mark.parametrize(("constant", "gate", "left"), [("0.0", "1, 3", {"Identity"}), ("0.5", "1, 3", None)])
+def test_dropped_contribution(constant, gate, left):
+    model = parsed(DROPPED.format(constant=constant, gate=gate))
+    feeds = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "g": np.full((1, 3), 7, dtype=np.float32)}
+    expected = evaluate(model, feeds)
+    result = DroppedContribution()(model)
+    assert result.modified == (left is not None)
+    if left is not None:
+        used = model.graph.outputs[0].producer()
+        assert used.inputs[0] is model.graph.inputs[0]
+    np.testing.assert_array_equal(evaluate(model, feeds), expected)
+
+
+def test_zeros_that_give_the_result_its_shape_stay():
+    model = parsed(
+        """test (float[1, 3] x, int64[2] s) => (float[4, 3] y)
+        <float zero = {0.0}, float[4, 3] zeros, float[4, 3] sum>
+        { zeros = Expand (zero, s) sum = Add (x, zeros) y = Identity (sum) }"""
+    )
+    assert not DroppedContribution()(model).modified
 
 
 CASTS = """
