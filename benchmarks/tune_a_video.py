@@ -5,10 +5,10 @@ AAS. Every engine is made by the same code as ``f3prune build``. A pruned engine
 sessions at a time, because each holds about 4 GB of weights; so every ratio is of times taken in the same minutes. The
 row of alpha 0 is the dense engine against itself: its distance from 1 is the noise.
 
-How much there is to gain: the engine without any temporal attention (every ``attn_temp`` dropped, and with it the norm in
-front of it) is faster than the dense one by the share of the time that it takes. Beside every ratio stands what that share
-allows (Amdahl), ``1 / (1 - share * alpha)``, all layers taken to cost the same; at this width all but the middle one need
-nearly the same number of multiply-adds, but not the same time.
+How much there is to gain: the engine without any temporal attention (every ``attn_temp`` dropped, and with it the norm
+in front of it) is faster than the dense one by the share of the time that it takes. Beside every ratio stands what that
+share allows (Amdahl), ``1 / (1 - share * alpha)``, all layers taken to cost the same; at this width all but the middle
+one need nearly the same number of multiply-adds, but not the same time.
 """
 
 from __future__ import annotations
