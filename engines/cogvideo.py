@@ -18,7 +18,7 @@ from engines._worker_call import Progress
 from f3prune.errors import InputError
 from f3prune.models.cogvideo.cache import LayerCache
 from f3prune.models.cogvideo.config import CogVideoConfig
-from f3prune.models.cogvideo.decoding import Decoding
+from f3prune.models.cogvideo.decoding import replay
 from f3prune.models.cogvideo.model import Step, StepBiases
 
 PREFILL, DECODE = "prefill", "decode"
@@ -207,29 +207,19 @@ class EngineCogVideo:
         text_mask: torch.Tensor,
         return_dict: bool = False,
     ) -> tuple[torch.Tensor]:
-        """Replay a whole sequence token by token, each step fed the sequence's own token (teacher forcing).
+        """Replay a whole sequence, see ``f3prune.models.cogvideo.decoding.replay``.
 
         Args:
             tokens, position_ids, text_mask: see ``CogVideo.forward``.
             return_dict: for the signature's sake.
 
         Returns:
-            Logits ``b (f F) v`` of the frames that the graphs generate.
+            Logits ``b (f F) v`` of the frames that the graphs generate, in storage order.
         """
         del position_ids, return_dict
-        text, shape = text_mask.shape[1], self.shape
-        fed = tokens[:, text:].unflatten(1, (-1, shape.frame_len))
         spec = next((spec for spec in self._starting().inputs if spec.name == "frames"), None)
-        given = int(spec.shape[1]) // shape.frame_len if spec is not None else 0
-        # The slots of a frame hold begin-of-image, then its image tokens but the last, which nothing is fed from.
-        decoding = Decoding(
-            self, tokens[:, :text], text_mask, fed[:, :given].roll(-1, dims=2), range(fed.shape[1]), int(fed[0, 0, 0])
-        )
-        found = []
-        for frame in range(given, fed.shape[1]):
-            decoding.begin_frame()
-            found += [decoding.step(fed[:, frame, slot]).clone() for slot in range(shape.frame_len)]
-        return (torch.stack(found, dim=1),)
+        given = int(spec.shape[1]) // self.shape.frame_len if spec is not None else 0
+        return (replay(self, tokens, text_mask, given),)
 
     def _starting(self) -> Session:
         if self._prefill is None:

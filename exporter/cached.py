@@ -128,7 +128,7 @@ class _Graph(nn.Module):
 
     def example(self, example: _Example) -> tuple[torch.Tensor, ...]:
         """Inputs to trace with."""
-        raise NotImplementedError
+        raise NotImplementedError  # each of the two graphs has its own
 
     def unify(self, tensors: Sequence[torch.Tensor]) -> None:
         """Tell the tracer that sizes of one name are one size."""

@@ -22,6 +22,7 @@ from f3prune.families import SiteKind, TokenGrid, family_of
 from f3prune.loading import load_pipeline, pick_device, working_dtype
 from f3prune.models.cogvideo.cache import LayerCache
 from f3prune.models.cogvideo.config import CogVideoConfig
+from f3prune.models.cogvideo.decoding import replay
 from f3prune.models.cogvideo.model import StepBiases
 from f3prune.models.cogvideo.pipeline import CogVideoPipeline, CogVideoSettings
 from f3prune.pipeline_runs import GenerationSettings, run_prompt
@@ -85,7 +86,7 @@ def export_graphs(
     settings = sampling_of(source)
     count = settings.image_tokens
     separate = settings.first_frame == "spatial"
-    result = export_cached(model, folder, (0,) if separate else (), config, metadata, image_tokens=count)
+    result = export_cached(model, folder, given_times(source, model.shape), config, metadata, image_tokens=count)
     found = list(result.to_dict().values())
     if separate:
         first = export_cached(model, folder / FIRST, (), config, metadata, spatial_only=True, image_tokens=count)
@@ -111,6 +112,13 @@ def shape_of(folder: Path) -> CogVideoConfig:
         return CogVideoConfig(**{field.name: values[field.name] for field in fields(CogVideoConfig)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{folder}/config.json is not CogVideo's ({error}): prune again") from error
+
+
+def given_times(source: ModelSource, shape: CogVideoConfig) -> tuple[int, ...]:
+    """Time index of the frames that generation is given: those stage 2 interpolates, a frame 0 of its own graphs."""
+    if shape.stage == 2:
+        return tuple(range(0, shape.frame_num, 2))
+    return (0,) if sampling_of(source).first_frame == "spatial" else ()
 
 
 @contextlib.contextmanager
@@ -148,6 +156,9 @@ class FrameLogits(nn.Module):
     ) -> tuple[torch.Tensor]:
         """See ``CogVideo.forward``."""
         del return_dict
+        if self.given and self.model.shape.stage == 2:
+            # The original's cached inference differs from a pass over the whole sequence, and engines follow it.
+            return (replay(self.model, tokens, text_mask, self.given)[..., : self.image_tokens],)
         first = text_mask.shape[1] + self.given * self.model.shape.frame_len
         return (self.model(tokens, position_ids, text_mask)[:, first:, : self.image_tokens],)
 

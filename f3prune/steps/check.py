@@ -122,7 +122,7 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
     if state.family.cached:
         # The engine replays a sequence token by token: logits of the frames are what both sides have.
         sampling = cached.sampling_of(state.source)
-        given = 1 if sampling.first_frame == "spatial" else 0
+        given = len(cached.given_times(state.source, cast(Any, pruned).shape))
         pruned, dense = (  # type: ignore[assignment]
             model and cached.FrameLogits(model, given, sampling.image_tokens) for model in (pruned, dense)
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 import calibration
 from calibration import Calibration, Masks, PruneConfig
+from f3prune.errors import InputError
 from f3prune.loading import load_denoiser, pick_device, working_dtype
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Reporter
@@ -30,6 +31,11 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
         UnknownSiteError: ``protect`` matches no site.
     """
     state = RunState.of(run)
+    if state.family.cached and config.granularity == "frame-pair":
+        raise InputError(
+            f"{state.family.title} generates frame after frame and cannot be pruned by frame pairs: "
+            f"use --granularity layer or head"
+        )
     source_digest = state.verified_source_digest()
 
     def choose(scratch: Path) -> dict[str, Any]:

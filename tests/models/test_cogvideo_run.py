@@ -83,6 +83,18 @@ def test_the_whole_run(model, tmp_path):
     assert "up to date" in again.output
 
 
+def test_stage_2_alone_is_checked_as_it_generates(tmp_path):
+    from click.testing import CliRunner
+
+    from f3prune.cli import cli
+
+    tiny(2, 2, layers=2).save_pretrained(tmp_path / "model")
+    command = ["run", str(tmp_path / "model"), "-o", str(tmp_path / "run"), "--alpha", "0.5", "--granularity", "head"]
+    result = CliRunner().invoke(cli, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert json.loads((tmp_path / "run" / "check.json").read_text())["passed"]
+
+
 def test_a_model_alone_runs_on_synthetic_tokens(model, tmp_path):
     from click.testing import CliRunner
 

@@ -82,6 +82,11 @@ class CogVideoConfig:
         """Whether the windows of ``layer`` are shifted by half a window: every second layer's are."""
         return self.window_size > 0 and layer % 2 == 1
 
+    def storage_order(self, frames: int) -> list[int]:
+        """Time index of every frame in the order in which generation stores them: stage 2's given ones come first."""
+        order = list(range(frames))
+        return order if self.stage == 1 else order[::2] + order[1::2]
+
     def frame_positions(self, time: int) -> range:
         """Position ids of time-frame ``time``."""
         first = FIRST_FRAME_POSITION + time * self.frame_len

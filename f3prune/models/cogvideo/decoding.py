@@ -162,6 +162,32 @@ class Decoding:
         return logits
 
 
+def replay(model: TokenModel, tokens: torch.Tensor, text_mask: torch.Tensor, given: int) -> torch.Tensor:
+    """Run a whole sequence token by token, each step fed the sequence's own token (teacher forcing).
+
+    Args:
+        model: CogVideo, or its engine.
+        tokens: ``b s`` int64, text and frames in the order of time, as ``CogVideo.forward`` takes them.
+        text_mask: ``b t``.
+        given: so many frames of the storage order go into the prefill.
+
+    Returns:
+        Logits ``b (f F) v`` of the other frames, in storage order.
+    """
+    text, per_frame = text_mask.shape[1], model.shape.frame_len
+    frames = tokens[:, text:].unflatten(1, (-1, per_frame))
+    times = model.shape.storage_order(frames.shape[1])
+    fed = frames[:, times]
+    # A frame's slots hold begin-of-image, then its image tokens but the last, which nothing is fed from.
+    decoding = Decoding(model, tokens[:, :text], text_mask, fed[:, :given].roll(-1, dims=2), times, int(fed[0, 0, 0]))
+    found = []
+    with beside_engine(model):
+        for frame in range(given, fed.shape[1]):
+            decoding.begin_frame()
+            found += [decoding.step(fed[:, frame, slot]).clone() for slot in range(per_frame)]
+    return torch.stack(found, dim=1)
+
+
 @contextlib.contextmanager
 def beside_engine(model: object) -> Iterator[None]:
     """One thread for PyTorch while an engine generates.

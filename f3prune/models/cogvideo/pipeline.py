@@ -115,6 +115,8 @@ class CogVideoPipeline:
         interpolator: TokenModel | None = None,
         cluster_labels: torch.Tensor | None = None,
     ) -> None:
+        if transformer.shape.stage != 1 or (interpolator is not None and interpolator.shape.stage != 2):
+            raise InputError("a CogVideo pipeline draws with a stage-1 transformer and interpolates with a stage-2 one")
         self.transformer = transformer
         self.vq = vq
         self.tokenizer = tokenizer
