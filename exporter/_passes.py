@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from exporter._axes import Axes
 from exporter._trace import quiet_third_parties
+from exporter.node_names import InheritModule, name_by_module
 from exporter.rewrites import FOLDED_REWRITES, GRAPH_REWRITES
 from f3prune.errors import ExportError
 
@@ -53,7 +54,7 @@ def to_onnx(
     Ensures:
         inputs are called ``input_names``, outputs ``output_names`` (else as :func:`output_name` says); symbolic sizes
         have their names from ``axes``; weights have their names in the denoiser and are references to its tensors. No
-        node carries stack traces or paths.
+        node carries stack traces or paths; each is named after the module it came from (``exporter.node_names``).
 
     Raises:
         ExportError: the translation fails, or a symbolic size of ``axes`` became a constant.
@@ -79,6 +80,7 @@ def to_onnx(
     exported.rename_axes(_symbols(exported.model, axes))
     model: ir.Model = exported.model
     _strip_wrapper(model)
+    name_by_module(model)
     common.ClearMetadataAndDocStringPass()(model)
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
@@ -117,6 +119,7 @@ def clean(model: ir.Model) -> tuple[ir.Model, tuple[str, ...]]:
             common.CommonSubexpressionEliminationPass(),
             common.RemoveUnusedNodesPass(),
             common.OutputFixPass(),
+            InheritModule(),
             common.NameFixPass(),
         ):
             cleanup(model)

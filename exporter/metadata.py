@@ -12,7 +12,7 @@ from calibration import pruning_of
 from exporter._config import ExportConfig
 from exporter.arguments import Arguments
 from f3prune import __version__
-from f3prune.errors import UnknownFamilyError
+from f3prune.errors import InputError, UnknownFamilyError
 from f3prune.families import Family, family_of
 
 PREFIX = "f3prune."
@@ -33,7 +33,8 @@ def describe(
 
     Does:
         ``f3prune.version``, ``.family``, ``.dtype``, ``.constants`` (JSON), ``.grid`` (JSON: frames,
-        tokens_per_frame), and for a pruned denoiser ``.alpha``, ``.stage``, ``.masks_digest``, ``.source_digest``.
+        tokens_per_frame), ``.sites`` (JSON: names, those that were pruned away included), and for a pruned denoiser
+        ``.alpha``, ``.stage``, ``.masks_digest``, ``.source_digest``.
         ``extra`` comes last and wins; its names may leave the prefix out.
     """
     found: dict[str, Any] = {
@@ -44,6 +45,7 @@ def describe(
     family = family_if_known(denoiser)
     if family is not None:
         found["family"] = family.name
+        found["sites"] = json.dumps(_site_names(denoiser, family))
     if family is not None and not family.cached:
         grid = family.token_grid(denoiser, arguments.rebuild(arguments.tensors))
         found["grid"] = json.dumps({"frames": grid.frames, "tokens_per_frame": grid.tokens_per_frame}, sort_keys=True)
@@ -56,3 +58,14 @@ def describe(
     named = {f"{PREFIX}{name}": str(value) for name, value in found.items()}
     given = {name if name.startswith(PREFIX) else f"{PREFIX}{name}": str(value) for name, value in extra.items()}
     return dict(sorted({**named, **given}.items()))
+
+
+def _site_names(denoiser: nn.Module, family: Family) -> list[str]:
+    """Sites in module order; a pruned denoiser no longer has them all, its masks do."""
+    record = pruning_of(denoiser)
+    if record is not None:
+        return list(record.masks.stages[record.stage].sites)
+    try:
+        return [site.name for site in family.find_sites(denoiser)]
+    except InputError:
+        return []
