@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,10 +14,39 @@ from f3prune.errors import InputError
 
 _RETURN_DICT = "return_dict"
 _TOLERANCE = 1e-6
+# Guidance and batches of one make two; a caller that changes a plain value at every step must not fill the memory.
+_FORMS_KEPT = 8
+
+
+@dataclass(frozen=True)
+class _Route:
+    """Where an input comes from: ``arguments[argument]``, then ``[key]`` for each key.
+
+    ``exact`` says that the tensor is passed as it is; ``spread`` that it has another number of axes than the input.
+    """
+
+    spec: TensorSpec
+    argument: str
+    keys: tuple[int | str, ...]
+    exact: bool
+    spread: bool
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """How arguments of one form become inputs; ``baked`` are tensors that the graph holds, compared at every call."""
+
+    routes: tuple[_Route, ...]
+    baked: tuple[str, ...]
+    sizes: dict[str, int]
 
 
 class ArgumentMap:
-    """How the forward of one denoiser class maps to the inputs of one engine."""
+    """How the forward of one denoiser class maps to the inputs of one engine.
+
+    A denoising loop calls with arguments of one form, step after step: shapes, dtypes and plain values are looked at
+    when a form is seen first, and the way from its arguments to the inputs is kept.
+    """
 
     def __init__(
         self, forward: Callable[..., Any], specs: Sequence[TensorSpec], constants: Mapping[str, Any], where: str
@@ -26,44 +56,114 @@ class ArgumentMap:
         self._specs = {spec.name: spec for spec in specs}
         self._constants = dict(constants)
         self._where = where
+        parameters = list(self._signature.parameters.values())[1:]
+        self._names = tuple(parameter.name for parameter in parameters)
+        self._defaults = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+        # Arguments gathered by a * or ** parameter have no name of their own: the signature sorts them every time.
+        self._named = all(p.kind is inspect.Parameter.POSITIONAL_OR_KEYWORD for p in parameters)
+        self._bound: set[tuple[int, tuple[str, ...]]] = set()
+        self._plans: dict[tuple[Any, ...], _Plan] = {}
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """Arguments by name, defaults filled in, as calling the class itself would bind them."""
+        names = (len(args), tuple(kwargs))
+        if names in self._bound:
+            return {**self._defaults, **dict(zip(self._names, args, strict=False)), **kwargs}
         bound = self._signature.bind(None, *args, **kwargs)
         bound.apply_defaults()
+        if self._named:
+            self._bound.add(names)
         return dict(list(bound.arguments.items())[1:])
 
     def inputs(self, arguments: Mapping[str, Any]) -> dict[str, torch.Tensor]:
         """The engine's inputs, in its dtypes, with scalars spread over the batch where the graph has them per sample.
 
+        A tensor that has the input's dtype and number of axes is passed as it is.
+
         Raises:
             InputError: a value differs from what the graph baked, an argument is one the graph lacks, or one that the
                 graph takes was not given.
         """
-        found: dict[str, Any] = {}
+        form = self._form(arguments)
+        plan = self._plans.get(form) if form is not None else None
+        if plan is None:
+            plan = self._plan(arguments)
+            if form is not None:
+                if len(self._plans) >= _FORMS_KEPT:
+                    self._plans.clear()
+                self._plans[form] = plan
+        for name in plan.baked:
+            self._check_constant(name, arguments[name])
+        inputs = {}
+        for route in plan.routes:
+            value = arguments[route.argument]
+            for key in route.keys:
+                value = value[key]
+            if not route.exact:
+                value = _cast(torch.as_tensor(value), route.spec, self._where)
+                if route.spread:
+                    value = _reshape(value, route.spec, plan.sizes, self._where)
+            inputs[route.spec.name] = value
+        return inputs
+
+    def _form(self, arguments: Mapping[str, Any]) -> tuple[Any, ...] | None:
+        """What a plan depends on: shapes and dtypes of tensors, the type of a scalar input, all other values.
+
+        None where a value of another kind could change unseen.
+        """
+        try:
+            return tuple(
+                [
+                    (name, type(value))
+                    if name in self._specs and isinstance(value, (int, float))
+                    else (name, _form_of(value))
+                    for name, value in arguments.items()
+                ]
+            )
+        except TypeError:
+            return None
+
+    def _plan(self, arguments: Mapping[str, Any]) -> _Plan:
+        found: dict[str, tuple[str, tuple[int | str, ...], Any]] = {}
+        baked = []
         for name, value in arguments.items():
             if name == _RETURN_DICT:
                 continue
             if name in self._specs and value is not None:
-                found[name] = value
+                found[name] = (name, (), value)
                 continue
-            leaves = dict(_tensors(name, value))
+            leaves = list(_tensors(name, value))
             if not leaves or name in self._constants:
                 self._check_constant(name, value)
+                if leaves:
+                    baked.append(name)
                 continue
-            for path, tensor in leaves.items():
+            for path, keys, tensor in leaves:
                 if path not in self._specs:
                     raise InputError(
                         f"{self._where} was exported without {path}, but the pipeline passes it: "
                         f"export with it, or turn the feature off"
                     )
-                found[path] = tensor
+                found[path] = (name, keys, tensor)
         if missing := set(self._specs) - set(found):
             raise InputError(
                 f"{self._where} takes {', '.join(sorted(missing))}, which the pipeline did not pass: "
                 f"export from the pipeline that generates"
             )
-        return self._adapt(found)
+        routes = []
+        sizes: dict[str, int] = {}
+        for name, spec in self._specs.items():
+            argument, keys, value = found[name]
+            # One value may stand for the whole batch: its length says nothing about the batch's.
+            single = isinstance(value, torch.Tensor) and value.numel() == 1 and len(spec.shape) <= 1
+            fits = isinstance(value, torch.Tensor) and value.ndim == len(spec.shape) and not single
+            if fits:
+                for size, wanted in zip(value.shape, spec.shape, strict=True):
+                    if isinstance(wanted, str):
+                        factor, symbol = dimension_of(wanted)
+                        sizes.setdefault(symbol, size // factor)
+            routes.append(_Route(spec, argument, keys, fits and value.dtype == spec.torch_dtype, not fits))
+        return _Plan(tuple(routes), tuple(baked), sizes)
 
     def _check_constant(self, name: str, value: Any) -> None:
         default = self._signature.parameters[name].default
@@ -74,38 +174,36 @@ class ArgumentMap:
                 f"use the exported value, or export and build again"
             )
 
-    def _adapt(self, found: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-        inputs: dict[str, torch.Tensor] = {}
-        sizes: dict[str, int] = {}
-        for name, spec in self._specs.items():
-            value = found[name]
-            # One value may stand for the whole batch: its length says nothing about the batch's.
-            single = isinstance(value, torch.Tensor) and value.numel() == 1 and len(spec.shape) <= 1
-            if isinstance(value, torch.Tensor) and value.ndim == len(spec.shape) and not single:
-                inputs[name] = _cast(value, spec, self._where)
-                for size, wanted in zip(value.shape, spec.shape, strict=True):
-                    if isinstance(wanted, str):
-                        factor, symbol = dimension_of(wanted)
-                        sizes.setdefault(symbol, size // factor)
-        for name, spec in self._specs.items():
-            if name not in inputs:
-                inputs[name] = _reshape(
-                    _cast(torch.as_tensor(found[name]), spec, self._where), spec, sizes, self._where
-                )
-        return inputs
 
-
-def _tensors(name: str, value: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every tensor inside nested tuples, lists and dicts, with the exporter's name for it: ``image_rotary_emb.0``."""
-    stack: list[tuple[str, Any]] = [(name, value)]
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, tuple[int | str, ...], torch.Tensor]]:
+    """Every tensor inside nested tuples, lists and dicts: the exporter's name for it (``image_rotary_emb.0``), the keys
+    that lead to it, and itself."""
+    stack: list[tuple[str, tuple[int | str, ...], Any]] = [(name, (), value)]
     while stack:
-        path, item = stack.pop()
+        path, keys, item = stack.pop()
         if isinstance(item, torch.Tensor):
-            yield path, item
+            yield path, keys, item
         elif isinstance(item, (tuple, list)):
-            stack.extend((f"{path}.{index}", part) for index, part in enumerate(item))
+            stack.extend((f"{path}.{index}", (*keys, index), part) for index, part in enumerate(item))
         elif isinstance(item, Mapping):
-            stack.extend((f"{path}.{key}", part) for key, part in item.items())
+            stack.extend((f"{path}.{key}", (*keys, key), part) for key, part in item.items())
+
+
+def _form_of(value: Any) -> Any:
+    """Shape and dtype of a tensor, the value of anything plain; nested as the value is.
+
+    Raises:
+        TypeError: it is neither, so that two that compare equal may still differ.
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.Tensor):
+        return value.shape, value.dtype
+    if isinstance(value, (tuple, list)):
+        return tuple(map(_form_of, value))
+    if isinstance(value, Mapping):
+        return tuple((key, _form_of(item)) for key, item in value.items())
+    raise TypeError(type(value))
 
 
 def _plain(value: Any) -> Any:

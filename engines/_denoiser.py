@@ -71,15 +71,20 @@ class EngineDenoiser(ModelMixin):
         Raises:
             InputError: an argument is not what the engine was built for.
         """
-        session = self._last if len(self._stages) == 1 else None
-        arguments = self._map(session or self._any_session()).bind(args, kwargs)
-        if session is None:
+        session = self._any_session()
+        arguments = self._map(session).bind(args, kwargs)
+        if self._choose is not None or len(self._stages) > 1:
             session = self.session_for(_timestep_of(arguments))
-        self._last = session
+            # Past nn.Module's own: this is every step's.
+            self.__dict__["_last"] = session
         inputs = self._map(session).inputs(arguments)
         output = session.run(inputs)[session.outputs[0].name]
-        latents = next((arguments[name] for name in ("hidden_states", "sample") if name in arguments), None)
-        if isinstance(latents, torch.Tensor) and latents.is_floating_point():
+        latents = arguments.get("hidden_states", arguments.get("sample"))
+        if (
+            isinstance(latents, torch.Tensor)
+            and (latents.dtype != output.dtype or latents.device != output.device)
+            and latents.is_floating_point()
+        ):
             output = output.to(latents.device, latents.dtype)
         if arguments.get("return_dict", True):
             return self._output_class(sample=output)
@@ -103,12 +108,13 @@ class EngineDenoiser(ModelMixin):
         return self.session_for(0.0)
 
     def _map(self, session: Session) -> ArgumentMap:
-        if session not in self._maps:
+        found = self._maps.get(session)
+        if found is None:
             where = f"the engine in {session.directory}"
-            self._maps[session] = ArgumentMap(
+            found = self._maps[session] = ArgumentMap(
                 self.original_class.forward, session.inputs, session.record.constants, where
             )
-        return self._maps[session]
+        return found
 
     @property
     def skeleton(self) -> nn.Module:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from engines._record import EngineRecord, read_record, verify_files
 from engines._specs import TensorSpec, bind_shapes
@@ -23,7 +25,10 @@ class Session(ABC):
         directory: of the engine.
         record: its ``engine.json``.
         device: where inputs are taken and outputs are given.
+        shapes_kept: for how many sets of input shapes it keeps what a run needs; guidance needs one, sometimes two.
     """
+
+    shapes_kept: ClassVar[int] = 2
 
     def __init__(self, directory: Path, record: EngineRecord, device: torch.device) -> None:
         """Opens nothing yet; subclasses check that the backend can run here at all."""
@@ -32,6 +37,10 @@ class Session(ABC):
         self.device = device
         self._active = False
         self._closed = False
+        self._names = tuple(spec.name for spec in record.inputs)
+        self._prepared: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        # What is prepared is bound to one run's memory at a time.
+        self._running = threading.Lock()
 
     @property
     def inputs(self) -> tuple[TensorSpec, ...]:
@@ -59,7 +68,7 @@ class Session(ABC):
             self._active = True
 
     def run(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Run the engine once.
+        """Run the engine once. Inputs that are contiguous and on the device are read where they are.
 
         Args:
             inputs: every input by name, in the dtype and shape of its spec; moved to the device if they are elsewhere.
@@ -71,10 +80,32 @@ class Session(ABC):
             InputError: a name, dtype or shape is not what the engine was built for; or the session is closed.
             ArtifactError, BackendError: see :meth:`activate`.
         """
-        self.activate()
-        sizes = bind_shapes(self.inputs, inputs, self.record.ranges)
-        placed = {name: tensor.detach().to(self.device).contiguous() for name, tensor in inputs.items()}
-        return self._run(placed, sizes)
+        if not self._active:
+            self.activate()
+        with self._running:
+            return self._run_once(inputs)
+
+    def _run_once(self, inputs: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        # A missing or unknown name has no key of its own: it is left to the check.
+        named = [(name, inputs[name]) for name in self._names if name in inputs]
+        key = (len(inputs), *[(name, tensor.shape, tensor.dtype) for name, tensor in named])
+        prepared = self._prepared.get(key)
+        sizes = bind_shapes(self.inputs, inputs, self.record.ranges) if prepared is None else None
+        placed = {name: self._placed(tensor) for name, tensor in named}
+        if sizes is not None:
+            prepared = self._prepared[key] = self._prepare(placed, sizes)
+            if len(self._prepared) > self.shapes_kept:
+                self._discard(self._prepared.popitem(last=False)[1])
+        elif len(self._prepared) > 1:
+            self._prepared.move_to_end(key)
+        return self._run(prepared, placed)
+
+    def _placed(self, tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.requires_grad:
+            tensor = tensor.detach()
+        if tensor.device != self.device:
+            tensor = tensor.to(self.device)
+        return tensor.contiguous()
 
     def bind(self, inputs: Mapping[str, torch.Tensor], outputs: Mapping[str, torch.Tensor]) -> Callable[[], None]:
         """Fix the memory of every input and output, and get a function that runs the engine on it.
@@ -111,15 +142,19 @@ class Session(ABC):
     ) -> Callable[[], None]:
         """What a backend without a way of its own does: run, then copy. It does not alias inputs and outputs."""
 
+        prepared = self._prepare(inputs, sizes)
+
         def step() -> None:
-            for name, tensor in self._run(inputs, sizes).items():
-                outputs[name].copy_(tensor)
+            with self._running:
+                for name, tensor in self._run(prepared, inputs).items():
+                    outputs[name].copy_(tensor)
 
         return step
 
     def close(self) -> None:
         """Free the engine. Closing twice is allowed."""
         if self._active:
+            self._prepared.clear()
             self._unload()
             self._active = False
         self._closed = True
@@ -142,7 +177,15 @@ class Session(ABC):
         """Free what :meth:`_load` took."""
 
     @abstractmethod
-    def _run(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int]) -> dict[str, torch.Tensor]:
+    def _prepare(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int]) -> Any:
+        """What runs with inputs of these shapes need; they are checked, contiguous and on the device."""
+
+    def _discard(self, prepared: Any) -> None:
+        """Wait for what is prepared and about to be dropped, whose last run may still be under way on a GPU."""
+        del prepared
+
+    @abstractmethod
+    def _run(self, prepared: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Run with inputs that are checked, contiguous and on the device."""
 
 

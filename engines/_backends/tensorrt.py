@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     import torch
 
 ENGINE_FILE = "denoiser.engine"
-# Each shape owns an execution context, and with it scratch memory; guidance needs one shape, sometimes two.
-_SHAPES_KEPT = 2
 
 
 @dataclass
@@ -74,7 +71,11 @@ def load_engine(flavour: str, path: Path, sha256: str, errors: list[str]) -> tup
 
 
 class TensorRTSession(Session):
-    """Runs an engine on the GPU without copying through host memory."""
+    """Runs an engine on the GPU without copying through host memory.
+
+    A CUDA graph replays on fixed addresses, so inputs are copied into them on the device; it saves the launch of every
+    kernel of the engine. Each set of shapes owns an execution context, and with it scratch memory.
+    """
 
     def __init__(self, directory: Path, record: EngineRecord, device: torch.device | str | None) -> None:
         """Check that this machine can run the engine.
@@ -115,7 +116,6 @@ class TensorRTSession(Session):
         self._engine: Any = None
         self._runtime: Any = None
         self._errors: list[str] = []
-        self._prepared: OrderedDict[tuple[tuple[str, tuple[int, ...]], ...], _Prepared] = OrderedDict()
         self._stream: torch.cuda.Stream | None = None
 
     def _load(self) -> None:
@@ -135,30 +135,25 @@ class TensorRTSession(Session):
             )
 
     def _unload(self) -> None:
-        self._prepared.clear()
         self._engine = self._runtime = self._stream = None
 
     def _last_error(self) -> str:
         return self._errors[-1] if self._errors else "no reason given"
 
-    def _run(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int]) -> dict[str, torch.Tensor]:
+    def _open_stream(self) -> torch.cuda.Stream:
+        if self._stream is None:
+            raise BackendError(f"the session of {self.directory} has no CUDA stream: open it again")
+        return self._stream
+
+    def _discard(self, prepared: _Prepared) -> None:
+        self._open_stream().synchronize()
+
+    def _run(self, prepared: _Prepared, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         import torch
 
-        stream = self._stream
-        if stream is None:
-            raise BackendError(f"the session of {self.directory} has no CUDA stream: open it again")
-        key = tuple((spec.name, tuple(inputs[spec.name].shape)) for spec in self.inputs)
-        caller = torch.cuda.current_stream(self.device)
+        stream, caller = self._open_stream(), torch.cuda.current_stream(self.device)
         stream.wait_stream(caller)
         with torch.cuda.device(self.device), torch.cuda.stream(stream):
-            prepared = self._prepared.get(key)
-            if prepared is None:
-                prepared = self._prepare(inputs, sizes, stream)
-                self._prepared[key] = prepared
-                if len(self._prepared) > _SHAPES_KEPT:
-                    stream.synchronize()
-                    self._prepared.popitem(last=False)
-            self._prepared.move_to_end(key)
             for name, tensor in inputs.items():
                 prepared.inputs[name].copy_(tensor, non_blocking=True)
                 # The caller's memory is read on our stream: it must not be handed out again before that.
@@ -173,7 +168,17 @@ class TensorRTSession(Session):
             tensor.record_stream(caller)
         return outputs
 
-    def _prepare(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int], stream: torch.cuda.Stream) -> _Prepared:
+    def _prepare(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int]) -> _Prepared:
+        import torch
+
+        stream = self._open_stream()
+        stream.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.device(self.device), torch.cuda.stream(stream):
+            return self._prepare_on(stream, inputs, sizes)
+
+    def _prepare_on(
+        self, stream: torch.cuda.Stream, inputs: dict[str, torch.Tensor], sizes: dict[str, int]
+    ) -> _Prepared:
         import torch
 
         context = self._create_context()

@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+import onnxruntime
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from onnx import numpy_helper
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from engines import EngineDenoiser, Session, build_engine, open_session, parity, record_calls
 from engines._skeleton import load_skeleton, output_class_of
@@ -181,6 +183,58 @@ def test_stages_switch_by_timestep(cogvideox: Any, engine: Path, tmp_path: Path)
     for wrong in ([], [(1.0, early_session), (1.0, late_session)]):
         with pytest.raises(InputError, match="stages start at"):
             EngineDenoiser(cogvideox.config, wrong)
+
+
+class _Operations(TorchDispatchMode):
+    """The names of all operations of torch that run below it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, operation: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(operation))
+        return operation(*args, **(kwargs or {}))
+
+
+def test_a_step_copies_nothing(
+    cogvideox: Any, session: Session, inputs: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine reads the pipeline's own tensors and writes the tensor that is returned; torch only allocates it."""
+    bound: dict[str, int] = {}
+    for name in ("bind_input", "bind_output"):
+        original = getattr(onnxruntime.IOBinding, name)
+
+        def spy(binding: Any, tensor: str, *rest: Any, original: Any = original) -> None:
+            bound[tensor] = rest[-1]
+            original(binding, tensor, *rest)
+
+        monkeypatch.setattr(onnxruntime.IOBinding, name, spy)
+    denoiser = EngineDenoiser(cogvideox.config, session)
+    read: dict[str, int] = {}
+    for step in range(3):
+        inputs["hidden_states"] = inputs["hidden_states"].clone()
+        expected = {name: value.data_ptr() for name, value in inputs.items()}
+        bound.clear()
+        with _Operations() as operations:
+            (sample,) = denoiser(**inputs, return_dict=False)
+        assert operations.names == ["aten.empty.memory_format"]
+        read.update(bound)
+        assert read == {**expected, "sample": sample.data_ptr()}
+        assert step == 0 or "encoder_hidden_states" not in bound
+
+
+def test_plain_values_are_compared_at_every_step(cogvideox: Any, session: Session, inputs: dict[str, Any]) -> None:
+    """What is kept of earlier calls must not let a call of another form pass."""
+    denoiser = EngineDenoiser(cogvideox.config, session)
+    for _ in range(2):
+        reference = denoiser(**inputs, timestep_cond=None, attention_kwargs={}).sample
+        with pytest.raises(InputError, match="was exported with attention_kwargs=None"):
+            denoiser(**inputs, attention_kwargs={"scale": 0.5})
+        with pytest.raises(InputError, match=r"passes 7\.5, no whole number"):
+            denoiser(**{**inputs, "timestep": 7.5})
+        one = {name: value[:1] for name, value in inputs.items()}
+        assert parity(reference[:1], denoiser(**one).sample).rel_l2 < 1e-5
 
 
 def test_calls_of_a_stand_in_can_be_recorded(cogvideox: Any, session: Session) -> None:
