@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -33,8 +33,23 @@ class Reporter:
         """A line that stays above the bars."""
         del text
 
+    def show(self, renderable: RenderableType | None) -> None:
+        """Put a table or another renderable below the bars in place of the last one; None takes it away."""
+        del renderable
+
 
 SILENT = Reporter()
+
+
+class _Display(Progress):
+    """Bars, and something below them."""
+
+    below: RenderableType | None = None
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        if self.below is not None:
+            yield self.below
 
 
 class RichReporter(Reporter):
@@ -42,7 +57,7 @@ class RichReporter(Reporter):
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console or Console(stderr=True)
-        self._progress = Progress(
+        self._progress = _Display(
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(),
@@ -74,3 +89,9 @@ class RichReporter(Reporter):
         """A line above the bars, on a terminal only."""
         if self._console.is_terminal:
             self._progress.console.print(text, highlight=False)
+
+    def show(self, renderable: RenderableType | None) -> None:
+        """Below the bars, on a terminal only."""
+        self._progress.below = renderable
+        if self._console.is_terminal:
+            self._progress.refresh()

@@ -90,6 +90,7 @@ PLACES: dict[str, StepPlace] = {
         StepPlace("dense-engine", "dense/engine", "f3prune build {run}"),
         StepPlace("generate", "", "f3prune run MODEL -o {run}"),
         StepPlace("bench", "", "f3prune bench {run}"),
+        StepPlace("contenders", "", "f3prune bench {run} --contenders all"),
         StepPlace("check", "", "f3prune check {run}"),
         StepPlace("report", "", "f3prune report {run}"),
     )

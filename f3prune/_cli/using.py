@@ -1,4 +1,4 @@
-"""Commands that use what was made: generate, check, run, bench, report."""
+"""Commands that use what was made: generate, check, run, report."""
 
 from __future__ import annotations
 
@@ -133,31 +133,6 @@ def run_command(
     show(summary_table(summary, directory.path))
 
 
-@click.command(short_help="Time dense against pruned.")
-@shared.RUN
-@click.option("--rounds", type=click.IntRange(min=3), default=20, show_default=True, help="Calls per contestant.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the numbers to this file.")
-def bench(run: Path, rounds: int, json_file: Path | None) -> None:
-    """Time a denoiser call: dense and pruned, engine and PyTorch, in turn."""
-    if json_file is not None and json_file.is_dir():
-        raise InputError(f"--json {json_file} is a directory: give a file name")
-    with opened(run) as (directory, reporter):
-        from f3prune.steps.bench import BenchOptions
-        from f3prune.steps.bench import bench as step
-
-        result, _ = step(directory, BenchOptions(rounds=rounds, budget_s=300.0), reporter)
-    if json_file is not None:
-        import json
-
-        from f3prune.atomic_files import atomic_write
-
-        with atomic_write(json_file) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    from f3prune._cli.tables import show, speed_table
-
-    show(speed_table(result))
-
-
 @click.command(short_help="Write the HTML report.")
 @shared.RUN
 def report(run: Path) -> None:
@@ -169,4 +144,4 @@ def report(run: Path) -> None:
     click.echo(f"{path}{'' if made else ' (up to date)'}")
 
 
-COMMANDS = (generate, check, run_command, bench, report)
+COMMANDS = (generate, check, run_command, report)

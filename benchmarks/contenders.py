@@ -1,0 +1,221 @@
+"""Every way to run a denoiser, in turn, by whole generations: quality beside time, for the families in the table.
+
+The built-in model runs as its pipeline and is compared by pixels; the others have random weights under which every
+site matters, run a denoising loop over seeded noise and conditioning, and are compared by final latents. Everything is
+made by the code of ``f3prune bench RUN --contenders all``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from _measure import environment, write
+
+PICTURE = Path("docs/bench-contenders.png")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model of the table.
+
+    Attributes:
+        title: what the table calls it.
+        model: MODEL, or the name of a denoiser's class.
+        config: of that class.
+        shape: latent frames, height, width.
+        steps: denoising steps of a generation.
+        contest: options of the contest, beside its defaults.
+        rows: query tokens per frame that calibration samples; None measures all.
+    """
+
+    title: str
+    model: str
+    steps: int
+    config: Mapping[str, Any] = field(default_factory=dict)
+    shape: tuple[int, int, int] | None = None
+    contest: Mapping[str, Any] = field(default_factory=dict)
+    rows: int | None = None
+
+
+SUBJECTS = {
+    "digits": Subject("zoo:digits, trained, 8 frames × 64 tokens", "zoo:digits", 16, contest={"rounds": 5}),
+    "wan": Subject(
+        "Wan-shaped, 4 layers, 4 heads × 64, 9 frames × 256 tokens",
+        "WanTransformer3DModel",
+        10,
+        {
+            "num_attention_heads": 4,
+            "attention_head_dim": 64,
+            "num_layers": 4,
+            "ffn_dim": 1024,
+            "text_dim": 256,
+            "freq_dim": 256,
+        },
+        (9, 32, 32),
+        {"rounds": 3, "granularities": ("layer",)},
+        rows=16,
+    ),
+    "latte": Subject(
+        "Latte-shaped, 4 layers, 4 heads × 64, 16 frames × 144 tokens",
+        "LatteTransformer3DModel",
+        10,
+        {
+            "num_attention_heads": 4,
+            "attention_head_dim": 64,
+            "num_layers": 4,
+            "in_channels": 4,
+            "out_channels": 8,
+            "cross_attention_dim": 256,
+            "caption_channels": 256,
+            "attention_bias": True,
+            "sample_size": 24,
+            "patch_size": 2,
+            "activation_fn": "gelu-approximate",
+            "num_embeds_ada_norm": 1000,
+            "norm_type": "ada_norm_single",
+            "norm_elementwise_affine": False,
+            "norm_eps": 1e-6,
+            "video_length": 16,
+        },
+        (16, 24, 24),
+        {"rounds": 3, "granularities": ("layer",)},
+    ),
+    "cogvideox": Subject(
+        "CogVideoX-shaped, 6 layers, 6 heads × 64, 13 frames × 256 tokens",
+        "CogVideoXTransformer3DModel",
+        8,
+        {
+            "num_attention_heads": 6,
+            "attention_head_dim": 64,
+            "num_layers": 6,
+            "time_embed_dim": 256,
+            "text_embed_dim": 256,
+            "max_text_seq_length": 32,
+            "sample_width": 32,
+            "sample_height": 32,
+            "sample_frames": 49,
+        },
+        (13, 32, 32),
+        {"rounds": 3, "granularities": ("layer",), "modes": ("local",), "alphas": (0.34, 0.67, 1.0)},
+        rows=16,
+    ),
+}
+
+
+def say(text: str) -> None:
+    """Progress, on standard error."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def compare(subject: Subject, folder: Path, budget_s: float) -> dict[str, Any]:
+    """Calibrate, prune, export and build a run, and hold the contest in it."""
+    import diffusers
+    import torch
+
+    from calibration import PruneConfig
+    from f3prune.pipeline_runs import GenerationSettings
+    from f3prune.run_directory import RunDirectory
+    from f3prune.steps.build import build
+    from f3prune.steps.calibrate import CalibrateOptions, calibrate
+    from f3prune.steps.contest import ContestOptions, contest
+    from f3prune.steps.export import export
+    from f3prune.steps.prune import prune
+
+    model, settings = subject.model, GenerationSettings(steps=subject.steps)
+    if subject.config:
+        with torch.device("meta"):
+            getattr(diffusers, model)(**subject.config).save_config(folder / "model")
+        frames, height, width = subject.shape or (None, None, None)
+        settings = GenerationSettings(steps=4, num_frames=frames, height=height, width=width)
+        model = str(folder / "model")
+    run = RunDirectory.create(folder / "run")
+    options = CalibrateOptions(model, settings=settings, rows=subject.rows, random_weights=bool(subject.config))
+    calibrate(run, options)
+    prune(run, PruneConfig(max(subject.contest.get("alphas", (0.5,)))))
+    export(run)
+    build(run)
+    return contest(run, ContestOptions(steps=subject.steps, budget_s=budget_s, **subject.contest))
+
+
+def tables(result: Mapping[str, Any]) -> dict[str, str]:
+    """Markdown: one table of every contender per model, and ``summary``, the best of the others at equal quality."""
+    blocks = {name: _model_table(found) for name, found in result["models"].items()}
+    lines = [
+        "| model | PyTorch | hardest other | its PSNR | ours at equal PSNR | ours over it | over the best unpruned |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, found in result["models"].items():
+        dense = next(row for row in found["rows"] if row["contender"]["kind"] == "pytorch")
+        best, unpruned = found["best_other"], found["best_other_without_pruning"]
+        lines.append(
+            f"| {result['titles'][name]} | {dense['denoising']['median']:.2f} s | {best['other']} | "
+            f"{_psnr(best['psnr'], found)} | {best['own'] or 'none as good'} | {_ratio(best)} | {_ratio(unpruned)} |"
+        )
+    return {**blocks, "summary": "\n".join(lines)}
+
+
+def _model_table(found: Mapping[str, Any]) -> str:
+    lines = [
+        f"{found['what']}; times are medians [quartiles] of "
+        f"{min(row['denoising']['runs'] for row in found['rows'] if row['status'] == 'measured')} generations.",
+        "",
+        "| contender | denoising | over PyTorch | generation | PSNR | SSIM | ours at equal PSNR |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    matched = {match["other"]: match for match in found["equal_quality"]}
+    dense = next(row for row in found["rows"] if row["contender"]["kind"] == "pytorch")
+    for row in found["rows"]:
+        if row["status"] != "measured":
+            lines.append(f"| {row['name']} | {row['status']}: {row['reason']} | | | | | |")
+            continue
+        times, match = row["denoising"], matched.get(row["name"])
+        ours = "" if match is None else f"{_ratio(match)} ({match['own'] or 'none as good'})"
+        name = f"**{row['name']}**" if row["own"] else row["name"]
+        lines.append(
+            f"| {name} | {times['median']:.3f} s [{times['quartile_1']:.3f}, {times['quartile_3']:.3f}] | "
+            f"{dense['denoising']['median'] / times['median']:.2f}× | {row['generation']['median']:.3f} s | "
+            f"{_psnr(row['psnr'], found)} | {row['ssim']:.4f} | {ours} |"
+        )
+    return "\n".join(lines)
+
+
+def _psnr(value: float | None, found: Mapping[str, Any]) -> str:
+    if value is None:
+        return "same"
+    return f"≥ {found['cap_db']:.0f} dB" if value >= found["cap_db"] else f"{value:.1f} dB"
+
+
+def _ratio(match: Mapping[str, Any] | None) -> str:
+    return "–" if match is None or match["ratio"] is None else f"{match['ratio']:.2f}×"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json")
+    parser.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
+    parser.add_argument("--budget", type=float, default=150.0, help="seconds of rounds per model, three rounds made")
+    parser.add_argument("--picture", type=Path, default=PICTURE)
+    options = parser.parse_args()
+    from f3prune.evaluation.quality_plot import save_plot
+
+    before, models, seconds = environment(), {}, {}
+    for name in options.models:
+        started = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            models[name] = compare(SUBJECTS[name], Path(folder), options.budget)
+        seconds[name] = round(time.monotonic() - started, 1)
+        say(f"{name}: {seconds[name]} s; {models[name]['best_other']}")
+    titles = {name: SUBJECTS[name].title for name in models}
+    save_plot({titles[name]: found for name, found in models.items()}, options.picture)
+    write(options.json, {"environment": before, "titles": titles, "seconds": seconds, "models": models})
+
+
+if __name__ == "__main__":
+    main()
