@@ -26,10 +26,13 @@ class GraphSession(Session):
         super().__init__(file.parent, plan_engine(read_graph(file), workshop.build_config()), device)
         self.file = file
 
-    def _run(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int]) -> dict[str, torch.Tensor]:
+    def _prepare(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int]) -> None:
+        """Nothing: whoever opens a graph without this package passes arrays."""
+
+    def _run(self, prepared: Any, inputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         import torch
 
-        del sizes
+        del prepared
         try:
             outputs = self._call({name: tensor.cpu().numpy() for name, tensor in inputs.items()})
         except Exception as error:  # these runtimes' errors share no base class
