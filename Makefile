@@ -26,6 +26,7 @@ gpu-check: $(STAMP)
 bench: $(STAMP)
 	$(BIN)/python benchmarks/spatiotemporal.py --json benchmarks/results/spatiotemporal.json
 	$(BIN)/python benchmarks/tune_a_video.py --json benchmarks/results/tune_a_video.json
+	$(BIN)/python benchmarks/contenders.py --json benchmarks/results/contenders.json
 	$(BIN)/python benchmarks/calibration_memory.py --json benchmarks/results/calibration_memory.json
 	$(BIN)/python benchmarks/full_size_export.py --directory runs/full-size --json benchmarks/results/full_size_export.json
 	$(BIN)/python benchmarks/full_size_build.py runs/full-size/denoiser.onnx --json benchmarks/results/full_size_build.json

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "diffusers", "onnx", "onnxruntime-gpu", "tensorrt_rtx_cu12")
+PACKAGES = ("torch", "diffusers", "onnx", "onnxruntime-gpu", "openvino", "tensorrt_rtx_cu12")
 
 
 def environment() -> dict[str, Any]:

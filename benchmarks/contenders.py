@@ -45,7 +45,12 @@ class Subject:
 
 
 SUBJECTS = {
-    "digits": Subject("zoo:digits, trained, 8 frames × 64 tokens", "zoo:digits", 16, contest={"rounds": 5}),
+    "digits": Subject(
+        "zoo:digits, trained, 8 frames × 64 tokens",
+        "zoo:digits",
+        16,
+        contest={"rounds": 3, "alphas": (0.25, 0.5, 1.0)},
+    ),
     "wan": Subject(
         "Wan-shaped, 4 layers, 4 heads × 64, 9 frames × 256 tokens",
         "WanTransformer3DModel",
@@ -204,7 +209,9 @@ def main() -> None:
     parser.add_argument("--picture", type=Path, default=PICTURE)
     options = parser.parse_args()
     from f3prune.evaluation.quality_plot import save_plot
+    from f3prune.quiet import silence
 
+    silence(False)
     before, models, seconds = environment(), {}, {}
     for name in options.models:
         started = time.monotonic()

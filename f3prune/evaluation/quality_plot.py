@@ -78,11 +78,11 @@ def draw(axes: Any, title: str, result: Mapping[str, Any]) -> dict[str, Any]:
         times, quality = [row["denoising"]["median"] for row in curve], [_quality(row) for row in curve]
         colour = _OWN[index % len(_OWN)]
         (handles[label],) = axes.plot(times, quality, "o-", color=colour, markersize=4.5, linewidth=1.8, zorder=4)
-        if index == 0:
-            for row in curve:
-                point = (row["denoising"]["median"], _quality(row))
-                text = f"α={_alpha(row):g}"
-                axes.annotate(text, point, (-3, 5), textcoords="offset points", fontsize=7, ha="right", color=colour)
+        ends = curve[-1:] if index else [curve[0], curve[-1]]
+        for row in ends:
+            point = (row["denoising"]["median"], _quality(row))
+            text = f"α={_alpha(row):g}"
+            axes.annotate(text, point, (-3, 5), textcoords="offset points", fontsize=7, ha="right", color=colour)
     axes.axhline(CAP_DB, color="#9ca3af", linewidth=0.8, linestyle=":", zorder=1)
     axes.set_xscale("log")
     axes.set_title(title, fontsize=10)

@@ -52,6 +52,15 @@ CASES = [
     Case("reference", "check r --reference original", ("original", "dense", "--help")),
     Case("max rel l2", "check r --max-rel-l2 nan", ("nan", "at least 0", "--help")),
     Case("rounds", "bench r --rounds 1", ("1", "--help")),
+    Case("contender", "bench r --contenders magic", ("magic", "openvino", "--help")),
+    Case("alphas", "bench r --alphas 0.5,2", ("2", "between 0 and 1", "--help")),
+    Case("plot", "bench r --plot speed.docx", ("speed.docx", ".png")),
+    Case(
+        "contest in an empty directory",
+        "bench r --contenders all",
+        ("r/manifest.json", "f3prune calibrate"),
+        {"r/manifest.json": "{}"},
+    ),
     *(
         Case(f"{option} {value}", f"calibrate zoo:digits -o r {option} {value}", (value, "--help"))
         for option in ("--steps", "--num-frames", "--height", "--width", "--num-prompts", "--rows")
