@@ -8,21 +8,23 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from calibration.bake.prune import PruningRecord, prune_denoiser, pruning_of
 from calibration.masks import Masks
 from calibration.staged import StagedDenoiser
 from f3prune.errors import ArtifactError, InputError
+from f3prune.lazy_weights import lazily_in_dtype, read_lazily
 from f3prune.loading import denoiser_class
+from f3prune.safetensors_stream import save_streaming
 
 VERSION = 1
 WEIGHTS = "model.safetensors"
 
 
 def save_pruned(denoiser: nn.Module, directory: Path) -> None:
-    """Write a baked denoiser to ``directory``.
+    """Write a baked denoiser to ``directory``, one weight after the other: lazy weights are in memory one at a time.
 
     Raises:
         InputError: the denoiser was never pruned.
@@ -31,9 +33,8 @@ def save_pruned(denoiser: nn.Module, directory: Path) -> None:
     if record is None:
         raise InputError("this denoiser is not pruned: call prune_denoiser first, or denoiser.save_pretrained")
     directory.mkdir(parents=True, exist_ok=True)
-    state = {name: tensor.contiguous() for name, tensor in denoiser.state_dict().items()}
-    _own_storage(state)
-    save_file(state, str(directory / WEIGHTS), metadata={"format": "pt"})
+    state = denoiser.state_dict()
+    save_streaming(state, directory / WEIGHTS, {"format": "pt"})
     saved: Any = denoiser
     saved.save_config(str(directory))
     pruning = {
@@ -50,17 +51,7 @@ def save_pruned(denoiser: nn.Module, directory: Path) -> None:
     (directory / "pruning.json").write_text(json.dumps(pruning, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def _own_storage(state: dict[str, torch.Tensor]) -> None:
-    """Give tensors that share memory a copy each: safetensors refuses aliases."""
-    seen: set[int] = set()
-    for name, tensor in state.items():
-        pointer = tensor.untyped_storage().data_ptr()
-        if pointer in seen:
-            state[name] = tensor.clone()
-        seen.add(pointer)
-
-
-def load_pruned(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
+def load_pruned(directory: Path, dtype: torch.dtype | None = None, lazy: bool = False) -> nn.Module:
     """Load what ``save_pruned`` wrote, ready for inference in the original pipeline.
 
     The dense architecture is made from its configuration without allocating weights, the masks are baked into it, and
@@ -69,12 +60,13 @@ def load_pruned(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
     Args:
         directory: the saved denoiser; one with a ``stage-k`` folder per stage gives a ``StagedDenoiser``.
         dtype: convert floating-point weights to it; ``None`` keeps them as saved.
+        lazy: leave the weights in their file until they are used (``f3prune.lazy_weights``).
 
     Raises:
         ArtifactError: a file is missing, unreadable, of another version, or tensors and masks do not belong together.
     """
     if (directory / "stage-0").is_dir():
-        return _load_stages(directory, dtype)
+        return _load_stages(directory, dtype, lazy)
     from accelerate import init_empty_weights
 
     try:
@@ -94,7 +86,7 @@ def load_pruned(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
         denoiser: nn.Module = dense_class.from_config(config)
     prune_denoiser(denoiser, record.masks, record.stage, record.source_digest)
     try:
-        state = load_file(str(directory / WEIGHTS))
+        state = read_lazily(directory / WEIGHTS) if lazy else load_file(str(directory / WEIGHTS))
         denoiser.load_state_dict(state, strict=True, assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         summary = " ".join(str(error).split())[:300]
@@ -104,17 +96,17 @@ def load_pruned(directory: Path, dtype: torch.dtype | None = None) -> nn.Module:
         module = denoiser.get_submodule(owner)
         setattr(module, leaf, module.get_buffer(leaf).to(getattr(torch, buffer_dtype)))
     if dtype is not None:
-        denoiser.to(dtype)
+        lazily_in_dtype(denoiser, dtype, keep=())
     return denoiser.eval().requires_grad_(False)
 
 
-def _load_stages(directory: Path, dtype: torch.dtype | None) -> nn.Module:
-    first = load_pruned(directory / "stage-0", dtype)
+def _load_stages(directory: Path, dtype: torch.dtype | None, lazy: bool) -> nn.Module:
+    first = load_pruned(directory / "stage-0", dtype, lazy)
     record = pruning_of(first)
     stages = [first]
     masks = record.masks if record is not None else None
     for index in range(1, len(masks.stages) if masks else 1):
-        stages.append(load_pruned(directory / f"stage-{index}", dtype))
+        stages.append(load_pruned(directory / f"stage-{index}", dtype, lazy))
     records = [pruning_of(stage) for stage in stages]
     if masks is None or any(
         found is None or found.stage != index or found.masks.digest != masks.digest

@@ -32,6 +32,8 @@ class ExportConfig:
         dynamic: symbolic dimensions besides the fixed ones: ``batch``, and ``text``, the number of text tokens, where
             the family permits it.
         self_test: run the file in ONNX Runtime against PyTorch before it appears.
+        self_test_limit: parameters times numbers in the latents up to which it runs; above, it would take hours and
+            twice the weights in memory on a CPU, and is left out, which the result says.
         max_test_inputs: how many of the test inputs the self-test runs.
     """
 
@@ -39,6 +41,7 @@ class ExportConfig:
     opset: int = 22
     dynamic: tuple[str, ...] = ("batch",)
     self_test: bool = True
+    self_test_limit: float = 1e14
     max_test_inputs: int = 4
 
     def __post_init__(self) -> None:

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from f3prune.lazy_weights import weight_dtype
+from f3prune.loading import kept_in_fp32
+
 
 def in_dtype(denoiser: nn.Module, dtype: torch.dtype) -> nn.Module:
     """``denoiser`` itself where its weights are in ``dtype`` already, else a converted copy.
@@ -21,29 +24,21 @@ def in_dtype(denoiser: nn.Module, dtype: torch.dtype) -> nn.Module:
         the given denoiser is untouched; the copy shares every tensor that needed no conversion, and the full-precision
         weights are never duplicated.
     """
-    keep = tuple(getattr(denoiser, "_keep_in_fp32_modules", None) or ())
+    keep = kept_in_fp32(denoiser)
     saved = set(denoiser.state_dict(keep_vars=True))
     memo: dict[int, Any] = {}
     changed = False
     for name, parameter in denoiser.named_parameters():
-        target = _target(name, parameter, dtype, keep)
+        target = weight_dtype(name, parameter, dtype, keep)
         memo[id(parameter)] = (
             parameter if target == parameter.dtype else nn.Parameter(parameter.detach().to(target), requires_grad=False)
         )
         changed |= target != parameter.dtype
     for name, buffer in denoiser.named_buffers():
-        target = _target(name, buffer, dtype, keep) if name in saved else buffer.dtype
+        target = weight_dtype(name, buffer, dtype, keep) if name in saved else buffer.dtype
         memo[id(buffer)] = buffer if target == buffer.dtype else buffer.to(target)
         changed |= target != buffer.dtype
     return copy.deepcopy(denoiser, memo) if changed else denoiser
-
-
-def _target(name: str, tensor: torch.Tensor, dtype: torch.dtype, keep: tuple[str, ...]) -> torch.dtype:
-    if not tensor.is_floating_point():
-        return tensor.dtype
-    if dtype != torch.float32 and any(part in keep for part in name.split(".")):
-        return torch.float32
-    return dtype
 
 
 def inputs_in_dtype(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:

@@ -17,11 +17,13 @@ from exporter._files import DATA, GRAPH, appearing, save
 from exporter._passes import clean, to_onnx
 from exporter._result import ExportResult, TensorSpec
 from exporter._trace import trace
+from exporter._weights import attach_weights, without_weights
 from exporter.arguments import Arguments, flatten_arguments
 from exporter.graph_facts import graph_facts
 from exporter.metadata import describe, family_if_known
 from exporter.self_test import SelfTest, self_test
 from f3prune.errors import ExportError, InputError
+from f3prune.lazy_weights import LazyTensor, with_weights
 
 
 def export_denoiser(
@@ -35,8 +37,9 @@ def export_denoiser(
     """Write ``denoiser`` as ``directory/denoiser.onnx`` with its weights in ``denoiser.onnx.data``.
 
     Requires:
-        a denoiser, dense or pruned, on the CPU or a GPU. For a large one load it in ``config.dtype``: it is then
-        exported from where it lies; in another dtype, a converted copy is made.
+        a denoiser, dense or pruned, on the CPU or a GPU. Load a large one lazily (``load_pruned(..., lazy=True)``): its
+        weights then go from file to file one at a time. Of one in memory in another dtype than ``config.dtype``, a
+        converted copy is made.
 
     Does:
         traces the forward on ``inputs``, rewrites what backends refuse, writes the file, checks it, and runs it in ONNX
@@ -65,16 +68,21 @@ def export_denoiser(
     model = in_dtype(denoiser, config.torch_dtype)
     arguments = _in_dtype(flatten_arguments(inputs), config)
     axes = _axes(denoiser, arguments, config)
-    program = trace(model, arguments, axes)
-    graph, rewrites = clean(to_onnx(program, tuple(arguments.tensors), axes, config.opset))
-    del program
+    traceable, weights = without_weights(model)
+    program = trace(traceable, arguments, axes)
+    translated = to_onnx(program, tuple(arguments.tensors), axes, config.opset)
+    del program, traceable
+    attach_weights(translated, weights)
+    graph, rewrites = clean(translated)
     properties = describe(model, arguments, config, metadata or {})
     graph.metadata_props.clear()
     graph.metadata_props.update(properties)
     directory = Path(directory)
     with appearing(directory) as scratch:
         path = save(graph, scratch)
-        tested = _test(path, model, arguments, axes, test_inputs, config) if config.self_test else None
+        skipped = _too_large(model, arguments, config)
+        wanted = config.self_test and skipped is None
+        tested = _test(path, model, arguments, axes, test_inputs, config) if wanted else None
         has_data = (scratch / DATA).exists()
     return ExportResult(
         path=directory / GRAPH,
@@ -87,6 +95,7 @@ def export_denoiser(
         facts=graph_facts(graph),
         self_test=tested,
         rewrites=rewrites,
+        self_test_skipped=skipped if config.self_test else None,
     )
 
 
@@ -119,6 +128,20 @@ def _axes(denoiser: nn.Module, arguments: Arguments, config: ExportConfig) -> Ax
     return symbolic_axes(arguments.tensors, latents, frames, config.dynamic)
 
 
+def _too_large(denoiser: nn.Module, arguments: Arguments, config: ExportConfig) -> str | None:
+    """Why the self-test would take too long, if it would."""
+    family = family_if_known(denoiser)
+    latents = next(iter(arguments.tensors)) if family is None else family.latents
+    parameters = sum(parameter.numel() for parameter in denoiser.parameters())
+    numbers = arguments.tensors[latents].numel()
+    if parameters * numbers <= config.self_test_limit:
+        return None
+    return (
+        f"{parameters:,} parameters on latents of {numbers:,} numbers are more than {config.self_test_limit:g} "
+        f"(self_test_limit)"
+    )
+
+
 def _test(
     path: Path,
     denoiser: nn.Module,
@@ -140,7 +163,7 @@ def _test(
     single = first_of_batch(calls[0], axes)
     if any(single[name].shape != tensor.shape for name, tensor in calls[0].items()):
         calls.append(single)
-    return self_test(path, denoiser, arguments, calls, config.dtype)
+    return self_test(path, with_weights(denoiser, LazyTensor.value), arguments, calls, config.dtype)
 
 
 def spec_of(value: ir.Value) -> TensorSpec:

@@ -37,6 +37,7 @@ class ExportResult:
         opset: of the file.
         facts: node and parameter counts.
         self_test: how close ONNX Runtime came to PyTorch; ``None`` when switched off.
+        self_test_skipped: why there is no self-test although it was asked for.
         rewrites: names of the graph rewrites that changed something.
     """
 
@@ -50,6 +51,7 @@ class ExportResult:
     facts: GraphFacts
     self_test: SelfTest | None
     rewrites: tuple[str, ...]
+    self_test_skipped: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values; paths by file name."""
@@ -63,5 +65,6 @@ class ExportResult:
             "opset": self.opset,
             "facts": self.facts.to_dict(),
             "self_test": self.self_test.to_dict() if self.self_test else None,
+            "self_test_skipped": self.self_test_skipped,
             "rewrites": list(self.rewrites),
         }

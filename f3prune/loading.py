@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,13 @@ from torch import nn
 
 from f3prune.errors import InputError
 from f3prune.families import denoiser_component, family_of
+from f3prune.lazy_weights import lazily_in_dtype, read_lazily
 from f3prune.quiet import silence_imported
+from f3prune.random_weights import lazily_randomized, randomize_weights
 from f3prune.sources import ModelSource, denoiser_class_name, read_json
 
 _OWN_MODELS = "f3prune.models"
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _HALF = {"F16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -28,13 +33,18 @@ def pick_device() -> torch.device:
 
 def working_dtype(source: ModelSource, device: torch.device) -> torch.dtype:
     """What to compute in: on a GPU half precision if the weights are stored so; float32 otherwise."""
-    if device.type != "cuda" or source.random_weights:
-        return torch.float32
-    for path in sorted(source.denoiser_path.glob("*.safetensors")):
+    return stored_dtype(source) if device.type == "cuda" else torch.float32
+
+
+def stored_dtype(source: ModelSource) -> torch.dtype:
+    """Half precision if most of the denoiser's weights are stored so; float32 otherwise."""
+    sizes: Counter[str] = Counter()
+    for path in sorted(source.denoiser_path.glob("*.safetensors")) if not source.random_weights else ():
         with _readable(path), safe_open(str(path), framework="pt") as file:
             for key in file.keys():  # noqa: SIM118  (not a dict)
-                return _HALF.get(file.get_slice(key).get_dtype(), torch.float32)
-    return torch.float32
+                tensor = file.get_slice(key)
+                sizes[tensor.get_dtype()] += math.prod(tensor.get_shape())
+    return _HALF.get(sizes.most_common(1)[0][0], torch.float32) if sizes else torch.float32
 
 
 @contextlib.contextmanager
@@ -118,9 +128,16 @@ def denoiser_class(name: str) -> Any:
 
 
 def load_denoiser(
-    source: ModelSource, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    source: ModelSource, dtype: torch.dtype = torch.float32, device: torch.device | None = None, lazy: bool = False
 ) -> nn.Module:
     """The dense denoiser of MODEL, in evaluation mode, without the rest of a pipeline.
+
+    Args:
+        source: MODEL.
+        dtype: of the weights, but for those that the class keeps in float32.
+        device: put it there.
+        lazy: leave the weights in their files until they are used (``f3prune.lazy_weights``), on the CPU. Files of an
+            older or another layout, which their loader converts, are read all the same.
 
     Raises:
         InputError: a file of it cannot be loaded.
@@ -134,7 +151,10 @@ def load_denoiser(
     else:
         cls = denoiser_class(name)
         with _readable(folder):
-            if source.random_weights:
+            found = _lazy_denoiser(cls, source, dtype) if lazy and device is None else None
+            if found is not None:
+                denoiser = found
+            elif source.random_weights:
                 denoiser = _random_denoiser(cls, folder, source.weights_seed).to(dtype)
             elif name == "TuneAVideoUNet":
                 # Reads what either library saved, and names every tensor that does not fit.
@@ -143,6 +163,47 @@ def load_denoiser(
                 denoiser = cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
     denoiser.eval().requires_grad_(False)
     return denoiser.to(device) if device is not None else denoiser
+
+
+def _lazy_denoiser(cls: Any, source: ModelSource, dtype: torch.dtype) -> Any:
+    """As ``from_pretrained`` loads it, but with lazy weights; None where it would convert names of weights."""
+    from accelerate import init_empty_weights
+    from diffusers import ModelMixin
+
+    if not issubclass(cls, ModelMixin):
+        return None
+    folder = source.denoiser_path
+    before = torch.get_default_dtype()
+    try:
+        # Buffers are computed in the dtype that the class finds, as in from_pretrained.
+        torch.set_default_dtype(torch.float32 if source.random_weights else dtype)
+        with init_empty_weights(include_buffers=False):
+            denoiser = cls.from_config(read_json(folder / "config.json"))
+    finally:
+        torch.set_default_dtype(before)
+    if source.random_weights:
+        return lazily_in_dtype(lazily_randomized(denoiser, source.weights_seed), dtype, keep=())
+    state: dict[str, torch.Tensor] = {}
+    for path in _weight_files(folder):
+        state |= read_lazily(path)
+    wanted = denoiser.state_dict()
+    if state.keys() != wanted.keys() or any(state[name].shape != wanted[name].shape for name in wanted):
+        return None
+    denoiser.load_state_dict(state, strict=True, assign=True)
+    return lazily_in_dtype(denoiser, dtype, keep=kept_in_fp32(denoiser), computed_buffers=False)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that ``from_pretrained`` reads."""
+    index = folder / f"{_WEIGHTS}.index.json"
+    if not index.is_file():
+        return [folder / _WEIGHTS] if (folder / _WEIGHTS).is_file() else []
+    return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+
+
+def kept_in_fp32(denoiser: nn.Module) -> tuple[str, ...]:
+    """Parts of weights' names that the class keeps in float32 in whatever dtype it is loaded."""
+    return tuple(getattr(denoiser, "_keep_in_fp32_modules", None) or ())
 
 
 def _load_motion_unet(source: ModelSource, dtype: torch.dtype) -> Any:
@@ -158,8 +219,6 @@ def _load_motion_unet(source: ModelSource, dtype: torch.dtype) -> Any:
 
 def _random_denoiser(cls: Any, folder: Path, seed: int) -> Any:
     """Seeded random weights under which every site matters, whatever training would start at zero."""
-    from f3prune.random_weights import randomize_weights
-
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         denoiser = cls.from_config(read_json(folder / "config.json"))

@@ -86,6 +86,8 @@ def describe_graph(graph: Mapping[str, Any]) -> str:
     test = graph.get("self_test")
     if test and test.get("calls"):
         parts.append(f"self-test relative L2 {max(float(call['rel_l2']) for call in test['calls']):.1e}")
+    if graph.get("self_test_skipped"):
+        parts.append(f"no self-test: {graph['self_test_skipped']}")
     return ", ".join(parts)
 
 

@@ -60,7 +60,7 @@ def export(
         calls = state.calls()
         with reporter.task(f"exporting the {variant} denoiser", total=stages) as advance:
             for stage, folder in enumerate(stage_directories(scratch, stages)):
-                denoiser = load_variant(state, variant, stage, stages)
+                denoiser = load_variant(state, variant, stage, stages, lazy=not state.family.cached)
                 folder.mkdir(exist_ok=True)
                 if state.family.cached:
                     source = {"source_digest": state.calibration.inputs["source"]}
@@ -86,13 +86,19 @@ def export(
 
 
 def load_variant(
-    state: RunState, variant: Variant, stage: int, stages: int, device: torch.device | None = None, dtype: str = "fp32"
+    state: RunState,
+    variant: Variant,
+    stage: int,
+    stages: int,
+    device: torch.device | None = None,
+    dtype: str = "fp32",
+    lazy: bool = False,
 ) -> nn.Module:
     """The pruned denoiser of one stage, or the dense one; its files must have been verified."""
     if variant == "dense":
-        return load_denoiser(state.source, TORCH_DTYPES[dtype], device)
+        return load_denoiser(state.source, TORCH_DTYPES[dtype], device, lazy)
     folder = stage_directories(state.run.directory("pruned"), stages)[stage]
-    denoiser = calibration.load_pruned(folder, TORCH_DTYPES[dtype])
+    denoiser = calibration.load_pruned(folder, TORCH_DTYPES[dtype], lazy)
     return denoiser.to(device) if device is not None else denoiser
 
 

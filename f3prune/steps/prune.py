@@ -9,7 +9,7 @@ from typing import Any
 import calibration
 from calibration import Calibration, Masks, PruneConfig
 from f3prune.errors import InputError
-from f3prune.loading import load_denoiser, pick_device, working_dtype
+from f3prune.loading import load_denoiser, stored_dtype
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Reporter
 from f3prune.run_directory import RunDirectory
@@ -50,11 +50,11 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
 
     def bake(scratch: Path) -> dict[str, Any]:
         masks = Masks.load(run.path / MASKS)
-        dtype = working_dtype(state.source, pick_device())
+        dtype = stored_dtype(state.source)
         after = []
         with reporter.task("pruning", total=len(masks.stages)) as advance:
             for stage, folder in enumerate(stage_directories(scratch, len(masks.stages))):
-                denoiser = load_denoiser(state.source, dtype)
+                denoiser = load_denoiser(state.source, dtype, lazy=True)
                 calibration.prune_denoiser(denoiser, masks, stage, source_digest=source_digest)
                 calibration.save_pruned(denoiser, folder)
                 after.append(sum(parameter.numel() for parameter in denoiser.parameters()))
