@@ -2,13 +2,14 @@
 # make test       install, then ruff, mypy and pytest
 # make gpu-check  what needs an NVIDIA GPU; skips with a reason where there is none
 # make bench      the figures of docs/benchmarks.md
+# make bench-14b  pruning and export of Wan 2.1 14B (60 GB of disk, not part of make bench)
 
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test gpu-check bench clean
+.PHONY: demo test gpu-check bench bench-14b clean
 
 demo: $(STAMP)
 	$(BIN)/f3prune run zoo:digits -o runs/demo --alpha 0.4
@@ -28,8 +29,10 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/tune_a_video.py --json benchmarks/results/tune_a_video.json
 	$(BIN)/python benchmarks/contenders.py --json benchmarks/results/contenders.json
 	$(BIN)/python benchmarks/calibration_memory.py --json benchmarks/results/calibration_memory.json
-	$(BIN)/python benchmarks/full_size_export.py --directory runs/full-size --json benchmarks/results/full_size_export.json
-	$(BIN)/python benchmarks/full_size_build.py runs/full-size/denoiser.onnx --json benchmarks/results/full_size_build.json
+	$(BIN)/python benchmarks/full_size.py --json benchmarks/results/full_size.json
+
+bench-14b: $(STAMP)
+	$(BIN)/python benchmarks/full_size.py --only wan-14b --json benchmarks/results/full_size_14b.json
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)
