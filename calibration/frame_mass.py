@@ -2,12 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 
+from calibration.fused_mass import attend, attend_short, key_spans, part_of_mask
 from f3prune.seam import AttentionCall
 
-BLOCK_BYTES = 48 * 2**20
-"""Upper bound, in bytes, of the block of probabilities held at once."""
+BLOCK_BYTES = 16 * 2**20
+"""Upper bound, in bytes, of the block of probabilities held at once; larger ones are no faster."""
+
+
+def attention_with_mass(
+    call: AttentionCall, rows: int | None = None, generator: torch.Generator | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The attention's output, and the mass that its queries of frame i put on keys of frame j (DESIGN §2).
+
+    Exact measurement takes both from the same pass over the scores, see ``fused_mass``. With ``rows`` the output is
+    the dense call's, bit for bit, and the mass comes from the sampled queries alone.
+
+    Args:
+        call: attention call with ``query``, ``key``, ``value`` ``b h n d``.
+        rows: measure only this many query tokens of every frame, drawn without replacement: unbiased. ``None``: all.
+        generator: CPU generator for ``rows``.
+
+    Returns:
+        ``b h n d`` as ``call.dense()`` gives it, to rounding, and ``h f (f+1)`` float32 on the query's device,
+        averaged over batch and query tokens. The last column is the mass on text keys; every row sums to 1.
+    """
+    per_frame = call.query.shape[2] if call.site.layout == "sparse-causal" else call.tokens_per_frame
+    if rows is not None and rows < per_frame:
+        return call.dense(), frame_mass(call, rows, generator)
+    if call.site.layout == "temporal":
+        return attend_short(call)
+    if call.site.layout == "sparse-causal":
+        output, share = attend(call, [slice(0, per_frame), slice(per_frame, 2 * per_frame)], slice(None), per_frame)
+        return output, _of_first_and_former(share[:, :, 0], call.frames)
+    asking = call.video if call.text_queries else slice(None)
+    output, share = attend(call, key_spans(call), asking, per_frame)
+    return output, _text_last(share.mean(0), call.frames)
 
 
 def frame_mass(
@@ -16,20 +49,17 @@ def frame_mass(
     generator: torch.Generator | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> torch.Tensor:
-    """Mean attention probability that queries of frame i put on keys of frame j (DESIGN §2).
+    """The mass alone, for some or all query tokens, by blocks of probabilities.
 
     Probabilities are computed for a block of query rows against all keys and summed by key frame at once, so memory
     is ``O(block · n)``; softmax over a whole row makes the result exact, not an online approximation.
 
     Args:
-        call: attention call with ``query``, ``key`` ``b h n d``.
-        rows: measure only this many query tokens of every frame, drawn without replacement: unbiased. ``None``: all.
-        generator: CPU generator for ``rows``.
+        call, rows, generator: see ``attention_with_mass``.
         block_bytes: size of a block in bytes.
 
     Returns:
-        ``h f (f+1)`` float32 on the query's device, averaged over batch and query tokens. The last column is the mass
-        on text keys; every row sums to 1.
+        ``h f (f+1)`` float32, see ``attention_with_mass``.
     """
     if call.site.layout == "sparse-causal":
         return _sparse_causal_mass(call, rows, generator, block_bytes)
@@ -42,25 +72,31 @@ def frame_mass(
     per_query_frame = positions.shape[1]
     index = (positions.flatten() + (call.text_before if call.text_queries else 0)).to(call.query.device)
 
-    row_bytes = heads * length * 4
-    block = max(1, min(index.numel(), block_bytes // row_bytes))
-    batch_block = max(1, block_bytes // (row_bytes * block)) if block == index.numel() else 1
-
     mass = torch.zeros(heads, index.numel(), frames + 1, device=call.query.device)
-    for b in range(0, batch, batch_block):
-        key = call.key[b : b + batch_block].float().transpose(-1, -2)
-        for r in range(0, index.numel(), block):
-            chosen = index[r : r + block]
-            scores = call.query[b : b + batch_block].index_select(2, chosen).float() @ key
-            scores *= call.scale
-            _apply_mask(scores, call.mask, b, batch_block, chosen)
-            probabilities = torch.softmax(scores, dim=-1, out=scores)
-            video = probabilities[..., call.video].unflatten(-1, (frames, per_frame)).sum(-1)
-            mass[:, r : r + block, :frames] += video.sum(0)
-            if length > call.video_tokens:
-                text = probabilities[..., : call.text_before].sum(-1) + probabilities[..., call.video.stop :].sum(-1)
-                mass[:, r : r + block, frames] += text.sum(0)
+    for b, h, r in _blocks(batch, heads, index.numel(), length, block_bytes):
+        chosen = index[r]
+        scores = call.query[b, h].index_select(2, chosen).float() @ call.key[b, h].float().transpose(-1, -2)
+        scores *= call.scale
+        _apply_mask(scores, call.mask, b, h, chosen)
+        probabilities = torch.softmax(scores, dim=-1, out=scores)
+        video = probabilities[..., call.video].unflatten(-1, (frames, per_frame)).sum(-1)
+        mass[h, r, :frames] += video.sum(0)
+        if length > call.video_tokens:
+            text = probabilities[..., : call.text_before].sum(-1) + probabilities[..., call.video.stop :].sum(-1)
+            mass[h, r, frames] += text.sum(0)
     return mass.unflatten(1, (frames, per_query_frame)).mean(2) / batch
+
+
+def _blocks(batch: int, heads: int, rows: int, length: int, block_bytes: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Cut ``b h r n`` float32 into blocks: rows are kept together first, as products of tall matrices are faster."""
+    room = max(1, block_bytes // (length * 4))
+    by_rows = min(rows, room)
+    by_heads = min(heads, max(1, room // by_rows)) if by_rows == rows else 1
+    by_batch = min(batch, max(1, room // (by_rows * by_heads))) if by_heads == heads else 1
+    for b in range(0, batch, by_batch):
+        for h in range(0, heads, by_heads):
+            for r in range(0, rows, by_rows):
+                yield slice(b, b + by_batch), slice(h, h + by_heads), slice(r, r + by_rows)
 
 
 def _sparse_causal_mass(
@@ -68,31 +104,40 @@ def _sparse_causal_mass(
 ) -> torch.Tensor:
     """The same where the queries of frame i, one entry of the batch, meet the keys of frames 0 and i-1 alone."""
     images, heads, per_frame, _ = call.query.shape
-    frames, count = call.frames, min(rows or per_frame, per_frame)
+    count = min(rows or per_frame, per_frame)
     block = max(1, min(count, block_bytes // (heads * per_frame * 8)))
-    mass = torch.zeros(heads, frames, frames + 1, device=call.query.device)
+    share = torch.zeros(images, heads, 2, device=call.query.device)
     for image in range(images):
-        frame = image % frames
         chosen = (
             torch.arange(per_frame) if count == per_frame else torch.randperm(per_frame, generator=generator)[:count]
         )
         key = call.key[image].float().transpose(-1, -2)
         for part in chosen.to(call.query.device).split(block):
             scores = call.query[image].index_select(1, part).float() @ key * call.scale
-            first, former = torch.softmax(scores, dim=-1).unflatten(-1, (2, per_frame)).sum((1, 3)).unbind(-1)
-            mass[:, frame, 0] += first
-            mass[:, frame, max(0, frame - 1)] += former
-    return mass / (images // frames * count)
+            share[image] += torch.softmax(scores, dim=-1).unflatten(-1, (2, per_frame)).sum((1, 3))
+    return _of_first_and_former(share / count, call.frames)
 
 
-def _apply_mask(scores: torch.Tensor, mask: torch.Tensor | None, start: int, size: int, rows: torch.Tensor) -> None:
+def _of_first_and_former(share: torch.Tensor, frames: int) -> torch.Tensor:
+    """Mass from each image's share on frames 0 and i-1, frames innermost in the batch: ``(b f) h 2 -> h f (f+1)``."""
+    clips = share.unflatten(0, (-1, frames)).mean(0)
+    mass = torch.zeros(share.shape[1], frames, frames + 1, device=share.device)
+    for i in range(frames):
+        mass[:, i, 0] += clips[i, :, 0]
+        mass[:, i, max(0, i - 1)] += clips[i, :, 1]
+    return mass
+
+
+def _text_last(share: torch.Tensor, frames: int) -> torch.Tensor:
+    """Put the shares of all text in one last column: ``h f s -> h f (f+1)``."""
+    return torch.cat([share[..., :frames], share[..., frames:].sum(-1, keepdim=True)], dim=-1)
+
+
+def _apply_mask(scores: torch.Tensor, mask: torch.Tensor | None, b: slice, h: slice, rows: torch.Tensor) -> None:
     """Add the call's mask to a block of scores ``b h r n`` in place."""
+    mask = part_of_mask(mask, b, h)
     if mask is None:
         return
-    while mask.ndim < scores.ndim:
-        mask = mask.unsqueeze(0)
-    if mask.shape[0] > 1:
-        mask = mask[start : start + size]
     if mask.shape[2] > 1:
         mask = mask.index_select(2, rows)
     if mask.dtype == torch.bool:

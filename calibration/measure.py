@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from calibration.calibration_file import Calibration, SiteInfo
-from calibration.frame_mass import frame_mass
+from calibration.frame_mass import attention_with_mass
 from f3prune.errors import InputError
 from f3prune.families import Family, LatentShape, Site, SiteKind, family_of
 from f3prune.seam import AttentionCall, Seam
@@ -44,6 +44,8 @@ class FrameMassRecorder:
         self._generator = torch.Generator("cpu").manual_seed(seed)
         self._sites = {site.name: site for site in self.family.find_sites(denoiser, sites)}
         self._sums: dict[str, dict[float, tuple[torch.Tensor, int]]] = {name: {} for name in self._sites}
+        self._timestep: float | None = None
+        self._running: dict[str, tuple[torch.Tensor, int]] = {}
         self._seam = Seam(
             denoiser,
             self.family,
@@ -67,20 +69,38 @@ class FrameMassRecorder:
         timestep = self._seam.state.timestep
         if timestep is None:
             raise InputError(f"the denoiser call around site {site.name} has no timestep")
+        if timestep != self._timestep:
+            self._keep()
+            self._timestep = timestep
         batch = call.query.shape[0]
-        mass = frame_mass(call, self.rows, self._generator).double().cpu() * batch
-        sums = self._sums[site.name]
-        if timestep in sums:
-            total, weight = sums[timestep]
-            if total.shape != mass.shape:
-                raise InputError(
-                    f"site {site.name} saw {mass.shape[1]} frames after {total.shape[1]}: "
-                    f"calibrate all prompts with one number of frames"
-                )
-            sums[timestep] = (total + mass, weight + batch)
+        output, mass = attention_with_mass(call, self.rows, self._generator)
+        mass = mass.double() * batch
+        if site.name in self._running:
+            total, weight = self._running[site.name]
+            self._require_frames(site.name, total, mass)
+            self._running[site.name] = (total.add_(mass), weight + batch)
         else:
-            sums[timestep] = (mass, batch)
-        return call.dense()
+            self._running[site.name] = (mass, batch)
+        return output
+
+    def _keep(self) -> None:
+        """Add what the last timestep's calls gave, which waits on the device until here, to the sums on the CPU."""
+        if self._timestep is None:
+            return
+        for name, (waiting, weight) in self._running.items():
+            mass = waiting.cpu()
+            total, before = self._sums[name].get(self._timestep, (torch.zeros_like(mass), 0))
+            self._require_frames(name, total, mass)
+            self._sums[name][self._timestep] = (total + mass, before + weight)
+        self._running.clear()
+
+    @staticmethod
+    def _require_frames(name: str, before: torch.Tensor, now: torch.Tensor) -> None:
+        if before.shape != now.shape:
+            raise InputError(
+                f"site {name} saw {now.shape[1]} frames after {before.shape[1]}: "
+                f"calibrate all prompts with one number of frames"
+            )
 
     def result(self, **metadata: str) -> Calibration:
         """What was recorded.
@@ -88,6 +108,7 @@ class FrameMassRecorder:
         Raises:
             InputError: a site never ran, or sites saw different timesteps.
         """
+        self._keep()
         silent = [name for name, sums in self._sums.items() if not sums]
         if silent:
             raise InputError(

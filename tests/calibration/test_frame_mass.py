@@ -1,15 +1,18 @@
-"""Streaming frame mass against the naive softmax, and against cases computed by hand."""
+"""Frame mass, by every way of measuring it, against the naive softmax, and against cases computed by hand."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from calibration.frame_mass import frame_mass
+from calibration import fused_mass
+from calibration.frame_mass import attention_with_mass, frame_mass
 from f3prune.families import Site
 from f3prune.seam import AttentionCall
 
@@ -32,6 +35,111 @@ def naive(call):
     return torch.cat([video, 1 - video.sum(-1, keepdim=True)], dim=-1)
 
 
+def draw_mask(kind, batch, heads, length, present, seed):
+    """A mask of some kind under which no query is left without a key; ``present`` is a key all may attend to."""
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "bool":
+        mask = torch.rand(batch, 1, 1, length, generator=generator) > 0.3
+        mask[..., present] = True
+        return mask
+    if kind == "causal":
+        return torch.zeros(length, length).masked_fill_(torch.ones(length, length).triu(1).bool(), -math.inf)
+    if kind == "additive":
+        return torch.randn(1, heads, 1, length, generator=generator)
+    return torch.randn(batch, 1, length, length, generator=generator) if kind == "per-query" else None
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    heads=st.integers(1, 3),
+    frames=st.integers(1, 4),
+    per_frame=st.integers(1, 5),
+    before=st.integers(0, 3),
+    after=st.integers(0, 3),
+    by_frames=st.booleans(),
+    piece_bytes=st.sampled_from([1, 3000, 2**20]),
+    kind=st.sampled_from(["none", "bool", "additive", "per-query", "causal"]),
+    text_queries=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_one_pass_gives_the_attention_and_its_mass(
+    batch, heads, frames, per_frame, before, after, by_frames, piece_bytes, kind, text_queries, seed
+):
+    length = before + frames * per_frame + after
+    mask = draw_mask(kind, batch, heads, length, before, seed)
+    whole = make_call(batch, heads, frames, per_frame, before, after, mask, seed)
+    call = whole
+    if not text_queries:
+        rows = mask if mask is None or mask.shape[-2] == 1 else mask[..., whole.video, :]
+        call = dataclasses.replace(whole, query=whole.query[:, :, whole.video], mask=rows, text_queries=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fused_mass, "cheaper_by_frames", lambda *_: by_frames)
+        patch.setattr(fused_mass, "PIECE_BYTES", piece_bytes)
+        output, mass = attention_with_mass(call)
+    torch.testing.assert_close(output, call.dense(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mass.sum(-1), torch.ones(heads, frames), atol=1e-5, rtol=0)
+    torch.testing.assert_close(mass, naive(whole), atol=1e-5, rtol=0)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    batch=st.integers(1, 40),
+    heads=st.integers(1, 3),
+    frames=st.integers(1, 6),
+    room=st.sampled_from([1, 500, 2**20]),
+    kind=st.sampled_from(["none", "bool", "per-query", "causal"]),
+    seed=st.integers(0, 999),
+)
+def test_short_sequences_give_the_attention_and_its_mass(batch, heads, frames, room, kind, seed):
+    call = make_call(batch, heads, frames, 1, 0, 0, draw_mask(kind, batch, heads, frames, 0, seed), seed)
+    call = dataclasses.replace(call, site=dataclasses.replace(call.site, layout="temporal"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(fused_mass.CACHE_BYTES, "cpu", room)
+        output, mass = attention_with_mass(call)
+    torch.testing.assert_close(output, call.dense(), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(mass, naive(call), atol=1e-5, rtol=0)
+
+
+def test_sampling_leaves_the_attention_bit_for_bit():
+    call = make_call(2, 2, 3, 6, 1, 0)
+    output, mass = attention_with_mass(call, 2, torch.Generator().manual_seed(5))
+    assert torch.equal(output, call.dense())
+    assert torch.equal(mass, frame_mass(call, 2, torch.Generator().manual_seed(5)))
+
+
+@pytest.mark.parametrize("by_frames", [True, False])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_rows_sum_to_one_in_half_precision(monkeypatch, dtype, by_frames):
+    monkeypatch.setattr(fused_mass, "cheaper_by_frames", lambda *_: by_frames)
+    call = make_call(1, 2, 5, 40, 8, 0)
+    low = dataclasses.replace(call, **{name: getattr(call, name).to(dtype) for name in ("query", "key", "value")})
+    output, mass = attention_with_mass(low)
+    assert output.dtype == dtype
+    assert mass.dtype == torch.float32
+    torch.testing.assert_close(output.float(), low.dense().float(), atol=0.03, rtol=0.02)
+    torch.testing.assert_close(mass.sum(-1), torch.ones(2, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(mass, frame_mass(low), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("by_frames", [True, False])
+def test_the_fused_kernel_takes_what_it_is_given(monkeypatch, by_frames):
+    monkeypatch.setattr(fused_mass, "cheaper_by_frames", lambda *_: by_frames)
+    call = make_call(1, 2, 5, 16, 3, 0)
+    packed = call.query.transpose(1, 2).contiguous().transpose(1, 2)
+    with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
+        output, _ = attention_with_mass(dataclasses.replace(call, query=packed))
+    torch.testing.assert_close(output, call.dense(), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("frames", "per_frame", "text", "dim", "expected"),
+    [(13, 256, 32, 64, True), (13, 64, 0, 64, False), (49, 64, 0, 64, True), (8, 64, 12, 32, False)],
+)
+def test_the_cheaper_way_is_the_one_that_measured_faster(frames, per_frame, text, dim, expected):
+    assert fused_mass.cheaper_by_frames(text + frames * per_frame, dim, frames + bool(text)) == expected
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     batch=st.integers(1, 3),
@@ -46,15 +154,7 @@ def naive(call):
 )
 def test_streaming_equals_naive_for_any_block(batch, heads, frames, per_frame, before, after, block_bytes, kind, seed):
     length = before + frames * per_frame + after
-    generator = torch.Generator().manual_seed(seed)
-    mask = None
-    if kind == "bool":
-        mask = torch.rand(batch, 1, 1, length, generator=generator) > 0.3
-        mask[..., before] = True
-    elif kind == "additive":
-        mask = torch.randn(1, heads, 1, length, generator=generator)
-    elif kind == "per-query":
-        mask = torch.randn(batch, 1, length, length, generator=generator)
+    mask = draw_mask(kind, batch, heads, length, before, seed)
     call = make_call(batch, heads, frames, per_frame, before, after, mask, seed)
     mass = frame_mass(call, block_bytes=block_bytes)
     assert mass.shape == (heads, frames, frames + 1)

@@ -21,7 +21,7 @@ from calibration import (
     select_masks,
 )
 from calibration.calibration_file import Calibration
-from calibration.frame_mass import frame_mass
+from calibration.frame_mass import attention_with_mass, frame_mass
 from f3prune.errors import InputError, UnknownSiteError
 from f3prune.families import registry
 from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
@@ -82,6 +82,9 @@ def test_mass_is_what_a_plain_softmax_gives():
             expected[:, i, max(0, i - 1)] += halves[i, :, 1]
         torch.testing.assert_close(frame_mass(call), expected, atol=1e-6, rtol=0)
         torch.testing.assert_close(frame_mass(call, block_bytes=1), expected, atol=1e-6, rtol=0)
+        output, mass = attention_with_mass(call)
+        torch.testing.assert_close(output, call.dense(), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mass, expected, atol=1e-6, rtol=0)
         samples = [frame_mass(call, 2, torch.Generator().manual_seed(k)) for k in range(300)]
         torch.testing.assert_close(torch.stack(samples).mean(0), expected, atol=0.05, rtol=0)
 
