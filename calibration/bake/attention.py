@@ -74,21 +74,24 @@ class KeptPairs:
             for count, queries in groups.items()
         ]
         order = [i for queries in groups.values() for i in queries]
-        video = torch.cat(outputs, dim=2)
+        video = torch.cat(outputs, dim=1)
         if order != sorted(order):
             back = torch.tensor([order.index(i) for i in range(call.frames)], device=video.device)
-            video = video.index_select(2, back)
-        return _with_text(call, video.flatten(2, 3), dense=True)
+            video = video.unflatten(1, (call.frames, -1)).index_select(1, back).flatten(1, 2)
+        return _with_text(call, video, dense=True)
 
 
 def frame_local(call: AttentionCall) -> torch.Tensor:
     """Video queries attend to their own frame and to text, text queries to text: ``b h n d``."""
-    video = _attend(call, list(range(call.frames)), list(range(call.frames)))
-    return _with_text(call, video.flatten(2, 3), dense=False)
+    everyone = list(range(call.frames))
+    return _with_text(call, _attend(call, everyone, everyone), dense=False)
 
 
 def _attend(call: AttentionCall, queries: list[int], keys: list[int] | None) -> torch.Tensor:
     """Attention of some query frames.
+
+    Frames are folded into the batch while tokens still lie outside heads, as the projections leave them: a frame is
+    then one piece of memory, nothing is transposed but heads, and backends see ordinary attention of a larger batch.
 
     Args:
         call: the call.
@@ -96,40 +99,40 @@ def _attend(call: AttentionCall, queries: list[int], keys: list[int] | None) -> 
         keys: the key frames of every query frame in turn, equally many for each; ``None``: all tokens.
 
     Returns:
-        ``b h (queries) t d``.
+        ``b (queries t) h d``.
     """
     query = _frames(call, call.query, queries)
     if keys is None:
         output = F.scaled_dot_product_attention(
-            query.flatten(2, 3), call.key, call.value, attn_mask=call.mask, scale=call.scale
+            query.flatten(1, 2).transpose(1, 2), call.key, call.value, attn_mask=call.mask, scale=call.scale
         )
-        return output.unflatten(2, (len(queries), -1))
-    # Heads and frames share one batch axis, so that backends see ordinary four-dimensional attention.
+        return output.transpose(1, 2)
     folded = F.scaled_dot_product_attention(
-        query.flatten(1, 2),
-        _keys(call, call.key, len(queries), keys).flatten(1, 2),
-        _keys(call, call.value, len(queries), keys).flatten(1, 2),
+        query.flatten(0, 1).transpose(1, 2),
+        _keys(call, call.key, len(queries), keys).transpose(1, 2),
+        _keys(call, call.value, len(queries), keys).transpose(1, 2),
         attn_mask=_key_mask(call, len(queries), keys),
         scale=call.scale,
     )
-    return folded.unflatten(1, (call.query.shape[1], len(queries)))
+    return folded.transpose(1, 2).unflatten(0, (-1, len(queries))).flatten(1, 2)
 
 
 def _frames(call: AttentionCall, tensor: torch.Tensor, frames: list[int]) -> torch.Tensor:
-    """``b h n d -> b h (frames) t d``, the video tokens of some frames."""
-    video = tensor[:, :, call.video].unflatten(2, (call.frames, call.tokens_per_frame))
+    """``b h n d -> b (frames) t h d``, the video tokens of some frames."""
+    video = tensor.transpose(1, 2)[:, call.video].unflatten(1, (call.frames, call.tokens_per_frame))
     if frames == list(range(call.frames)):
         return video
-    return video.index_select(2, torch.tensor(frames, device=tensor.device))
+    return video.index_select(1, torch.tensor(frames, device=tensor.device))
 
 
 def _keys(call: AttentionCall, tensor: torch.Tensor, groups: int, frames: list[int]) -> torch.Tensor:
-    """``b h n d -> b h g m d``: for each of ``groups`` query frames its key frames' tokens, then all text."""
-    video = _frames(call, tensor, frames).unflatten(2, (groups, -1)).flatten(3, 4)
+    """``b h n d -> (b g) m h d``: for each of ``groups`` query frames its key frames' tokens, then all text."""
+    video = _frames(call, tensor, frames).unflatten(1, (groups, -1)).flatten(2, 3).flatten(0, 1)
     text = _text(call, tensor)
     if text is None:
         return video
-    return torch.cat([video, text.unsqueeze(2).expand(-1, -1, groups, -1, -1)], dim=3)
+    spread = text.transpose(1, 2).unsqueeze(1).expand(-1, groups, -1, -1, -1).flatten(0, 1)
+    return torch.cat([video, spread], dim=1)
 
 
 def _text(call: AttentionCall, tensor: torch.Tensor) -> torch.Tensor | None:
@@ -150,13 +153,11 @@ def _text_spans(call: AttentionCall) -> list[slice]:
 
 
 def _key_mask(call: AttentionCall, groups: int, frames: list[int]) -> torch.Tensor | None:
-    """The call's mask of keys, gathered like ``_keys``: ``b (h g) 1 m``."""
+    """The call's mask of keys, gathered like ``_keys``: ``(b g) h 1 m``, one head where all heads share it."""
     if call.mask is None:
         return None
-    mask = _four_axes(call)
-    heads = call.query.shape[1]
-    keys = mask.expand(-1, heads, -1, -1).transpose(2, 3)
-    return _keys(call, keys, groups, frames).flatten(1, 2).transpose(2, 3)
+    mask = _four_axes(call).expand(call.query.shape[0], -1, -1, -1)
+    return _keys(call, mask.transpose(2, 3), groups, frames).permute(0, 2, 3, 1)
 
 
 def _four_axes(call: AttentionCall) -> torch.Tensor:
@@ -174,25 +175,33 @@ def _four_axes(call: AttentionCall) -> torch.Tensor:
 
 
 def _with_text(call: AttentionCall, video: torch.Tensor, dense: bool) -> torch.Tensor:
-    """Put the outputs of the text queries around those of the video, ``b h n d``."""
+    """Put the outputs of the text queries around those of the video: ``b (f t) h d -> b h n d``."""
     query = _text(call, call.query)
-    if query is None:
-        return video
+    text = None if query is None else _text_output(call, query, dense)
+    if text is None:
+        return video.transpose(1, 2)
+    text = text.transpose(1, 2)
+    if isinstance(call.text_before, int) and call.text_before == 0:
+        parts = [video, text]
+    elif isinstance(call.text_after, int) and call.text_after == 0:
+        parts = [text, video]
+    else:
+        parts = [text[:, : call.text_before], video, text[:, call.text_before :]]
+    return torch.cat(parts, dim=1).transpose(1, 2)
+
+
+def _text_output(call: AttentionCall, query: torch.Tensor, dense: bool) -> torch.Tensor | None:
+    """What text queries ``b h s d`` read, from all tokens or from text alone; ``None`` where there are no text keys."""
     key, value, mask = call.key, call.value, call.mask
     if not dense:
         text_key, text_value = _text(call, key), _text(call, value)
         if text_key is None or text_value is None:
-            return video
+            return None
         key, value = text_key, text_value
         if mask is not None:
             text_mask = _text(call, _four_axes(call).transpose(2, 3))
             mask = None if text_mask is None else text_mask.transpose(2, 3)
-    text = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=call.scale)
-    if isinstance(call.text_before, int) and call.text_before == 0:
-        return torch.cat([video, text], dim=2)
-    if isinstance(call.text_after, int) and call.text_after == 0:
-        return torch.cat([text, video], dim=2)
-    return torch.cat([text[:, :, : call.text_before], video, text[:, :, call.text_before :]], dim=2)
+    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=call.scale)
 
 
 def _ordered(call: AttentionCall, order: tuple[int, ...] | None) -> AttentionCall:
