@@ -131,14 +131,14 @@ def _keys(call: AttentionCall, tensor: torch.Tensor, groups: int, frames: list[i
     text = _text(call, tensor)
     if text is None:
         return video
-    spread = text.transpose(1, 2).unsqueeze(1).expand(-1, groups, -1, -1, -1).flatten(0, 1)
+    spread = text.unsqueeze(1).expand(-1, groups, -1, -1, -1).flatten(0, 1)
     return torch.cat([video, spread], dim=1)
 
 
 def _text(call: AttentionCall, tensor: torch.Tensor) -> torch.Tensor | None:
-    """The text tokens of ``b h n d``, those before the video first; ``None`` when there are none."""
-    parts = [tensor[:, :, part] for part in _text_spans(call)]
-    return None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
+    """``b h n d -> b s h d``, the text tokens, those before the video first; ``None`` when there are none."""
+    parts = [tensor.transpose(1, 2)[:, part] for part in _text_spans(call)]
+    return None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _text_spans(call: AttentionCall) -> list[slice]:
@@ -180,7 +180,6 @@ def _with_text(call: AttentionCall, video: torch.Tensor, dense: bool) -> torch.T
     text = None if query is None else _text_output(call, query, dense)
     if text is None:
         return video.transpose(1, 2)
-    text = text.transpose(1, 2)
     if isinstance(call.text_before, int) and call.text_before == 0:
         parts = [video, text]
     elif isinstance(call.text_after, int) and call.text_after == 0:
@@ -191,17 +190,18 @@ def _with_text(call: AttentionCall, video: torch.Tensor, dense: bool) -> torch.T
 
 
 def _text_output(call: AttentionCall, query: torch.Tensor, dense: bool) -> torch.Tensor | None:
-    """What text queries ``b h s d`` read, from all tokens or from text alone; ``None`` where there are no text keys."""
+    """What text queries ``b s h d`` read, from all tokens or from text alone; ``None`` where there are no text keys."""
     key, value, mask = call.key, call.value, call.mask
     if not dense:
         text_key, text_value = _text(call, key), _text(call, value)
         if text_key is None or text_value is None:
             return None
-        key, value = text_key, text_value
+        key, value = text_key.transpose(1, 2), text_value.transpose(1, 2)
         if mask is not None:
             text_mask = _text(call, _four_axes(call).transpose(2, 3))
-            mask = None if text_mask is None else text_mask.transpose(2, 3)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=call.scale)
+            mask = None if text_mask is None else text_mask.permute(0, 2, 3, 1)
+    output = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=mask, scale=call.scale)
+    return output.transpose(1, 2)
 
 
 def _ordered(call: AttentionCall, order: tuple[int, ...] | None) -> AttentionCall:

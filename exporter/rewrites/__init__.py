@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from exporter.rewrites.attention_scale import AttentionScale
 from exporter.rewrites.boolean_mask import BooleanMaskAsBias
 from exporter.rewrites.boolean_where import BooleanWhere
+from exporter.rewrites.cancelled_transposes import CancelledTransposes
 from exporter.rewrites.constant_cast import ConstantCast
 from exporter.rewrites.dropped_contribution import DroppedContribution
 from exporter.rewrites.einsum_permutation import EinsumPermutation
@@ -20,6 +21,7 @@ from exporter.rewrites.interleaved_assignment import InterleavedAssignment
 from exporter.rewrites.key_transpose import KeyTranspose
 from exporter.rewrites.mochi_padding import mochi_masks_padding
 from exporter.rewrites.no_op_squeeze import NoOpSqueeze
+from exporter.rewrites.norm_before_transpose import NormBeforeTranspose
 from exporter.rewrites.slice_assignment import SliceAssignment
 from exporter.rewrites.transposed_weights import TransposedWeights
 from exporter.rewrites.upsample_any_batch import upsample_any_batch
@@ -39,6 +41,8 @@ GRAPH_REWRITES = (
     NoOpSqueeze,
     AttentionScale,
     KeyTranspose,
+    NormBeforeTranspose,
+    CancelledTransposes,
     TransposedWeights,
     ConstantCast,
 )
@@ -63,12 +67,14 @@ __all__ = [
     "AttentionScale",
     "BooleanMaskAsBias",
     "BooleanWhere",
+    "CancelledTransposes",
     "ConstantCast",
     "DroppedContribution",
     "EinsumPermutation",
     "InterleavedAssignment",
     "KeyTranspose",
     "NoOpSqueeze",
+    "NormBeforeTranspose",
     "SliceAssignment",
     "TransposedWeights",
     "mochi_masks_padding",

@@ -1,0 +1,1 @@
+from engines.rewrites.fused_attention import FusedAttention

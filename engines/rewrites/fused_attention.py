@@ -1,0 +1,209 @@
+"""Attention in one operator of ONNX Runtime, which never holds the score matrix."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+DOMAIN = "com.microsoft"
+HEADS_INNER = [0, 2, 1, 3]
+"""Between ``b h n d`` and ``b n h d``, either way."""
+LOWEST_BIAS = -3e4
+"""Stands for minus infinity: its exponential is 0 in every dtype, and fp16 can hold it."""
+
+
+@dataclass(frozen=True)
+class _Attention:
+    """``softmax(scale * q @ k.T + mask) @ v``, as the exporter writes it.
+
+    Attributes:
+        query, key, value: ``b h n d``.
+        scale: factor of the scores.
+        heads, head_dim, value_dim: their static sizes.
+        mask: added to the scores, the same for every query: ``b 1 1 n`` or ``1 1 1 n``; ``None`` without one.
+        last: the node whose output is the attention's, ``b h n d``.
+    """
+
+    query: ir.Value
+    key: ir.Value
+    value: ir.Value
+    scale: float
+    heads: int
+    head_dim: int
+    value_dim: int
+    mask: ir.Value | None
+    last: ir.Node
+
+
+class FusedAttention(ir.passes.InPlacePass):  # type: ignore[misc]
+    """MatMul, Softmax, MatMul becomes ``com.microsoft.MultiHeadAttention``.
+
+    Why:
+        the CPU provider computes that operator in blocks that stay in the cache (FlashAttention-2, arXiv 2307.08691):
+        a fifth less time, and no score matrix of all tokens with all tokens. Its opset-23 ``Attention`` materialises
+        that matrix and takes as long as the three operators.
+
+    Requires:
+        four axes, static heads and head size. A mask must be the same for every query: the operator knows masks only
+        outside its blocked kernel, so the mask becomes one more channel of the keys, which every query meets with a
+        constant. An attention with any other mask is left as it is.
+
+    Ensures:
+        the same values up to rounding. Transposes between ``b n h d`` and ``b h n d`` next to the attention are gone.
+    """
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        """Rewrite every such attention of the main graph."""
+        modified = False
+        for node in list(model.graph):
+            attention = _match(node)
+            if attention is not None:
+                _replace(model.graph, attention)
+                modified = True
+        if modified:
+            model.graph.opset_imports.setdefault(DOMAIN, 1)
+        return ir.passes.PassResult(model, modified=modified)
+
+
+def _match(softmax: ir.Node) -> _Attention | None:
+    if softmax.op_type != "Softmax" or softmax.domain != "" or _axis(softmax) not in (-1, 3):
+        return None
+    scores, mask = softmax.inputs[0].producer() if softmax.inputs[0] is not None else None, None
+    if scores is not None and scores.op_type == "Add":
+        scores, mask = scores.inputs[0].producer(), scores.inputs[1]
+    last = _only_reader(softmax.outputs[0], "MatMul")
+    if scores is None or scores.op_type != "MatMul" or last is None or last.inputs[0] is not softmax.outputs[0]:
+        return None
+    scaled, transposed = (value.producer() for value in scores.inputs)
+    if scaled is None or scaled.op_type != "Mul" or transposed is None or transposed.op_type != "Transpose":
+        return None
+    factor = ir.convenience.get_const_tensor(scaled.inputs[1])
+    if factor is None or factor.size != 1 or _order(transposed) != [0, 1, 3, 2]:
+        return None
+    query, key, value = scaled.inputs[0], transposed.inputs[0], last.inputs[1]
+    sizes = [_head_sizes(tensor) for tensor in (query, key, value)]
+    if None in sizes or sizes[0] != sizes[1] or sizes[2][0] != sizes[0][0]:  # type: ignore[index]
+        return None
+    if mask is not None and not _same_for_every_query(mask):
+        return None
+    (heads, head_dim), (_, value_dim) = sizes[0], sizes[2]  # type: ignore[misc]
+    scale = float(factor.numpy().reshape(-1)[0])
+    return _Attention(query, key, value, scale, heads, head_dim, value_dim, mask, last)
+
+
+def _head_sizes(value: ir.Value) -> tuple[int, int] | None:
+    shape = value.shape
+    if shape is None or len(shape) != 4 or not isinstance(shape[1], int) or not isinstance(shape[3], int):
+        return None
+    return shape[1], shape[3]
+
+
+def _same_for_every_query(mask: ir.Value) -> bool:
+    shape = mask.shape
+    return shape is not None and len(shape) == 4 and shape[1] == 1 and shape[2] == 1
+
+
+def _axis(softmax: ir.Node) -> int:
+    axis = softmax.attributes.get("axis")
+    return -1 if axis is None else axis.as_int()
+
+
+def _only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
+    users = [use.node for use in value.uses()]
+    return users[0] if len(users) == 1 and users[0].op_type == op_type else None
+
+
+def _moves_heads(node: ir.Node | None) -> bool:
+    """A Transpose between ``b h n d`` and ``b n h d``."""
+    return node is not None and node.op_type == "Transpose" and _order(node) == HEADS_INNER
+
+
+def _order(node: ir.Node) -> list[int]:
+    order = node.attributes.get("perm")
+    return [] if order is None else list(order.as_ints())
+
+
+class _Writer:
+    """New nodes in front of ``before``."""
+
+    def __init__(self, graph: ir.Graph, before: ir.Node, stem: str) -> None:
+        self.graph, self.before, self.stem, self.count = graph, before, stem, 0
+
+    def add(self, op_type: str, inputs: list[ir.Value], domain: str = "", **attributes: object) -> ir.Value:
+        """A node of one output, which is returned."""
+        node = ir.node(op_type, inputs, attributes=attributes or None, domain=domain)
+        node.outputs[0].name = node.name = self._name()
+        node.outputs[0].type = inputs[0].type
+        self.graph.insert_before(self.before, node)
+        return node.outputs[0]
+
+    def constant(self, values: np.ndarray) -> ir.Value:
+        """An initializer."""
+        value = ir.Value(name=self._name(), const_value=ir.Tensor(values))
+        value.const_value.name = value.name
+        value.type, value.shape = ir.TensorType(value.const_value.dtype), value.const_value.shape
+        self.graph.initializers[value.name] = value
+        return value
+
+    def _name(self) -> str:
+        self.count += 1
+        return f"{self.stem}/{self.count}"
+
+
+def _replace(graph: ir.Graph, found: _Attention) -> None:
+    output = found.last.outputs[0]
+    write = _Writer(graph, found.last, f"{output.name}/fused")
+    query, key, head_dim = found.query, found.key, found.head_dim
+    if found.mask is not None:
+        query, key = _mask_as_channel(write, found)
+        head_dim += 1
+    merged = write.add(
+        "MultiHeadAttention",
+        [
+            _heads_inner(write, query, found.heads * head_dim),
+            _heads_inner(write, key, found.heads * head_dim),
+            _heads_inner(write, found.value, found.heads * found.value_dim),
+        ],
+        DOMAIN,
+        num_heads=found.heads,
+        scale=found.scale,
+    )
+    reader = _only_reader(output, "Transpose")
+    shape = write.constant(np.array([0, 0, found.heads, found.value_dim], np.int64))
+    split = write.add("Reshape", [merged, shape])
+    if reader is not None and _moves_heads(reader):
+        replaced = reader.outputs[0]
+        split.shape = replaced.shape
+        ir.convenience.replace_all_uses_with(replaced, split)
+        graph.remove(reader, safe=True)
+    else:
+        new = write.add("Transpose", [split], perm=HEADS_INNER)
+        new.shape = output.shape
+        ir.convenience.replace_all_uses_with(output, new)
+
+
+def _heads_inner(write: _Writer, value: ir.Value, channels: int) -> ir.Value:
+    """``b h n d -> b n (h d)``; a Transpose that brought ``value`` into its order is skipped."""
+    producer = value.producer()
+    if producer is not None and _moves_heads(producer):
+        inner = producer.inputs[0]
+    else:
+        inner = write.add("Transpose", [value], perm=HEADS_INNER)
+    return write.add("Reshape", [inner, write.constant(np.array([0, 0, channels], np.int64))])
+
+
+def _mask_as_channel(write: _Writer, found: _Attention) -> tuple[ir.Value, ir.Value]:
+    """Queries with a channel of ones (over the scale), keys with the mask in that channel."""
+    dtype = found.query.dtype.numpy()
+    one = write.constant(np.array(1 / found.scale, dtype))
+    query = write.add("Pad", [found.query, write.constant(np.array([0, 0, 0, 0, 0, 0, 0, 1], np.int64)), one])
+    bias = write.add("Transpose", [found.mask], perm=[0, 1, 3, 2])
+    bias = write.add("Max", [bias, write.constant(np.array(LOWEST_BIAS, dtype))])
+    # Zeros of the keys' shape spread the mask over batch and heads, whatever the batch is.
+    last = write.constant(np.array([0], np.int64)), write.constant(np.array([1], np.int64))
+    axis = write.constant(np.array([3], np.int64))
+    zero = write.add("Mul", [write.add("Slice", [found.key, *last, axis]), write.constant(np.array(0, dtype))])
+    channel = write.add("Add", [zero, bias])
+    return query, write.add("Concat", [found.key, channel], axis=3)
