@@ -137,10 +137,16 @@ def _build(
     graph: Graph, plan: EngineRecord, config: BuildConfig, directory: Path, progress: Progress | None
 ) -> tuple[list[str], dict[str, float]]:
     if config.backend == "onnxruntime":
-        from engines._backends.onnxruntime import copy_graph
+        from engines._backends.onnxruntime import GRAPH_FILE, write_graph
 
-        built = run_job({"backend": config.backend, "onnx": str(graph.path)}, progress)
-        return copy_graph(graph, directory), built
+        names, facts = write_graph(graph, directory, rewrite=config.fused_attention)
+        try:
+            built = run_job({"backend": config.backend, "onnx": str(directory / GRAPH_FILE)}, progress)
+        except BaseException:
+            for name in names:
+                (directory / name).unlink(missing_ok=True)
+            raise
+        return names, {**built, **facts}
 
     from engines._backends.tensorrt import ENGINE_FILE
 

@@ -35,6 +35,8 @@ class BuildConfig:
         timing_cache: file of TensorRT kernel timings, read and extended by each build of the ``tensorrt`` backend. Says
             how fast a build is, not what it builds, so it is no part of the cache key.
         graph_optimization: ONNX Runtime's graph optimisation when a session opens.
+        fused_attention: let ONNX Runtime compute attention in one operator that never holds the score matrix; off keeps
+            the exported graph as it is.
         threads: ONNX Runtime's threads within one operator; 0 lets it choose.
         cache: look for a finished engine in the engine cache, and leave a built one there.
         cache_directory: place of the engine cache; ``None`` means ``$F3PRUNE_CACHE/engines``, else
@@ -50,6 +52,7 @@ class BuildConfig:
     workspace_bytes: int | None = None
     timing_cache: str | None = None
     graph_optimization: GraphOptimization = "all"
+    fused_attention: bool = True
     threads: int = 0
     cache: bool = True
     cache_directory: str | None = None
@@ -106,7 +109,13 @@ class BuildConfig:
     def flags(self) -> dict[str, Any]:
         """The options that change what is built for this backend: part of the engine cache key."""
         if self.backend == "onnxruntime":
-            return {"graph_optimization": self.graph_optimization, "threads": self.threads}
+            from engines.rewrites import rewrite_names
+
+            return {
+                "graph_optimization": self.graph_optimization,
+                "rewrites": rewrite_names() if self.fused_attention else [],
+                "threads": self.threads,
+            }
         return {
             "strongly_typed": True,
             "tf32": self.tf32,

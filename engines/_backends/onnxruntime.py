@@ -1,7 +1,7 @@
-"""ONNX Runtime: the backend that always runs. An "engine" is the graph itself, tried once and copied beside its record.
+"""ONNX Runtime: the backend that always runs. An "engine" is the graph with attention fused, tried once.
 
 Saving ONNX Runtime's optimised graph instead would tie the file to one processor for a gain at load time only, so the
-graph stays as it was exported and is optimised when a session opens.
+rest is optimised when a session opens.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ from engines._graph import Graph
 from engines._record import EngineRecord
 from engines._session import Session
 from engines._specs import ONNX_TYPES, TensorSpec
+from engines.rewrites import rewrite_for_onnx_runtime
 from f3prune.errors import BackendError, BuildError, InputError
+from f3prune.run_directory import atomic_write
 
 if TYPE_CHECKING:
     import torch
@@ -49,12 +51,22 @@ def installed_version() -> str:
     return str(onnxruntime.__version__)
 
 
-def copy_graph(graph: Graph, directory: Path) -> list[str]:
-    """Put the graph and its data files into ``directory``; return their names."""
-    copy(graph.path, directory / GRAPH_FILE)
+def write_graph(graph: Graph, directory: Path, rewrite: bool) -> tuple[list[str], dict[str, float]]:
+    """Put the graph, rewritten for ONNX Runtime or as it is, and its data files into ``directory``.
+
+    Returns:
+        The names of the files, and how many attentions were fused.
+    """
+    facts: dict[str, float] = {}
+    if rewrite:
+        with atomic_write(directory / GRAPH_FILE) as temporary:
+            found = rewrite_for_onnx_runtime(graph.path, temporary)
+        facts = {"attention_fused": found.fused, "attention_unfused": found.unfused}
+    else:
+        copy(graph.path, directory / GRAPH_FILE)
     for location in graph.weights:
         copy(graph.path.parent / location, directory / location)
-    return [GRAPH_FILE, *graph.weights]
+    return [GRAPH_FILE, *graph.weights], facts
 
 
 def try_graph(path: Path) -> None:

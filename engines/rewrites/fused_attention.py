@@ -46,13 +46,16 @@ class FusedAttention(ir.passes.InPlacePass):  # type: ignore[misc]
         that matrix and takes as long as the three operators.
 
     Requires:
-        four axes, static heads and head size. A mask must be the same for every query: the operator knows masks only
-        outside its blocked kernel, so the mask becomes one more channel of the keys, which every query meets with a
-        constant. An attention with any other mask is left as it is.
+        four axes, static heads and head size, and more than one query: a single query has no matrix of scores, and its
+        keys are a cache that would be transposed at every token. A mask must be the same for every query: the operator
+        knows masks only outside its blocked kernel, so the mask becomes one more channel of the keys, which every query
+        meets with a constant. An attention with any other mask is left as it is.
 
     Ensures:
         the same values up to rounding. Transposes between ``b n h d`` and ``b h n d`` next to the attention are gone.
     """
+
+    VERSION = 1
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         """Rewrite every such attention of the main graph."""
@@ -83,6 +86,8 @@ def _match(softmax: ir.Node) -> _Attention | None:
     if factor is None or factor.size != 1 or _order(transposed) != [0, 1, 3, 2]:
         return None
     query, key, value = scaled.inputs[0], transposed.inputs[0], last.inputs[1]
+    if query.shape is None or query.shape[2] == 1:
+        return None
     sizes = [_head_sizes(tensor) for tensor in (query, key, value)]
     if None in sizes or sizes[0] != sizes[1] or sizes[2][0] != sizes[0][0]:  # type: ignore[index]
         return None
