@@ -19,7 +19,6 @@ from engines._graph import Graph
 from engines._record import EngineRecord
 from engines._session import Session
 from engines._specs import ONNX_TYPES, TensorSpec
-from engines.rewrites import rewrite_for_onnx_runtime
 from f3prune.errors import BackendError, BuildError, InputError
 from f3prune.run_directory import atomic_write
 
@@ -59,6 +58,8 @@ def write_graph(graph: Graph, directory: Path, rewrite: bool) -> tuple[list[str]
     """
     facts: dict[str, float] = {}
     if rewrite:
+        from engines.rewrites import rewrite_for_onnx_runtime
+
         with atomic_write(directory / GRAPH_FILE) as temporary:
             found = rewrite_for_onnx_runtime(graph.path, temporary)
         facts = {"attention_fused": found.fused, "attention_unfused": found.unfused}

@@ -41,12 +41,10 @@ def rewrite_for_onnx_runtime(source: Path, target: Path) -> Rewritten:
         target: file to write, in a directory that has or will have the same data files.
     """
     import onnx_ir as ir
-    from onnx_ir.passes import common
 
     model = ir.load(source)
     for rewrite in ONNX_RUNTIME_REWRITES:
         rewrite()(model)
-    common.RemoveUnusedNodesPass()(model)
     ir.save(model, target)
     operators = [node.op_type for node in model.graph]
     return Rewritten(operators.count("MultiHeadAttention"), operators.count("Softmax"))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 DOMAIN = "com.microsoft"
 HEADS_INNER = [0, 2, 1, 3]
@@ -67,6 +68,7 @@ class FusedAttention(ir.passes.InPlacePass):  # type: ignore[misc]
                 modified = True
         if modified:
             model.graph.opset_imports.setdefault(DOMAIN, 1)
+            common.RemoveUnusedNodesPass()(model)
         return ir.passes.PassResult(model, modified=modified)
 
 
