@@ -139,7 +139,7 @@ def _build(
     if config.backend == "onnxruntime":
         from engines._backends.onnxruntime import GRAPH_FILE, write_graph
 
-        names, facts = write_graph(graph, directory, rewrite=config.fused_attention)
+        names, facts = write_graph(graph, directory, config.fused_attention)
         try:
             built = run_job({"backend": config.backend, "onnx": str(directory / GRAPH_FILE)}, progress)
         except BaseException:

@@ -35,8 +35,8 @@ class BuildConfig:
         timing_cache: file of TensorRT kernel timings, read and extended by each build of the ``tensorrt`` backend. Says
             how fast a build is, not what it builds, so it is no part of the cache key.
         graph_optimization: ONNX Runtime's graph optimisation when a session opens.
-        fused_attention: let ONNX Runtime compute attention in one operator that never holds the score matrix; off keeps
-            the exported graph as it is.
+        fused_attention: ONNX Runtime computes attention to at least so many keys in one operator that never holds the
+            score matrix; fewer keys are quicker in three. ``None`` keeps the exported graph as it is.
         threads: ONNX Runtime's threads within one operator; 0 lets it choose.
         cache: look for a finished engine in the engine cache, and leave a built one there.
         cache_directory: place of the engine cache; ``None`` means ``$F3PRUNE_CACHE/engines``, else
@@ -52,7 +52,7 @@ class BuildConfig:
     workspace_bytes: int | None = None
     timing_cache: str | None = None
     graph_optimization: GraphOptimization = "all"
-    fused_attention: bool = True
+    fused_attention: int | None = 192
     threads: int = 0
     cache: bool = True
     cache_directory: str | None = None
@@ -88,6 +88,8 @@ class BuildConfig:
             )
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise InputError(f"optimization_level {self.optimization_level} is outside 0 to 5")
+        if self.fused_attention is not None and self.fused_attention < 1:
+            raise InputError(f"fused_attention is {self.fused_attention}: expected a number of keys from 1 on, or None")
         if self.threads < 0:
             raise InputError(f"threads {self.threads} is negative: give 0 for the default or a count")
 
@@ -113,7 +115,7 @@ class BuildConfig:
 
             return {
                 "graph_optimization": self.graph_optimization,
-                "rewrites": rewrite_names() if self.fused_attention else [],
+                "rewrites": rewrite_names(self.fused_attention),
                 "threads": self.threads,
             }
         return {

@@ -54,10 +54,12 @@ def exports(tmp_path_factory):
 
 @pytest.mark.parametrize(("variant", "granularity", "mode"), EXPORTED)
 def test_4_onnxruntime_equals_baked(exports, variant, granularity, mode, tmp_path):
-    """fp32 within 1e-4, for the exported batch and, the batch being dynamic, for another."""
+    """fp32 within 1e-4, for the exported batch and, the batch being dynamic, for another; all attention fused."""
     subject = subject_of(variant)
     result, pruned, masks = exports.get(variant, granularity, mode)
-    build_engine(result.path, tmp_path, BuildConfig(cache=False, threads=1, batch=(1, 2, 3)), masks_digest=masks)
+    config = BuildConfig(cache=False, threads=1, batch=(1, 2, 3), fused_attention=1)
+    record = build_engine(result.path, tmp_path, config, masks_digest=masks)
+    assert record.built["attention_fused"] + record.built["attention_unfused"] >= result.facts.operators["Softmax"]
     with open_session(tmp_path) as session:
         for batch in (2, 3):
             shape = _shape(variant)

@@ -50,18 +50,23 @@ def installed_version() -> str:
     return str(onnxruntime.__version__)
 
 
-def write_graph(graph: Graph, directory: Path, rewrite: bool) -> tuple[list[str], dict[str, float]]:
+def write_graph(graph: Graph, directory: Path, fused_attention: int | None) -> tuple[list[str], dict[str, float]]:
     """Put the graph, rewritten for ONNX Runtime or as it is, and its data files into ``directory``.
+
+    Args:
+        graph: the exported graph.
+        directory: of the engine.
+        fused_attention: see ``BuildConfig``.
 
     Returns:
         The names of the files, and how many attentions were fused.
     """
     facts: dict[str, float] = {}
-    if rewrite:
+    if fused_attention is not None:
         from engines.rewrites import rewrite_for_onnx_runtime
 
         with atomic_write(directory / GRAPH_FILE) as temporary:
-            found = rewrite_for_onnx_runtime(graph.path, temporary)
+            found = rewrite_for_onnx_runtime(graph.path, temporary, fused_attention)
         facts = {"attention_fused": found.fused, "attention_unfused": found.unfused}
     else:
         copy(graph.path, directory / GRAPH_FILE)

@@ -11,9 +11,6 @@ from pathlib import Path
 
 from engines.rewrites.fused_attention import FusedAttention
 
-ONNX_RUNTIME_REWRITES = (FusedAttention,)
-"""Applied in order."""
-
 
 @dataclass(frozen=True)
 class Rewritten:
@@ -21,33 +18,33 @@ class Rewritten:
 
     Attributes:
         fused: those that never hold a score matrix.
-        unfused: softmaxes that are left: attention with a mask of its own for every query, or with one query.
+        unfused: softmaxes that are left: few keys, a mask of its own for every query, or one query.
     """
 
     fused: int
     unfused: int
 
 
-def rewrite_names() -> list[str]:
-    """Names and versions of the rewrites, part of what an engine depends on."""
-    return [f"{rewrite.__name__}/{rewrite.VERSION}" for rewrite in ONNX_RUNTIME_REWRITES]
+def rewrite_names(fused_attention: int | None) -> list[str]:
+    """Names and versions of the rewrites that :func:`rewrite_for_onnx_runtime` applies: an engine depends on them."""
+    return [] if fused_attention is None else [f"FusedAttention/{FusedAttention.VERSION} from {fused_attention} keys"]
 
 
-def rewrite_for_onnx_runtime(source: Path, target: Path) -> Rewritten:
+def rewrite_for_onnx_runtime(source: Path, target: Path, fused_attention: int) -> Rewritten:
     """Write the graph ``source`` to ``target`` with the rewrites applied; its data files belong beside it.
 
     Args:
         source: an exported graph; its weights are not read.
         target: file to write, in a directory that has or will have the same data files.
+        fused_attention: see ``BuildConfig``.
     """
     import onnx_ir as ir
 
     model = ir.load(source)
-    for rewrite in ONNX_RUNTIME_REWRITES:
-        rewrite()(model)
+    FusedAttention(fused_attention)(model)
     ir.save(model, target)
     operators = [node.op_type for node in model.graph]
     return Rewritten(operators.count("MultiHeadAttention"), operators.count("Softmax"))
 
 
-__all__ = ["ONNX_RUNTIME_REWRITES", "FusedAttention", "Rewritten", "rewrite_for_onnx_runtime", "rewrite_names"]
+__all__ = ["FusedAttention", "Rewritten", "rewrite_for_onnx_runtime", "rewrite_names"]

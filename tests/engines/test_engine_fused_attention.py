@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
+from engines import BuildConfig, build_engine
 from engines.rewrites import FusedAttention, rewrite_for_onnx_runtime
+from f3prune.errors import InputError
 
 
 def attention(batch, heads, queries, keys, dim, mask=None, inner=False, scale=0.25):
@@ -125,7 +127,7 @@ def test_no_score_matrix_is_held(tmp_path):
 
     model = attention(1, 1, 6000, 6000, 8)
     (tmp_path / "plain.onnx").write_bytes(model.SerializeToString())
-    found = rewrite_for_onnx_runtime(tmp_path / "plain.onnx", tmp_path / "fused.onnx")
+    found = rewrite_for_onnx_runtime(tmp_path / "plain.onnx", tmp_path / "fused.onnx", 192)
     assert (found.fused, found.unfused) == (1, 0)
     code = (
         "import sys, numpy, onnxruntime;"
@@ -146,9 +148,18 @@ def test_no_score_matrix_is_held(tmp_path):
     assert grown["fused"] < 30_000
 
 
-@pytest.mark.parametrize("option", [True, False])
-def test_an_engine_says_what_was_rewritten(option, make_graph, tmp_path):
-    from engines import BuildConfig, build_engine
+def test_few_keys_stay_in_three_operators():
+    model = ir.serde.deserialize_model(attention(1, 2, 8, 8, 4))
+    assert not FusedAttention(9)(model).modified
+    assert FusedAttention(8)(model).modified
 
+
+@pytest.mark.parametrize(("option", "names"), [(7, ["FusedAttention/1 from 7 keys"]), (None, [])])
+def test_an_engine_says_what_was_rewritten(option, names, make_graph, tmp_path):
     record = build_engine(make_graph(), tmp_path / "engine", BuildConfig(fused_attention=option))
-    assert record.flags["rewrites"] == (["FusedAttention/1"] if option else [])
+    assert record.flags["rewrites"] == names
+
+
+def test_no_keys_at_all_are_no_number():
+    with pytest.raises(InputError, match="number of keys"):
+        BuildConfig(fused_attention=0)
