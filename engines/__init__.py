@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engines._record import read_record as read_record
     from engines._session import Session as Session
     from engines._session import open_session as open_session
+    from engines._sharing import share_weights as share_weights
     from engines._specs import TensorSpec as TensorSpec
     from engines.check import CheckBounds as CheckBounds
     from engines.check import CheckReport as CheckReport
@@ -40,6 +41,7 @@ _PLACES = {
     "read_record": "engines._record",
     "Session": "engines._session",
     "open_session": "engines._session",
+    "share_weights": "engines._sharing",
     "TensorSpec": "engines._specs",
     "compare": "engines.check",
     "coupling": "engines.check",
@@ -67,6 +69,7 @@ __all__ = [
     "psnr",
     "read_record",
     "record_calls",
+    "share_weights",
     "teacher_forced",
 ]
 

@@ -120,7 +120,7 @@ def _external_data(model: Any) -> dict[str, int]:
     from onnx import TensorProto
 
     ends: dict[str, int] = {}
-    for tensor in _tensors(model):
+    for tensor in tensors_of(model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
         entry = {item.key: item.value for item in tensor.external_data}
@@ -129,7 +129,8 @@ def _external_data(model: Any) -> dict[str, int]:
     return ends
 
 
-def _tensors(model: Any) -> Iterator[Any]:
+def tensors_of(model: Any) -> Iterator[Any]:
+    """Every tensor that a model holds: initializers and those in attributes, subgraphs and functions included."""
     graphs = [model.graph]
     nodes = [node for function in model.functions for node in function.node]
     while graphs or nodes:

@@ -98,6 +98,18 @@ def try_graph(path: Path) -> None:
         raise BuildError(f"onnxruntime refused {path.name}: {_message(error)}{hint}") from error
 
 
+def session_options(record: EngineRecord) -> Any:
+    """ONNX Runtime's ``SessionOptions`` for an engine."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _ERRORS_ONLY
+    level = _LEVELS[record.flags["graph_optimization"]]
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
+    options.intra_op_num_threads = int(record.flags["threads"])
+    return options
+
+
 @dataclass
 class _Prepared:
     """The I/O binding of one set of shapes: bound addresses by input, and the shape of each output (None: unknown)."""
@@ -129,14 +141,7 @@ class OnnxRuntimeSession(Session):
     def _load(self) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = _ERRORS_ONLY
-        flags = self.record.flags
-        options.graph_optimization_level = getattr(
-            onnxruntime.GraphOptimizationLevel,
-            _LEVELS[flags["graph_optimization"]],
-        )
-        options.intra_op_num_threads = int(flags["threads"])
+        options = session_options(self.record)
         providers: list[Any] = [_CPU]
         if self.device.type == "cuda":
             onnxruntime.preload_dlls()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from calibration import Masks
-from engines import BuildConfig, EngineRecord, build_engine
+from engines import BuildConfig, EngineRecord, build_engine, share_weights
 from engines.cogvideo import build_cached
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Advance, Reporter
@@ -70,7 +70,11 @@ def build(
                     records.append(build_engine(graph_file, folder, config, masks_digest, progress=percent))
                 percent(1.0, "built")
         first = records[0]
+        shared = None
+        if stages > 1 and not cogvideo and config.backend == "onnxruntime":
+            shared = share_weights(stage_directories(scratch, stages))
         return {
+            "shared_weights": shared,
             "backend": first.backend,
             "backend_version": first.backend_version,
             "dtype": first.dtype,
