@@ -43,10 +43,19 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
+QUICK_S = 2.0
+
+
+def _time(run: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
 def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, dict[str, float]]:
     """Time several contenders in turn, so that a slow spell of the machine hits all of them.
 
-    Each makes an untimed call first, as it would in a denoising loop: the threads of the contender before it keep
+    A quick one makes an untimed call first, as it would in a denoising loop: the threads of the contender before it keep
     spinning for a while, and would take a core from the one that comes next.
 
     Returns:
@@ -55,11 +64,11 @@ def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, warm_up: in
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_number in range(rounds + warm_up):
         for name, run in runs.items():
-            run()
-            start = time.perf_counter()
-            run()
+            seconds = _time(run)
+            if seconds < QUICK_S:
+                seconds = _time(run)
             if round_number >= warm_up:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(seconds)
     summary = {}
     for name, seconds in times.items():
         low, middle, high = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
