@@ -1,7 +1,7 @@
 # make demo       install, then calibrate, prune, export, build, generate and check the built-in model
 # make test       install, then ruff, mypy and pytest
 # make gpu-check  what needs an NVIDIA GPU; skips with a reason where there is none
-# make bench      the figures of docs/benchmarks.md
+# make bench      the figures of docs/performance.md (bench-large: those of docs/benchmarks.md)
 # make bench-14b  pruning and export of Wan 2.1 14B (60 GB of disk, not part of make bench)
 
 PYTHON ?= python3.11
@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test gpu-check bench bench-14b clean
+.PHONY: demo test gpu-check bench bench-large bench-14b clean
 
 demo: $(STAMP)
 	$(BIN)/f3prune run zoo:digits -o runs/demo --alpha 0.4
@@ -25,11 +25,16 @@ gpu-check: $(STAMP)
 	$(BIN)/python benchmarks/gpu_check.py
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/spatiotemporal.py --json benchmarks/results/spatiotemporal.json
-	$(BIN)/python benchmarks/tune_a_video.py --json benchmarks/results/tune_a_video.json
+	$(BIN)/python benchmarks/shapes.py --json benchmarks/results/shapes.json
 	$(BIN)/python benchmarks/contenders.py --json benchmarks/results/contenders.json
-	$(BIN)/python benchmarks/calibration_memory.py --json benchmarks/results/calibration_memory.json
+	$(BIN)/python benchmarks/calibration_cost.py --json benchmarks/results/calibration_cost.json
 	$(BIN)/python benchmarks/full_size.py --json benchmarks/results/full_size.json
+	$(BIN)/python benchmarks/performance_page.py
+
+bench-large: $(STAMP)
+	$(BIN)/python benchmarks/tune_a_video.py --json benchmarks/results/tune_a_video.json
+	$(BIN)/python benchmarks/cogvideo_decode.py --json benchmarks/results/cogvideo_decode.json
+	$(BIN)/python benchmarks/calibration_memory.py --json benchmarks/results/calibration_memory.json
 
 bench-14b: $(STAMP)
 	$(BIN)/python benchmarks/full_size.py --only wan-14b --json benchmarks/results/full_size_14b.json

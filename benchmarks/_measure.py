@@ -55,7 +55,7 @@ def _time(run: Callable[[], object]) -> float:
 def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, dict[str, float]]:
     """Time several contenders in turn, so that a slow spell of the machine hits all of them.
 
-    A quick one makes an untimed call first, as it would in a denoising loop: the threads of the contender before it keep
+    A quick one makes an untimed call first, as it would in a denoising loop: threads of the contender before it keep
     spinning for a while, and would take a core from the one that comes next.
 
     Returns:
