@@ -28,10 +28,8 @@ class LocalHeads:
         if self.dense == 0:
             return frame_local(call)
         heads = call.query.shape[1]
-        return torch.cat(
-            [_heads(call, 0, self.dense).dense(), frame_local(_heads(call, self.dense, heads))],
-            dim=1,
-        )
+        parts = [_heads(call, 0, self.dense).dense(), frame_local(_heads(call, self.dense, heads))]
+        return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -208,18 +206,16 @@ def _ordered(call: AttentionCall, order: tuple[int, ...] | None) -> AttentionCal
     if order is None:
         return call
     index = torch.tensor(order, device=call.query.device)
-    return dataclasses.replace(call, query=call.query.index_select(1, index), key=call.key.index_select(1, index))
+    query, key = (tensor.transpose(1, 2).index_select(2, index).transpose(1, 2) for tensor in (call.query, call.key))
+    return dataclasses.replace(call, query=query, key=key)
 
 
 def _heads(call: AttentionCall, start: int, stop: int) -> AttentionCall:
-    """The same call for heads ``start`` to ``stop - 1``."""
+    """The same call for heads ``start`` to ``stop - 1``, cut while heads lie inside tokens (see ``_attend``)."""
     mask = call.mask
     if mask is not None and mask.ndim >= 3 and mask.shape[-3] > 1:
         mask = mask[..., start:stop, :, :]
-    return dataclasses.replace(
-        call,
-        query=call.query[:, start:stop],
-        key=call.key[:, start:stop],
-        value=call.value[:, start:stop],
-        mask=mask,
+    query, key, value = (
+        tensor.transpose(1, 2)[:, :, start:stop].transpose(1, 2) for tensor in (call.query, call.key, call.value)
     )
+    return dataclasses.replace(call, query=query, key=key, value=value, mask=mask)
