@@ -18,12 +18,14 @@ from exporter.rewrites import (
     AttentionScale,
     BooleanMaskAsBias,
     BooleanWhere,
+    CancelledTransposes,
     ConstantCast,
     DroppedContribution,
     EinsumPermutation,
     InterleavedAssignment,
     KeyTranspose,
     NoOpSqueeze,
+    NormBeforeTranspose,
     SliceAssignment,
     TransposedWeights,
     mochi_masks_padding,
@@ -365,6 +367,54 @@ def test_constant_cast():
     types = {name: value.dtype for name, value in model.graph.initializers.items()}
     assert types == {"only": ir.DataType.FLOAT16, "kept": ir.DataType.DOUBLE}
     assert sum(node.op_type == "Cast" for node in model.graph) == 1
+    np.testing.assert_array_equal(evaluate(model, feeds), expected)
+
+
+NORMED = """
+test (float[2, 5, 3, 4] x, float[{last}] w) => (float[{shape}] y)
+<float[{shape}] t, float[{shape}] n>
+{{
+    t = Transpose <perm = [{order}]> (x)
+    n = LayerNormalization <axis = {axis}> (t, w)
+    y = Identity (n)
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("order", "shape", "last", "axis", "matches"),
+    [
+        ("0, 2, 1, 3", "2, 3, 5, 4", 4, -1, True),
+        ("0, 2, 1, 3", "2, 3, 5, 4", 4, 3, True),
+        ("0, 1, 3, 2", "2, 5, 4, 3", 3, -1, False),
+    ],
+)
+def test_norm_before_transpose(order, shape, last, axis, matches):
+    model = parsed(NORMED.format(order=order, shape=shape, last=last, axis=axis))
+    feeds = {
+        "x": np.random.default_rng(0).standard_normal((2, 5, 3, 4)).astype(np.float32),
+        "w": np.arange(1, last + 1, dtype=np.float32),
+    }
+    expected = evaluate(model, feeds)
+    assert NormBeforeTranspose()(model).modified == matches
+    assert (next(node.op_type for node in model.graph) == "LayerNormalization") == matches
+    np.testing.assert_allclose(evaluate(model, feeds), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("second", "matches"), [("2, 0, 1", True), ("1, 2, 0", False)])
+def test_cancelled_transposes(second, matches):
+    """The first Transpose has another reader, and stays for it."""
+    shape = "2, 3, 4" if matches else "4, 2, 3"
+    model = parsed(
+        f"""test (float[2, 3, 4] x) => (float[{shape}] y, float[3, 4, 2] z)
+        <float[3, 4, 2] a, float[{shape}] b>
+        {{ a = Transpose <perm = [1, 2, 0]> (x) b = Transpose <perm = [{second}]> (a)
+        y = Identity (b) z = Identity (a) }}"""
+    )
+    feeds = {"x": np.arange(24, dtype=np.float32).reshape(2, 3, 4)}
+    expected = evaluate(model, feeds)
+    assert CancelledTransposes()(model).modified == matches
+    assert sum(node.op_type == "Transpose" for node in model.graph) == (1 if matches else 2)
     np.testing.assert_array_equal(evaluate(model, feeds), expected)
 
 
