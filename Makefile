@@ -28,7 +28,9 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/shapes.py --json benchmarks/results/shapes.json
 	$(BIN)/python benchmarks/contenders.py --json benchmarks/results/contenders.json
 	$(BIN)/python benchmarks/calibration_cost.py --json benchmarks/results/calibration_cost.json
+	$(BIN)/python benchmarks/runtime.py --json benchmarks/results/runtime.json
 	$(BIN)/python benchmarks/full_size.py --json benchmarks/results/full_size.json
+	$(BIN)/python benchmarks/plan.py --json benchmarks/results/plan.json
 	$(BIN)/python benchmarks/performance_page.py
 
 bench-large: $(STAMP)

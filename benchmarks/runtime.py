@@ -1,7 +1,7 @@
 """What the runtime costs beside the graph: overhead of a step, guidance as one batch or two, weights of several stages.
 
 Also counts what the keys and values of text, which do not change over timesteps, take of a step's matrix products at
-published sizes.
+published sizes: by formula, which a count of an exported graph checks.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def overhead_and_guidance(folder: Path, rounds: int) -> dict[str, Any]:
     from engines import EngineDenoiser, open_session
 
     rows: dict[str, Any] = {}
-    for name, width, layers, shape in (("small", 128, 2, (5, 16, 16)), ("50 ms", 256, 3, (5, 20, 20))):
+    for name, width, layers, shape in (("Wan, 2 × 500 tokens", 256, 3, (5, 20, 20)),):
         denoiser, inputs = wan(width, layers, shape)
         with open_session(build(denoiser, inputs, folder / name), "cpu") as session:
             engine = EngineDenoiser(denoiser, session)
@@ -115,10 +116,12 @@ def stage_worker(folders: list[str]) -> None:
 
     from engines import open_session
 
-    def memory() -> int:
+    def memory() -> tuple[int, int]:
+        """Bytes of this process's share of all its pages, and of those that no file backs."""
         gc.collect()
-        lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("Pss:")) * 1024
+        lines = [line.split() for line in Path("/proc/self/smaps_rollup").read_text().splitlines()[1:]]
+        sizes = {line[0]: int(line[1]) * 1024 for line in lines}
+        return sizes["Pss:"], sizes["Anonymous:"]
 
     before = memory()
     sessions = [open_session(folder, "cpu") for folder in folders]
@@ -130,13 +133,14 @@ def stage_worker(folders: list[str]) -> None:
         for spec in sessions[0].inputs
     }
     times = []
-    for number in range(5):
-        for session in sessions:
+    for session in sessions:  # each in a row, as in a generation: the threads of the one before it go to sleep
+        for number in range(8):
             start = time.perf_counter()
             session.run(inputs)
-            if number:
+            if number > 1:
                 times.append(time.perf_counter() - start)
-    print(json.dumps({"bytes": memory() - before, "seconds": sorted(times)[len(times) // 2]}))
+    resident, anonymous = (after - start for after, start in zip(memory(), before, strict=True))
+    print(json.dumps({"bytes": resident, "anonymous": anonymous, "seconds": sorted(times)[len(times) // 2]}))
 
 
 def stages(folder: Path) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def stages(folder: Path) -> dict[str, Any]:
 
     from engines import share_weights
 
-    denoiser, inputs = wan(768, 4, (3, 16, 16))
+    denoiser, inputs = wan(512, 3, (3, 16, 16))
     found: dict[str, Any] = {}
     engines = []
     for stage in range(4):
@@ -164,6 +168,26 @@ def stages(folder: Path) -> dict[str, Any]:
     return found
 
 
+def text_keys_and_values(folder: Path) -> dict[str, Any]:
+    """Share of text keys and values at published sizes, and the formula beside a count of a small exported graph."""
+    from exporter import ExportConfig, export_denoiser
+    from exporter.graph_costs import graph_costs
+
+    width, layers, shape = 128, 2, (5, 16, 16)
+    denoiser, inputs = wan(width, layers, shape)
+    graph = export_denoiser(denoiser, inputs, folder / "text", ExportConfig(self_test=False)).path
+    text = inputs["encoder_hidden_states"].shape[1]
+    costs = graph_costs(graph, {"batch": 2, "text": text})
+    blocks = [node for node in costs.nodes if node.module.startswith("blocks.")]
+    texts = [node for node in blocks if node.module.endswith(("attn2.to_k", "attn2.to_v"))]
+    counted = sum(node.cost.matmul_flops for node in texts) / sum(node.cost.matmul_flops for node in blocks)
+    tokens = shape[0] * shape[1] * shape[2] // 4
+    return {
+        "published": {name: text_share(**config, **size) for name, (config, size) in PUBLISHED.items()},
+        "check": {"counted": counted, "formula": text_share(width, layers, 4 * width, width, tokens, text)},
+    }
+
+
 def _worker(places: list[Path]) -> dict[str, Any]:
     command = [sys.executable, __file__, "--stages", *map(str, places)]
     result: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
@@ -176,34 +200,47 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     for name, row in result["steps"].items():
         raw, ours = (row[key]["median"] * 1e3 for key in ("raw session", "EngineDenoiser"))
         steps.append(f"| {name} | {raw:.1f} ms | {ours:.1f} ms | {row['overhead']:.1%} | {row['two_over_one']:.2f}× |")
-    weights = ["| stages | disk | shared | memory | shared | a step | shared |", "| --- " * 7 + "|"]
+    head = "| stages | disk | shared | memory | shared | of it anonymous | shared | a step | shared |"
+    weights = [head, "| --- " * 9 + "|"]
     for count, row in result["stages"].items():
-        sizes = (row["bytes_before"], row["bytes_after"], row["separate"]["bytes"], row["shared"]["bytes"])
+        sizes = [row["bytes_before"], row["bytes_after"]]
+        sizes += [row[way][key] for key in ("bytes", "anonymous") for way in ("separate", "shared")]
         shown = " | ".join(f"{size / 1e6:.0f} MB" for size in sizes)
         times = " | ".join(f"{row[key]['seconds'] * 1e3:.1f} ms" for key in ("separate", "shared"))
         weights.append(f"| {count} | {shown} | {times} |")
     text = ["| published model and video | text keys and values, of all products |", "| --- | --- |"]
-    text += [f"| {name} | {share:.2%} |" for name, share in result["text_share"].items()]
+    text += [f"| {name} | {share:.2%} |" for name, share in result["text"]["published"].items()]
     return {"steps": "\n".join(steps), "stages": "\n".join(weights), "text": "\n".join(text)}
+
+
+PARTS = ("steps", "stages", "text")
+
+
+def measure(part: str, folder: Path, rounds: int) -> dict[str, Any]:
+    """One part of the result."""
+    if part == "steps":
+        return overhead_and_guidance(folder, rounds)
+    return stages(folder) if part == "stages" else text_keys_and_values(folder)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="the file keeps its other parts")
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--stages", nargs="+", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.stages:
         stage_worker(options.stages)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        result = {
-            "environment": environment(),
-            "steps": overhead_and_guidance(Path(folder), options.rounds),
-            "stages": stages(Path(folder)),
-            "text_share": {name: text_share(**config, **size) for name, (config, size) in PUBLISHED.items()},
-        }
-    write(options.json, result)
+    known: Mapping[str, Any] = {}
+    if options.json is not None and options.json.is_file():
+        known = json.loads(options.json.read_text(encoding="utf-8"))
+    result = {**known, "environment": environment()}
+    for part in options.only:
+        with tempfile.TemporaryDirectory() as folder:
+            result[part] = measure(part, Path(folder), options.rounds)
+        write(None if options.json is None else str(options.json), result)
 
 
 if __name__ == "__main__":
