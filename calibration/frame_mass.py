@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from calibration.fused_mass import attend, attend_short, key_spans, part_of_mask
+from calibration.fused_mass import attend, attend_short, key_spans, part_of_mask, shares_of
 from f3prune.seam import AttentionCall
 
 BLOCK_BYTES = 16 * 2**20
@@ -49,7 +49,7 @@ def frame_mass(
     generator: torch.Generator | None = None,
     block_bytes: int = BLOCK_BYTES,
 ) -> torch.Tensor:
-    """The mass alone, for some or all query tokens, by blocks of probabilities.
+    """The mass alone, for some or all query tokens: of all by blocks of probabilities, of some by indicators.
 
     Probabilities are computed for a block of query rows against all keys and summed by key frame at once, so memory
     is ``O(block · n)``; softmax over a whole row makes the result exact, not an online approximation.
@@ -63,14 +63,12 @@ def frame_mass(
     """
     if call.site.layout == "sparse-causal":
         return _sparse_causal_mass(call, rows, generator, block_bytes)
+    if rows is not None and rows < call.tokens_per_frame:
+        return _sampled_mass(call, rows, generator)
     batch, heads, length, _ = call.key.shape
     frames, per_frame = call.frames, call.tokens_per_frame
-    positions = torch.arange(frames * per_frame).view(frames, per_frame)
-    if rows is not None and rows < per_frame:
-        order = torch.stack([torch.randperm(per_frame, generator=generator) for _ in range(frames)])
-        positions = positions.gather(1, order[:, :rows])
-    per_query_frame = positions.shape[1]
-    index = (positions.flatten() + (call.text_before if call.text_queries else 0)).to(call.query.device)
+    first = call.text_before if call.text_queries else 0
+    index = torch.arange(first, first + frames * per_frame, device=call.query.device)
 
     mass = torch.zeros(heads, index.numel(), frames + 1, device=call.query.device)
     for b, h, r in _blocks(batch, heads, index.numel(), length, block_bytes):
@@ -84,7 +82,24 @@ def frame_mass(
         if length > call.video_tokens:
             text = probabilities[..., : call.text_before].sum(-1) + probabilities[..., call.video.stop :].sum(-1)
             mass[h, r, frames] += text.sum(0)
-    return mass.unflatten(1, (frames, per_query_frame)).mean(2) / batch
+    return mass.unflatten(1, (frames, per_frame)).mean(2) / batch
+
+
+def _sampled_mass(call: AttentionCall, rows: int, generator: torch.Generator | None) -> torch.Tensor:
+    """The same from ``rows`` query tokens of every frame."""
+    frames, per_frame = call.frames, call.tokens_per_frame
+    # The places of the largest of random numbers are a draw without replacement, of all frames in one operation.
+    drawn = torch.rand(frames, per_frame, generator=generator).topk(rows, dim=1).indices
+    first = call.text_before if call.text_queries else 0
+    index = (drawn + torch.arange(first, first + frames * per_frame, per_frame)[:, None]).flatten()
+    index = index.to(call.query.device)
+    mask = call.mask
+    if mask is not None:
+        mask = mask.index_select(-2, index) if mask.ndim > 1 and mask.shape[-2] > 1 else mask
+        mask = mask if mask.dtype == torch.bool else mask.float()
+    query = call.query.index_select(2, index).float()
+    share = shares_of(query, call.key.float(), mask, call.scale, key_spans(call))
+    return _text_last(share.unflatten(2, (frames, rows)).mean((0, 3)), frames)
 
 
 def _blocks(batch: int, heads: int, rows: int, length: int, block_bytes: int) -> Iterator[tuple[slice, slice, slice]]:

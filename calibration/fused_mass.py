@@ -9,12 +9,15 @@ while its output is computed; ``cheaper_by_frames`` says which is taken:
 - **by indicators**: the values get one column per span, 1 at the span's keys and 0 elsewhere, so that the output's
   added columns are the shares. One call of the public function, on any device. The kernels want one width for query,
   key and value, so query and key are padded with zeros, which changes no score; what is added is the wider products.
+  In float32 the last span needs no column: its share is what the others leave.
+- **sampled queries** (``--rows``): their shares alone are wanted, so that the indicators are all the values there are.
 - **short sequences** (temporal sites): the probabilities of a few thousand short sequences fit in a core's cache,
   where two batched products are as fast as the fused kernel.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -155,18 +158,78 @@ def _by_indicators(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """``b h n d``, and the shares ``b h n s`` float32."""
     dim = query.shape[-1]
-    width = _padded(dim + len(spans))
-    wide = F.pad(value, (0, width - dim))
-    for column, span in enumerate(spans, dim):
-        wide[:, :, span, column] = 1
+    width = _padded(dim + _columns(query.dtype, len(spans)))
+    wide = torch.cat([value, _indicators(value, spans, width - dim)], dim=-1)
     padding = (0, width - dim)
     output = F.scaled_dot_product_attention(
         F.pad(query, padding), F.pad(key, padding), wide, attn_mask=mask, dropout_p=0.0, scale=scale
     )
-    share = output[..., dim : dim + len(spans)].float()
+    return output[..., :dim], _shares(output[..., dim:], len(spans))
+
+
+def shares_of(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+    spans: Sequence[slice],
+) -> torch.Tensor:
+    """The share of every span, without the attention's output.
+
+    Args:
+        query: the queries that count, ``b h m d`` float32.
+        key: all keys, ``b h n d`` float32.
+        mask: their scores' mask, broadcastable to ``b h m n``, boolean (true = attend) or float32.
+        scale: factor of the scores.
+        spans: where the keys of each span are; together they are all keys.
+
+    Returns:
+        ``b h m s`` float32, whose rows sum to 1.
+    """
+    dim = query.shape[-1]
+    width = max(dim, _padded(_columns(query.dtype, len(spans))))
+    padding = (0, width - dim)
+    output = F.scaled_dot_product_attention(
+        F.pad(query, padding) if width > dim else query,
+        F.pad(key, padding) if width > dim else key,
+        _indicators(key, spans, width),
+        attn_mask=mask,
+        dropout_p=0.0,
+        scale=scale,
+    )
+    return _shares(output, len(spans))
+
+
+def _columns(dtype: torch.dtype, spans: int) -> int:
+    """Indicator columns for so many spans; a single span has its own."""
+    return spans - 1 if dtype == torch.float32 and spans > 1 else spans
+
+
+def _indicators(like: torch.Tensor, spans: Sequence[slice], width: int) -> torch.Tensor:
+    """``b h n width`` for keys ``b h n d``: 1 in a span's column at its keys, else 0; a view of one matrix."""
+    places = tuple((span.start, span.stop) for span in spans[: _columns(like.dtype, len(spans))])
+    return _indicator_matrix(places, like.shape[2], width, like.dtype, like.device).expand(*like.shape[:2], -1, -1)
+
+
+@functools.lru_cache(maxsize=8)
+def _indicator_matrix(
+    places: tuple[tuple[int, int], ...], keys: int, width: int, dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    matrix = torch.zeros(keys, width, dtype=dtype, device=device)
+    for column, (start, stop) in enumerate(places):
+        matrix[start:stop, column] = 1
+    return matrix
+
+
+def _shares(columns: torch.Tensor, spans: int) -> torch.Tensor:
+    """The spans' shares ``b h m s`` float32 from the output's indicator columns."""
+    count = _columns(columns.dtype, spans)
+    share = columns[..., :count].float()
+    if count < spans:
+        return torch.cat([share, (1 - share.sum(-1, keepdim=True)).clamp_min_(0.0)], dim=-1)
     # A kernel in half precision rounds the weights of a row after it has added them up, so that the shares miss 1 by
     # as much. All of them are sums of the same rounded weights: divided by their own sum they are its exact parts.
-    return output[..., :dim], share / share.sum(-1, keepdim=True)
+    return share / share.sum(-1, keepdim=True)
 
 
 def _padded(width: int) -> int:

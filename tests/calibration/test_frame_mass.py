@@ -180,6 +180,32 @@ def test_row_sampling_is_unbiased():
     assert draws.std(0).max() > 1e-3
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    heads=st.integers(1, 2),
+    frames=st.integers(1, 7),
+    per_frame=st.integers(2, 5),
+    before=st.integers(0, 3),
+    after=st.integers(0, 3),
+    kind=st.sampled_from(["none", "bool", "additive"]),
+    text_queries=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_any_sample_is_exact_where_the_queries_of_a_frame_are_equal(
+    batch, heads, frames, per_frame, before, after, kind, text_queries, seed
+):
+    mask = draw_mask(kind, batch, heads, before + frames * per_frame + after, before, seed)
+    call = make_call(batch, heads, frames, per_frame, before, after, mask, seed)
+    video = call.query[:, :, call.video].unflatten(2, (frames, per_frame))
+    video.copy_(video[:, :, :, :1].clone())
+    exact = naive(call)
+    if not text_queries:
+        call = dataclasses.replace(call, query=call.query[:, :, call.video], text_queries=False)
+    _, mass = attention_with_mass(call, 1, torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(mass, exact, atol=1e-5, rtol=0)
+
+
 def test_all_rows_sampled_is_exact():
     call = make_call(1, 2, 2, 4, 0, 2)
     torch.testing.assert_close(frame_mass(call, rows=4), frame_mass(call))
