@@ -10,6 +10,7 @@ import pytest
 
 COMMANDS = (
     "families",
+    "plan",
     "calibrate",
     "prune",
     "export",
