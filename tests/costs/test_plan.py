@@ -61,17 +61,30 @@ def test_products_allow_what_a_count_by_hand_allows(tmp_path):
 
 @pytest.mark.parametrize("mode", ["local", "drop"])
 @pytest.mark.parametrize("granularity", ["layer", "head"])
-@pytest.mark.parametrize("variant", ["latte", "wan", "cogvideo"])
+@pytest.mark.parametrize("variant", ["latte", "wan", "ltx"])
 def test_more_pruning_leaves_less(variant, granularity, mode, tmp_path):
-    size = TINY_SHAPES.get(variant)
-    latent = () if size is None else (size.frames, size.height, size.width)
-    options = PlanOptions((0.5, 1.0), granularity, mode, "fp16", *latent)
+    size = TINY_SHAPES[variant]
+    options = PlanOptions((0.5, 1.0), granularity, mode, "fp16", size.frames, size.height, size.width)
     dense, half, full = plan(saved(tmp_path, variant), options, RATES).outlooks
     assert dense.flops > half.flops > full.flops
     assert dense.attention_flops > half.attention_flops > full.attention_flops
     if mode == "drop":
         assert dense.parameters > half.parameters > full.parameters
         assert full.attention_flops == 0
+
+
+def test_cogvideo_is_counted_by_whole_clips(tmp_path):
+    from f3prune.models import CogVideo
+
+    config = {"num_layers": 2, "hidden_size": 32, "num_attention_heads": 4, "vocab_size": 64, "frame_len": 16}
+    with torch.device("meta"):
+        model = CogVideo.from_config({**config, "text_len": 4, "frame_num": 3})
+    model.save_config(tmp_path)
+    found = plan(str(tmp_path), PlanOptions(alphas=(1.0,), mode="drop"), RATES)
+    assert found.unit == "pass over a clip"
+    assert found.outlooks[0].parameters > found.outlooks[1].parameters
+    assert found.outlooks[0].flops > found.outlooks[1].flops
+    assert found.outlooks[1].attention_flops == 0
 
 
 def test_what_does_not_fit_is_said(tmp_path):
