@@ -1,4 +1,4 @@
-"""Put what was measured into docs/performance.md: the tables of every benchmark's JSON between its marks.
+"""Put what was measured into docs/performance.md and README.md: every benchmark's tables between its marks.
 
 A benchmark ``NAME.py`` whose ``tables`` gives a block ``BLOCK`` owns what stands between ``<!-- NAME.BLOCK -->`` and
 ``<!-- /NAME.BLOCK -->``. The words around the tables are written by hand.
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PAGE = HERE.parent / "docs" / "performance.md"
+PAGES = (HERE.parent / "docs" / "performance.md", HERE.parent / "README.md")
 _BLOCK = re.compile(r"<!-- (?P<name>\w+)\.(?P<block>[\w-]+) -->\n.*?<!-- /(?P=name)\.(?P=block) -->", re.DOTALL)
 
 
@@ -43,16 +43,17 @@ def fill(text: str, results: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=HERE / "results")
-    parser.add_argument("--page", type=Path, default=PAGE)
-    parser.add_argument("--check", action="store_true", help="only say whether the page holds what was measured")
+    parser.add_argument("--pages", type=Path, nargs="+", default=PAGES)
+    parser.add_argument("--check", action="store_true", help="only say whether the pages hold what was measured")
     options = parser.parse_args()
     sys.path.insert(0, str(HERE))
-    before = options.page.read_text(encoding="utf-8")
-    after = fill(before, options.results)
-    if options.check and before != after:
-        raise SystemExit(f"{options.page} differs from {options.results}: run python benchmarks/performance_page.py")
-    if not options.check:
-        options.page.write_text(after, encoding="utf-8")
+    for page in options.pages:
+        before = page.read_text(encoding="utf-8")
+        after = fill(before, options.results)
+        if options.check and before != after:
+            raise SystemExit(f"{page} differs from {options.results}: run python benchmarks/performance_page.py")
+        if not options.check:
+            page.write_text(after, encoding="utf-8")
 
 
 if __name__ == "__main__":

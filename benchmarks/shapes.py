@@ -195,7 +195,7 @@ def exponent(times: dict[int, float]) -> float:
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
-    """Markdown: ``speed``, ``frames`` and ``summary``."""
+    """Markdown: ``speed``, ``short`` of it, ``frames`` and ``summary``."""
     lines = [
         "| shape | engine | a call | over α = 0 | over plain | products allow | share of that | products' share |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -209,7 +209,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
                 f"{row['speedup_over_plain']:.2f}× | {row['products_allow']:.2f}× | {row['share_of_allowed']:.2f} | "
                 f"{row['matmul_share']:.2f} |"
             )
-    found = {"speed": "\n".join(lines)}
+    found = {"speed": "\n".join(lines), "short": _short(result)}
     line = {frames: result["shapes"][name]["rows"] for frames, name in LINE.items() if name in result["shapes"]}
     if len(line) > 2:
         rows = [
@@ -238,6 +238,23 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         f"| median | {median(shares):.2f} |\n| worst | {min(shares):.2f} |"
     )
     return found
+
+
+def _short(result: dict[str, Any]) -> str:
+    lines = [
+        "| CogVideoX shape | α (layers, `local`) | a call | over plain | over α = 0 | products allow |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name in ("cogvideox-13x256", "cogvideox-13x1024"):
+        shape = result["shapes"][name]
+        for engine, row in shape["rows"].items():
+            if engine != PLAIN:
+                lines.append(
+                    f"| {shape['title'].removeprefix('CogVideoX, ')} | {engine.removeprefix('alpha=')} | "
+                    f"{row['median'] * 1e3:,.0f} ms | {row['speedup_over_plain']:.2f}× | {row['speedup']:.2f}× | "
+                    f"{row['products_allow']:.2f}× |"
+                )
+    return "\n".join(lines)
 
 
 def main() -> None:
