@@ -8,6 +8,7 @@ made by the code of ``f3prune bench RUN --contenders all``.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import tempfile
 import time
@@ -171,22 +172,25 @@ def _model_table(found: Mapping[str, Any]) -> str:
         f"{found['what']}; times are medians [quartiles] of "
         f"{min(row['denoising']['runs'] for row in found['rows'] if row['status'] == 'measured')} generations.",
         "",
-        "| contender | denoising | over PyTorch | generation | PSNR | SSIM | ours at equal PSNR |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| contender | denoising | over PyTorch | generation | products' share | products allow | PSNR | SSIM "
+        "| ours at equal PSNR |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     matched = {match["other"]: match for match in found["equal_quality"]}
     dense = next(row for row in found["rows"] if row["contender"]["kind"] == "pytorch")
     for row in found["rows"]:
         if row["status"] != "measured":
-            lines.append(f"| {row['name']} | {row['status']}: {row['reason']} | | | | | |")
+            lines.append(f"| {row['name']} | {row['status']}: {row['reason']} | | | | | | | |")
             continue
         times, match = row["denoising"], matched.get(row["name"])
         ours = "" if match is None else f"{_ratio(match)} ({match['own'] or 'none as good'})"
         name = f"**{row['name']}**" if row["own"] else row["name"]
+        products = row.get("products")
+        share, allow = ("", "") if products is None else (f"{products['share']:.2f}", f"{products['allow']:.2f}×")
         lines.append(
             f"| {name} | {times['median']:.3f} s [{times['quartile_1']:.3f}, {times['quartile_3']:.3f}] | "
             f"{dense['denoising']['median'] / times['median']:.2f}× | {row['generation']['median']:.3f} s | "
-            f"{_psnr(row['psnr'], found)} | {row['ssim']:.4f} | {ours} |"
+            f"{share} | {allow} | {_psnr(row['psnr'], found)} | {row['ssim']:.4f} | {ours} |"
         )
     return "\n".join(lines)
 
@@ -203,7 +207,7 @@ def _ratio(match: Mapping[str, Any] | None) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json")
+    parser.add_argument("--json", type=Path, help="write here after every model; models not measured now are kept")
     parser.add_argument("--models", nargs="+", choices=SUBJECTS, default=list(SUBJECTS))
     parser.add_argument("--budget", type=float, default=150.0, help="seconds of rounds per model, three rounds made")
     parser.add_argument("--picture", type=Path, default=PICTURE)
@@ -212,16 +216,20 @@ def main() -> None:
     from f3prune.quiet import silence
 
     silence(False)
-    before, models, seconds = environment(), {}, {}
+    kept = json.loads(options.json.read_text(encoding="utf-8")) if options.json and options.json.exists() else {}
+    models, seconds = dict(kept.get("models", {})), dict(kept.get("seconds", {}))
+    before = environment()
     for name in options.models:
         started = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             models[name] = compare(SUBJECTS[name], Path(folder), options.budget)
         seconds[name] = round(time.monotonic() - started, 1)
         say(f"{name}: {seconds[name]} s; {models[name]['best_other']}")
-    titles = {name: SUBJECTS[name].title for name in models}
+        models = {known: models[known] for known in SUBJECTS if known in models}
+        titles = {known: SUBJECTS[known].title for known in models}
+        found = {"environment": before, "titles": titles, "seconds": seconds, "models": models}
+        write(str(options.json) if options.json else None, found)
     save_plot({titles[name]: found for name, found in models.items()}, options.picture)
-    write(options.json, {"environment": before, "titles": titles, "seconds": seconds, "models": models})
 
 
 if __name__ == "__main__":

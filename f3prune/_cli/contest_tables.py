@@ -37,7 +37,7 @@ def contest_table(result: Mapping[str, Any]) -> Table:
     runs = min(row["denoising"]["runs"] for row in result["rows"] if row["status"] == "measured")
     table = Table(title=f"{result['what']}; medians of {runs} turns")
     table.add_column("contender", overflow="fold")
-    for column in (*TIMES, "PSNR, dB", "SSIM", "ours, equal PSNR"):
+    for column in (*TIMES, "products' share", "products allow", "PSNR, dB", "SSIM", "ours, equal PSNR"):
         table.add_column(column, justify="right")
     matched = {match["other"]: match for match in result["equal_quality"]}
     dense = next(row for row in result["rows"] if row["contender"]["kind"] == "pytorch")
@@ -53,6 +53,7 @@ def contest_table(result: Mapping[str, Any]) -> Table:
             f"{1e3 * times['quartile_1']:.1f} – {1e3 * times['quartile_3']:.1f}",
             f"{dense['denoising']['median'] / times['median']:.2f}×",
             f"{1e3 * row['generation']['median']:.1f}",
+            *products(row),
             psnr(row["psnr"], result["cap_db"]),
             f"{row['ssim']:.4f}",
             "" if match is None else ratio(match["ratio"]),
@@ -65,6 +66,12 @@ def psnr(value: float | None, cap: float) -> str:
     if value is None:
         return "same"
     return f"≥ {cap:.0f}" if value >= cap else f"{value:.1f}"
+
+
+def products(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Share of the time that matrix products alone take, and the Amdahl ceiling of the pruning."""
+    found = row.get("products")
+    return ("", "") if found is None else (f"{found['share']:.2f}", f"{found['allow']:.2f}×")
 
 
 def ratio(value: float | None) -> str:

@@ -125,6 +125,19 @@ def test_every_turn_counts_and_every_time_is_there(result: dict[str, Any]) -> No
     assert {match["other"] for match in result["equal_quality"]} == others
 
 
+def test_matrix_products_stand_beside_every_time(result: dict[str, Any]) -> None:
+    rate = result["rates"]["flops"]["fp32"]
+    for found in result["rows"]:
+        if found["status"] == "measured":
+            products = found["products"]
+            assert (products["allow"] > 1) == found["pruned"], found["name"]
+            seconds = products["gflop_per_call"] * 1e9 * result["calls"] / rate
+            assert products["seconds"] == pytest.approx(seconds)
+            assert products["share"] == pytest.approx(seconds / found["denoising"]["median"])
+    half, full = (row(result, f"f3prune α={alpha} layer local")["products"]["allow"] for alpha in ("0.5", "1"))
+    assert full > half > 1
+
+
 def test_equal_masks_are_built_once_and_kept(run: RunDirectory, result: dict[str, Any]) -> None:
     # Of two sites, α=0.5 and α=0.6 prune the same one, which is the run's own engine.
     engines = [row["name"] for row in result["rows"] if row["own"] and row["status"] == "measured"]

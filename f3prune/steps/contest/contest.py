@@ -30,6 +30,7 @@ from f3prune.run_directory import RunDirectory
 from f3prune.steps._state import TORCH_DTYPES, RunState
 from f3prune.steps.bench import machine, summary
 from f3prune.steps.build import STEP as BUILD_STEP
+from f3prune.steps.contest.arithmetic import Arithmetic
 from f3prune.steps.contest.generation import Generation, Made, generation_of, reason_of
 from f3prune.steps.contest.sweep import Sweep
 from f3prune.steps.contest.timed import TimedDenoiser
@@ -181,7 +182,8 @@ def _compare(
                 del entrant
                 watch(entrants)
                 advance()
-    return _result(entrants, generation, state, engine_dtype)
+    arithmetic = Arithmetic(state, sweep, engine_dtype if device.type == "cuda" else "fp32")
+    return _result(entrants, generation, state, engine_dtype, arithmetic)
 
 
 def _one_line_each(contenders: Sequence[Contender], sweep: Sweep) -> list[Contender]:
@@ -285,10 +287,12 @@ def point_of(row: dict[str, Any]) -> Point:
     return Point(row["name"], row["denoising"]["median"], row["psnr"], row["own"], row["pruned"])
 
 
-def _result(entrants: Sequence[Entrant], generation: Generation, state: RunState, engine_dtype: str) -> dict[str, Any]:
+def _result(
+    entrants: Sequence[Entrant], generation: Generation, state: RunState, engine_dtype: str, arithmetic: Arithmetic
+) -> dict[str, Any]:
     reference = entrants[0].first
     assert reference is not None
-    rows = [_row(entrant, reference.frames, generation.latents) for entrant in entrants]
+    rows = [_row(entrant, reference, generation.latents, arithmetic) for entrant in entrants]
     measured = [point_of(row) for row in rows if row["status"] == "measured"]
     found = matches(measured)
     return {
@@ -301,6 +305,7 @@ def _result(entrants: Sequence[Entrant], generation: Generation, state: RunState
         "engine_dtype": engine_dtype,
         "torch_dtype": str(generation.dtype).removeprefix("torch."),
         "cap_db": CAP_DB,
+        "rates": None if arithmetic.rates is None else arithmetic.rates.to_dict(),
         "rows": rows,
         "equal_quality": [_match(match) for match in found],
         "best_other": _optional(hardest(found)),
@@ -325,7 +330,7 @@ def _optional(match: Match | None) -> dict[str, Any] | None:
     return None if match is None else _match(match)
 
 
-def _row(entrant: Entrant, reference: Frames, latents: bool) -> dict[str, Any]:
+def _row(entrant: Entrant, reference: Made, latents: bool, arithmetic: Arithmetic) -> dict[str, Any]:
     contender = entrant.contender
     row: dict[str, Any] = {
         "name": contender.name,
@@ -337,14 +342,16 @@ def _row(entrant: Entrant, reference: Frames, latents: bool) -> dict[str, Any]:
     if entrant.missing is not None:
         return {**row, "reason": entrant.missing.reason}
     assert entrant.first is not None
-    found = fidelity(*_to_unit_range(reference, entrant.first.frames)) if latents else None
-    found = found or fidelity(reference, entrant.first.frames)
+    frames = (reference.frames, entrant.first.frames)
+    found = fidelity(*(_to_unit_range(*frames) if latents else frames))
+    denoising = summary(entrant.denoising)
     return {
         **row,
         "psnr": found.psnr,
         "ssim": found.ssim,
-        "denoising": summary(entrant.denoising),
+        "denoising": denoising,
         "generation": summary(entrant.whole),
+        "products": arithmetic.of(contender.pruning, reference.calls, denoising["median"]),
         "prepare_seconds": entrant.prepared_s,
         "resident": entrant.resident,
         "facts": entrant.facts,
