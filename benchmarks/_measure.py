@@ -43,7 +43,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-QUICK_S = 2.0
+QUICK_S = 5.0
 
 
 def _time(run: Callable[[], object]) -> float:
