@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from engines.check import psnr as psnr
     from engines.check import record_calls as record_calls
     from engines.check import teacher_forced as teacher_forced
+    from engines.step_reuse import StepReuse as StepReuse
 
 _PLACES = {
     "build_engine": "engines._build",
@@ -49,6 +50,7 @@ _PLACES = {
     "psnr": "engines.check",
     "record_calls": "engines.check",
     "teacher_forced": "engines.check",
+    "StepReuse": "engines.step_reuse",
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "EngineDenoiser",
     "EngineRecord",
     "Session",
+    "StepReuse",
     "TensorSpec",
     "build_engine",
     "compare",

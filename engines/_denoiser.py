@@ -14,6 +14,7 @@ from torch import nn
 from engines._arguments import ArgumentMap
 from engines._session import Session
 from engines._skeleton import load_skeleton, output_class_of
+from engines.step_reuse import StepMemory, StepReuse
 from f3prune.errors import InputError
 
 StageSessions = Session | Sequence[tuple[float, Session]] | Callable[[float], Session]
@@ -28,15 +29,19 @@ class EngineDenoiser(ModelMixin):
     Its forward takes what the original class's forward takes and returns what that returns; everything else that a
     pipeline asks (``config``, ``patch_size``, ``add_embedding`` …) is answered by the original class without weights.
     Floating inputs are rounded to the engine's dtype, and the output goes to the dtype and device of the latents.
+    With ``reuse``, some steps are extrapolated from the outputs of earlier ones and no engine runs for them.
     """
 
-    def __init__(self, denoiser: nn.Module | Path | str, sessions: StageSessions) -> None:
+    def __init__(
+        self, denoiser: nn.Module | Path | str, sessions: StageSessions, reuse: StepReuse | None = None
+    ) -> None:
         """Give the denoiser's configuration and the engine, or one engine per stage.
 
         Args:
             denoiser: directory of the denoiser's ``config.json``, or a denoiser whose weights are not needed.
             sessions: one session; or ``(lowest timestep, session)`` for each stage, in any order, where a stage serves
                 the timesteps from its lowest up to the next stage's; or a function of the timestep.
+            reuse: steps to skip, in generations with exactly its timesteps; see ``reuse_steps``.
 
         Raises:
             ArtifactError: the configuration is missing or unknown.
@@ -60,6 +65,8 @@ class EngineDenoiser(ModelMixin):
             if not lows or len(set(lows)) != len(lows):
                 raise InputError(f"stages start at timesteps {lows}: expected at least one, and no two the same")
         self._maps: dict[Session, ArgumentMap] = {}
+        self._memory: StepMemory | None
+        self.reuse_steps(reuse)
         self._last: Session | None = self._stages[0][1] if self._stages else None
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -69,10 +76,20 @@ class EngineDenoiser(ModelMixin):
             the original's output class, or a tuple when ``return_dict`` is false.
 
         Raises:
-            InputError: an argument is not what the engine was built for.
+            InputError: an argument is not what the engine was built for; or skipped steps were chosen for other
+                timesteps.
         """
         session = self._any_session()
         arguments = self._map(session).bind(args, kwargs)
+        if self._memory is None:
+            output = self._compute(session, arguments)
+        else:
+            output = self._memory(_timestep_of(arguments), lambda: self._compute(session, arguments))
+        if arguments.get("return_dict", True):
+            return self._output_class(sample=output)
+        return (output,)
+
+    def _compute(self, session: Session, arguments: dict[str, Any]) -> torch.Tensor:
         if self._choose is not None or len(self._stages) > 1:
             session = self.session_for(_timestep_of(arguments))
             # Past nn.Module's own: this is every step's.
@@ -86,9 +103,22 @@ class EngineDenoiser(ModelMixin):
             and latents.is_floating_point()
         ):
             output = output.to(latents.device, latents.dtype)
-        if arguments.get("return_dict", True):
-            return self._output_class(sample=output)
-        return (output,)
+        return output
+
+    def reuse_steps(self, reuse: StepReuse | None) -> None:
+        """Skip these steps from now on; None computes all, as in the beginning."""
+        # Past nn.Module's own, like all state of a step.
+        self.__dict__["_memory"] = None if reuse is None else StepMemory(reuse)
+
+    @contextlib.contextmanager
+    def every_step(self) -> Iterator[None]:
+        """Skip nothing inside: for single calls, which belong to no generation."""
+        memory = self._memory
+        self.__dict__["_memory"] = None
+        try:
+            yield
+        finally:
+            self.__dict__["_memory"] = memory
 
     def session_for(self, timestep: float) -> Session:
         """The session that serves ``timestep``; timesteps below every stage belong to the last."""
@@ -138,8 +168,14 @@ class EngineDenoiser(ModelMixin):
 
     @contextlib.contextmanager
     def cache_context(self, name: str, **where: Any) -> Iterator[None]:
-        """Pipelines mark conditional and unconditional calls with this; an engine caches nothing between calls."""
-        yield
+        """Pipelines mark conditional and unconditional calls with this; each has its own memory of skipped steps."""
+        with contextlib.nullcontext() if self._memory is None else self._memory.context(name):
+            yield
+
+    def _reset_stateful_cache(self, *args: Any, **kwargs: Any) -> None:
+        """diffusers' name for forgetting what is remembered between steps."""
+        if self._memory is not None:
+            self._memory.reset()
 
     def save_pretrained(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Refuse: an engine has no weights to save.

@@ -88,6 +88,7 @@ PLACES: dict[str, StepPlace] = {
         StepPlace("engine", "engine", "f3prune build {run}"),
         StepPlace("dense-onnx", "dense/onnx", "f3prune export {run}"),
         StepPlace("dense-engine", "dense/engine", "f3prune build {run}"),
+        StepPlace("reuse", "", "f3prune reuse {run}"),
         StepPlace("generate", "", "f3prune run MODEL -o {run}"),
         StepPlace("bench", "", "f3prune bench {run}"),
         StepPlace("contenders", "", "f3prune bench {run} --contenders all"),

@@ -44,6 +44,19 @@ class Alphas(click.ParamType[Any]):
         return tuple(one.convert(text.strip(), param, ctx) for text in str(value).split(",") if text.strip())
 
 
+class Shares(click.ParamType[Any]):
+    """``none``, or comma-separated shares of the denoising steps."""
+
+    name = "shares"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Parse; ``none`` is no share at all."""
+        if isinstance(value, tuple) or value == "none":
+            return () if value == "none" else value
+        one = shared.BoundedFloat(0.0, 1.0, "a share of the steps")
+        return tuple(one.convert(text.strip(), param, ctx) for text in str(value).split(",") if text.strip())
+
+
 class Kinds(shared.NameList):
     """``all``, or comma-separated kinds of contenders."""
 
@@ -79,6 +92,13 @@ class Kinds(shared.NameList):
     multiple=True,
     help="Modes to compare; may be repeated. [default: both]",
 )
+@click.option(
+    "--skip",
+    "skips",
+    type=Shares(),
+    metavar="none|A,B,…",
+    help="Shares of the denoising steps that our engines skip, beside computing all. [default: 0.2,0.35,0.5]",
+)
 @click.option("--steps", type=shared.COUNT, help="Denoising steps of a generation. [default: calibration's]")
 @click.option("--rounds", type=click.IntRange(min=3), help="Turns of each. [default: 20 calls, 5 generations]")
 @click.option(
@@ -107,7 +127,7 @@ def bench(
             raise InputError(f"{option} {file} is a directory: give a file name")
     if plot is not None and plot.suffix not in {".png", ".svg", ".pdf"}:
         raise InputError(f"--plot {plot} is no picture that can be drawn: give a name that ends in .png, .svg or .pdf")
-    chosen = {name: value for name, value in chosen.items() if value not in (None, ())}
+    chosen = {name: value for name, value in chosen.items() if value is not None and (value or name == "skips")}
     whole = contenders is not None or chosen or plot is not None
     result = _contest(run, contenders or (), rounds, budget, chosen) if whole else _quick(run, rounds, budget)
     if json_file is not None:

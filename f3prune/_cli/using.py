@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 @click.option("--seed", type=click.IntRange(0, shared.MAX_SEED), help="[default: calibration's]")
 @shared.LATENTS
 @click.option("--backend", type=click.Choice(shared.BACKENDS), help="Insist on an engine of this backend.")
+@click.option("--reuse", is_flag=True, help="Skip the denoising steps that `f3prune reuse` chose.")
 def generate(run: Path, prompt: str, image: Path | None, output: Path, **values: Any) -> None:
     """Generate a video with the pruned engine in the original pipeline."""
     from f3prune.video import check_output
@@ -45,6 +46,38 @@ def generate(run: Path, prompt: str, image: Path | None, output: Path, **values:
         files, frames = step(directory, GenerateOptions(prompt, image, **values), output, reporter)
     more = f" and {len(files) - 1} more" if len(files) > 1 else ""
     click.echo(f"{files[0]}{more}: {frames.shape[0]} frames of {frames.shape[2]} x {frames.shape[1]} pixels")
+
+
+@click.command(short_help="Choose denoising steps to skip.")
+@shared.RUN
+@click.option(
+    "--min-psnr",
+    type=shared.BoundedFloat(0.0, meaning="a PSNR in dB"),
+    default=35.0,
+    show_default=True,
+    help="Skip as many steps as keep the video so close to the same engine's without skipping.",
+)
+@click.option("--skip", type=float, metavar="SHARE", help="Skip this share of the steps instead, e.g. 0.4.")
+@click.option("--prompt", help="What to measure on. [default: the first calibration prompt]")
+@click.option("--steps", type=shared.COUNT, help="Denoising steps. [default: calibration's]")
+@click.option("--guidance", type=shared.BoundedFloat(0.0, meaning="a guidance scale"), help="[default: calibration's]")
+@click.option("--seed", type=click.IntRange(0, shared.MAX_SEED), help="[default: calibration's]")
+def reuse(run: Path, **values: Any) -> None:
+    """Choose the denoising steps that are extrapolated from earlier ones instead of computed.
+
+    One generation is recorded, and what skipping costs is measured by generating with a few choices. `f3prune generate
+    --reuse` then skips those steps, on any prompt with the same number of steps.
+    """
+    with opened(run) as (directory, reporter):
+        from f3prune.steps.reuse import ReuseOptions
+        from f3prune.steps.reuse import reuse as step
+
+        facts, made = step(directory, ReuseOptions(**values), reporter)
+    skipped = ", ".join(str(index + 1) for index in facts["skipped"])
+    click.echo(
+        f"{len(facts['skipped'])} of {facts['steps']} steps are skipped ({skipped}): {facts['psnr']:.1f} dB to the "
+        f"same engine without{'' if made else ' (up to date)'}; use them with `f3prune generate {run} --reuse`"
+    )
 
 
 @click.command(short_help="Compare engine, pruned and dense.")
@@ -144,4 +177,4 @@ def report(run: Path) -> None:
     click.echo(f"{path}{'' if made else ' (up to date)'}")
 
 
-COMMANDS = (generate, check, run_command, report)
+COMMANDS = (reuse, generate, check, run_command, report)

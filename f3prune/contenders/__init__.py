@@ -62,11 +62,12 @@ def from_json(value: Mapping[str, Any]) -> Contender:
     return read(registry(), value)
 
 
-def line_up(points: Sequence[PruneConfig], kinds: Sequence[str] = ()) -> list[Contender]:
+def line_up(points: Sequence[PruneConfig], kinds: Sequence[str] = (), skips: Sequence[float] = ()) -> list[Contender]:
     """All contenders, dense ones first.
 
     Args:
         points: what pruned contenders prune; those on another backend than the first are tried on all of them too.
+        skips: shares of the denoising steps that our engines skip too, each with every pruning.
         kinds: only these kinds; the reference (``pytorch``) is always among them. Empty means all.
     """
     found: list[Contender] = [
@@ -87,6 +88,7 @@ def line_up(points: Sequence[PruneConfig], kinds: Sequence[str] = ()) -> list[Co
         *(OpenVino(point) for point in points),
     ]
     for backend in ("onnxruntime", "tensorrt-rtx", "tensorrt"):
-        found += [Engine(None, backend), *(Engine(point, backend) for point in points)]
+        for skip in (0.0, *skips):
+            found += [Engine(None, backend, skip), *(Engine(point, backend, skip) for point in points)]
     wanted = {*(kinds or registry()), Eager.kind}
     return [contender for contender in found if contender.kind in wanted]

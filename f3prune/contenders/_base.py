@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from engines import BuildConfig
+    from engines import BuildConfig, StepReuse
     from f3prune.families import Family
 
 Status = Literal["absent", "not applicable", "failed"]
@@ -71,6 +71,9 @@ class Workshop(Protocol):
     def engine(self, config: PruneConfig | None, backend: str) -> AbstractContextManager[nn.Module]:
         """A denoiser on engines that this package builds."""
 
+    def step_reuse(self, share: float) -> StepReuse:
+        """The steps to skip, chosen once on the dense engine; raises ``ValueError`` where so many cannot be."""
+
     def rehearse(self, denoiser: nn.Module) -> None:
         """One whole generation whose result is thrown away."""
 
@@ -100,6 +103,11 @@ class Contender(ABC):
         """What is pruned; None for a dense model."""
         found: PruneConfig | None = vars(self).get("config")
         return found
+
+    @property
+    def vital(self) -> bool:
+        """Whether there is no contest without it: if it fails, everything does."""
+        return False
 
     def missing(self, workshop: Workshop) -> Missing | None:
         """Why it cannot be tried here, or None if it can."""

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from calibration import PruneConfig
 from f3prune.contenders._base import Contender, Missing, Opened, Workshop, label_of
@@ -26,24 +26,40 @@ class Engine(Contender):
     Attributes:
         config: what is pruned; None for the dense model, α = 0.
         backend: see ``engines.BuildConfig``.
+        skip: share of the denoising steps that is extrapolated from earlier ones.
     """
 
     kind: ClassVar[str] = "engine"
     own: ClassVar[bool] = True
     config: PruneConfig | None = None
     backend: str = "onnxruntime"
+    skip: float = 0.0
 
     def __post_init__(self) -> None:
-        """Raises ``InputError`` for another backend."""
+        """Raises ``InputError`` for another backend, or a share that is none."""
+        if not 0 <= self.skip < 1:
+            raise InputError(f"skip is {self.skip:g}: give a share of the steps, at least 0 and below 1")
         if self.backend not in _TITLES:
             raise InputError(f"no backend {self.backend!r}: choose one of {', '.join(_TITLES)}")
 
     @property
     def name(self) -> str:
-        return f"{_TITLES[self.backend]} {label_of(self.config) if self.config else 'α=0'}"
+        skipping = f", {self.skip:.0%} of steps skipped" if self.skip else ""
+        return f"{_TITLES[self.backend]} {label_of(self.config) if self.config else 'α=0'}{skipping}"
+
+    @property
+    def vital(self) -> bool:
+        """Engines have to work; whether steps can be skipped depends on the pipeline."""
+        return self.skip == 0
 
     def missing(self, workshop: Workshop) -> Missing | None:
-        del workshop
+        if self.skip:
+            from engines.step_reuse import steps_to_skip
+
+            if workshop.family.cached:
+                return Missing("not applicable", f"{workshop.family.title} draws token by token: it has no steps")
+            if steps_to_skip(self.skip, workshop.steps) > workshop.steps - 3:
+                return Missing("not applicable", f"{self.skip:.0%} of {workshop.steps} steps cannot be skipped")
         if self.backend in _PACKAGES:
             from engines._cuda import find_gpu
 
@@ -56,5 +72,11 @@ class Engine(Contender):
 
     @contextlib.contextmanager
     def opened(self, workshop: Workshop) -> Iterator[Opened]:
+        denoiser: Any
+        plan = workshop.step_reuse(self.skip) if self.skip else None
         with workshop.engine(self.config, self.backend) as denoiser:
-            yield Opened(denoiser, {})
+            if plan is None:
+                yield Opened(denoiser, {})
+            else:
+                denoiser.reuse_steps(plan)
+                yield Opened(denoiser, {"skipped_steps": list(plan.skipped), "skipped_share": plan.share})

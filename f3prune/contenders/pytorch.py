@@ -23,6 +23,11 @@ class Eager(Contender):
     def name(self) -> str:
         return "PyTorch"
 
+    @property
+    def vital(self) -> bool:
+        """The reference."""
+        return True
+
     @contextlib.contextmanager
     def opened(self, workshop: Workshop) -> Iterator[Opened]:
         yield Opened(workshop.dense(), {})

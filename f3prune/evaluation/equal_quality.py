@@ -9,6 +9,9 @@ from dataclasses import dataclass
 CAP_DB = 60.0
 """Above this all are equal: the difference is below the rounding of 8-bit video and of fp16 latents."""
 
+TIE_DB = 0.1
+"""Two that differ by less are equally good: the same pruned model on two backends differs by its rounding."""
+
 
 @dataclass(frozen=True)
 class Point:
@@ -36,7 +39,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Match:
-    """A contender and the fastest of ours that is at least as good.
+    """A contender and the fastest of ours that is at least as good, but for ``TIE_DB``.
 
     Attributes:
         other: the contender.
@@ -66,7 +69,7 @@ def matches(points: Iterable[Point]) -> list[Match]:
     for other in points:
         if other.own:
             continue
-        as_good = [own for own in points if own.own and own.quality >= other.quality]
+        as_good = [own for own in points if own.own and own.quality >= other.quality - TIE_DB]
         found.append(Match(other, min(as_good, key=lambda own: own.seconds, default=None)))
     return found
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from engines import StepReuse
 from f3prune.errors import InputError
 from f3prune.evaluation.fidelity import fidelity
+from f3prune.families import denoiser_component
 from f3prune.loading import load_pipeline, pick_device, working_dtype
 from f3prune.manifest import Manifest, package_versions
 from f3prune.pipeline_runs import Frames, GenerationSettings, default_steps, run_prompt
@@ -16,6 +18,7 @@ from f3prune.prompts import Prompt
 from f3prune.run_directory import RunDirectory
 from f3prune.steps._state import PACKAGES, RunState, need_pipeline, settings_json
 from f3prune.steps.build import STEP as BUILD_STEP
+from f3prune.steps.reuse import chosen
 from f3prune.steps.sessions import engine_pipeline
 from f3prune.video import check_output, contact_sheet, png_bytes, write_video
 
@@ -31,6 +34,7 @@ class GenerateOptions:
         image: conditioning image, for pipelines that need one.
         steps, guidance, seed, latents: of the pipeline call.
         backend: the engine must have been built for it; None does not ask.
+        reuse: skip the steps that ``f3prune reuse`` chose.
     """
 
     prompt: str
@@ -40,6 +44,7 @@ class GenerateOptions:
     seed: int | None = None
     backend: str | None = None
     latents: str | None = None
+    reuse: bool = False
 
 
 def generate(
@@ -61,7 +66,8 @@ def generate(
     state = RunState.of(run)
     need_pipeline(state, "make a video")
     settings = settings_of(state, options)
-    frames = _with_engine(state, settings, Prompt(options.prompt, options.image), options.backend, reporter)
+    plan = chosen(run, settings) if options.reuse else None
+    frames = _with_engine(state, settings, Prompt(options.prompt, options.image), options.backend, reporter, plan)
     return write_video(frames, output), frames
 
 
@@ -115,9 +121,16 @@ def generate_into_run(
 
 
 def _with_engine(
-    state: RunState, settings: GenerationSettings, prompt: Prompt, backend: str | None, reporter: Reporter
+    state: RunState,
+    settings: GenerationSettings,
+    prompt: Prompt,
+    backend: str | None,
+    reporter: Reporter,
+    plan: StepReuse | None = None,
 ) -> Frames:
     with engine_pipeline(state, "pruned", backend) as pipeline:
+        if plan is not None:
+            getattr(pipeline, denoiser_component(pipeline)).reuse_steps(plan)
         return generate_frames(pipeline, state, settings, prompt, "generating with the engine", reporter)
 
 

@@ -40,7 +40,9 @@ KINDS = (
     "engine",
 )
 """All but torch.compile, which takes long."""
-OPTIONS = ContestOptions(KINDS, alphas=(0.5, 0.6, 1.0), granularities=("layer",), modes=("local",), rounds=3)
+OPTIONS = ContestOptions(
+    KINDS, alphas=(0.5, 0.6, 1.0), granularities=("layer",), modes=("local",), skips=(0.34, 0.9), rounds=3
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +106,16 @@ def test_caches_differ_from_dense(result: dict[str, Any]) -> None:
     assert len(row(result, "MagCache, 0.24")["facts"]["mag_ratios"]) == 6
 
 
+def test_skipped_steps_are_the_same_for_all_and_take_no_time(result: dict[str, Any]) -> None:
+    skipping = [row for row in result["rows"] if row["status"] == "measured" and "skipped" in row["name"]]
+    assert len({tuple(row["facts"]["skipped_steps"]) for row in skipping}) == 1
+    for found in skipping:
+        assert len(found["facts"]["skipped_steps"]) == 2
+        full = row(result, found["name"].partition(",")[0])
+        assert found["denoising"]["min"] < full["denoising"]["min"]
+    assert 10 < row(result, "f3prune α=0, 34% of steps skipped")["psnr"] < 100
+
+
 def test_what_is_not_there_is_listed_with_its_reason(result: dict[str, Any]) -> None:
     listed = {row["name"]: row for row in result["rows"] if row["status"] != "measured"}
     import torch
@@ -112,6 +124,7 @@ def test_what_is_not_there_is_listed_with_its_reason(result: dict[str, Any]) -> 
         assert "needs a GPU" in listed["ONNX Runtime CUDA"]["reason"]
     if importlib.util.find_spec("tensorrt") is None:
         assert "pip install 'f3prune[tensorrt]'" in listed["f3prune TensorRT α=0"]["reason"]
+    assert listed.pop("f3prune α=0, 90% of steps skipped")["reason"] == "90% of 6 steps cannot be skipped"
     assert all(row["status"] == "absent" for row in listed.values())
 
 
@@ -131,7 +144,8 @@ def test_matrix_products_stand_beside_every_time(result: dict[str, Any]) -> None
         if found["status"] == "measured":
             products = found["products"]
             assert (products["allow"] > 1) == found["pruned"], found["name"]
-            seconds = products["gflop_per_call"] * 1e9 * result["calls"] / rate
+            calls = result["calls"] * (1 - found["facts"].get("skipped_share", 0))
+            seconds = products["gflop_per_call"] * 1e9 * calls / rate
             assert products["seconds"] == pytest.approx(seconds)
             assert products["share"] == pytest.approx(seconds / found["denoising"]["median"])
     half, full = (row(result, f"f3prune α={alpha} layer local")["products"]["allow"] for alpha in ("0.5", "1"))
@@ -141,11 +155,12 @@ def test_matrix_products_stand_beside_every_time(result: dict[str, Any]) -> None
 def test_equal_masks_are_built_once_and_kept(run: RunDirectory, result: dict[str, Any]) -> None:
     # Of two sites, α=0.5 and α=0.6 prune the same one, which is the run's own engine.
     engines = [row["name"] for row in result["rows"] if row["own"] and row["status"] == "measured"]
-    assert engines == ["f3prune α=0", "f3prune α=0.5 layer local", "f3prune α=1 layer local"]
+    made = ["f3prune α=0", "f3prune α=0.5 layer local", "f3prune α=1 layer local"]
+    assert engines == [*made, *(f"{name}, 34% of steps skipped" for name in made)]
     (folder,) = [path for path in (run.path / FOLDER).iterdir() if path.is_dir()]
     built = (folder / "engine" / "manifest.json").stat().st_mtime_ns
     again = contest(
-        run, ContestOptions(("engine",), alphas=(1.0,), granularities=("head",), modes=("local",), rounds=3)
+        run, ContestOptions(("engine",), alphas=(1.0,), granularities=("head",), modes=("local",), skips=(), rounds=3)
     )
     assert row(again, "f3prune α=1 head local")["psnr"] == row(result, "f3prune α=1 layer local")["psnr"]
     assert (folder / "engine" / "manifest.json").stat().st_mtime_ns == built

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from f3prune.evaluation.equal_quality import CAP_DB, Point, hardest, matches
+from f3prune.evaluation.equal_quality import CAP_DB, TIE_DB, Point, hardest, matches
 
 OWN = [
     Point("dense", 10.0, None, own=True),
@@ -32,6 +32,13 @@ def test_the_fastest_of_ours_that_is_as_close_to_dense_is_chosen() -> None:
         "rough cache": ("all", 2.0 / 3.0),
         "equal PSNR": ("half", 2.0),
     }
+
+
+def test_rounding_decides_nothing() -> None:
+    (found,) = matches([Point("other", 2.0, 40.0), Point("ours", 1.0, 39.95, own=True)])
+    assert found.ratio == 2.0
+    (found,) = matches([Point("other", 2.0, 40.0), Point("ours", 1.0, 39.8, own=True)])
+    assert found.own is None
 
 
 def test_above_the_cap_all_are_equal() -> None:
@@ -73,7 +80,7 @@ def test_what_is_chosen_is_as_good_and_nothing_as_good_is_faster(given_points: l
     found = matches(given_points)
     assert [m.other for m in found] == [p for p in given_points if not p.own]
     for m in found:
-        as_good = [p for p in given_points if p.own and p.quality >= m.other.quality]
+        as_good = [p for p in given_points if p.own and p.quality >= m.other.quality - TIE_DB]
         assert (m.own is None) == (not as_good)
         if m.own is not None:
             assert m.own in as_good

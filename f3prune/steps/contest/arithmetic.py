@@ -46,12 +46,12 @@ class Arithmetic:
         known = not state.family.cached and state.run.manifest(EXPORT_STEP["dense"]) is not None
         self.rates: MachineRates | None = measure_machine(sweep.device) if known else None
 
-    def of(self, pruning: PruneConfig | None, calls: int, measured: float) -> dict[str, Any] | None:
+    def of(self, pruning: PruneConfig | None, calls: float, measured: float) -> dict[str, Any] | None:
         """``Products`` of a contender as JSON values.
 
         Args:
             pruning: what it prunes.
-            calls: of the denoiser in a generation.
+            calls: of the denoiser in a generation that compute anything.
             measured: seconds of all of them.
         """
         if self.rates is None:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 
 from calibration import PruneConfig
-from f3prune.contenders import Contender, Eager, Missing, line_up, registry
+from f3prune.contenders import Contender, Missing, line_up, registry
 from f3prune.contenders._base import Opened
 from f3prune.errors import InputError
 from f3prune.evaluation.equal_quality import CAP_DB, Match, Point, hardest, matches
@@ -50,6 +50,7 @@ class ContestOptions:
     Attributes:
         kinds: of contenders; empty means all.
         alphas, granularities, modes: what is pruned: every combination that has a meaning, and the run's own.
+        skips: shares of the denoising steps that our engines skip, beside computing all.
         steps: denoising steps; None takes calibration's.
         rounds: every contender generates once per round, in a random order.
         budget_s: start no further round after so many seconds of rounds, but make three.
@@ -59,12 +60,16 @@ class ContestOptions:
     alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     granularities: tuple[str, ...] = ("layer", "head")
     modes: tuple[str, ...] = ("local", "drop")
+    skips: tuple[float, ...] = (0.2, 0.35, 0.5)
     steps: int | None = None
     rounds: int = 5
     budget_s: float = 300.0
 
     def __post_init__(self) -> None:
-        """Raises ``InputError`` for an unknown kind, or too few rounds."""
+        """Raises ``InputError`` for an unknown kind, too few rounds, or a share of steps that is none."""
+        for skip in self.skips:
+            if not 0 < skip < 1:
+                raise InputError(f"--skip is {skip:g}: give shares of the steps between 0 and 1, e.g. 0.2,0.5")
         for kind in self.kinds:
             if kind not in registry():
                 raise InputError(f"no contender {kind!r}: expected all, or some of {', '.join(registry())}")
@@ -167,7 +172,9 @@ def _compare(
         sweep = Sweep(state, generation, reporter)
     own = sweep.own_config()
     points = sweep.distinct([own, *options.points(own)])
-    entrants = [Entrant(contender) for contender in _one_line_each(line_up(points, options.kinds), sweep)]
+    entrants = [
+        Entrant(contender) for contender in _one_line_each(line_up(points, options.kinds, options.skips), sweep)
+    ]
     with contextlib.ExitStack() as stack, _collecting_by_hand():
         for entrant in entrants:
             stack.callback(entrant.open.close)
@@ -187,8 +194,17 @@ def _compare(
 
 
 def _one_line_each(contenders: Sequence[Contender], sweep: Sweep) -> list[Contender]:
-    """A backend that is absent is listed once, not for every pruning."""
-    return [c for c in contenders if c.pruning is None or c.missing(sweep) is None]
+    """A backend that is absent is listed once, not for every pruning and every share of steps."""
+    said: set[tuple[str, str]] = set()
+    kept = []
+    for contender in contenders:
+        missing = contender.missing(sweep)
+        reason = None if missing is None else (contender.kind, missing.reason)
+        if reason is None or (contender.pruning is None and reason not in said):
+            kept.append(contender)
+        if reason is not None:
+            said.add(reason)
+    return kept
 
 
 @contextlib.contextmanager
@@ -272,11 +288,11 @@ def _take_turn(entrant: Entrant, sweep: Sweep) -> None:
 
 @contextlib.contextmanager
 def _failing(entrant: Entrant) -> Iterator[None]:
-    """List what goes wrong inside with its reason. The reference and engines of this package have to work."""
+    """List what goes wrong inside with its reason, unless the contender is one that has to work."""
     try:
         yield
     except Exception as error:  # other libraries' methods fail in any way; the contest goes on without them
-        if isinstance(entrant.contender, Eager) or entrant.contender.own:
+        if entrant.contender.vital:
             raise
         entrant.missing = Missing("failed", reason_of(error))
         _close(entrant)
@@ -351,7 +367,9 @@ def _row(entrant: Entrant, reference: Made, latents: bool, arithmetic: Arithmeti
         "ssim": found.ssim,
         "denoising": denoising,
         "generation": summary(entrant.whole),
-        "products": arithmetic.of(contender.pruning, reference.calls, denoising["median"]),
+        "products": arithmetic.of(
+            contender.pruning, reference.calls * (1 - entrant.facts.get("skipped_share", 0.0)), denoising["median"]
+        ),
         "prepare_seconds": entrant.prepared_s,
         "resident": entrant.resident,
         "facts": entrant.facts,

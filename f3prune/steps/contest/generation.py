@@ -84,7 +84,7 @@ class Generation(ABC):
         inputs = {**self._call.on(self.device, self.dtype), "return_dict": False}
         until = time.perf_counter() + AT_LEAST_S
         while True:
-            with torch.no_grad(), _context(denoiser):
+            with torch.no_grad(), _context(denoiser), _every_step(denoiser):
                 denoiser(**inputs)
             _reset(denoiser)
             if time.perf_counter() > until:
@@ -226,6 +226,14 @@ def generation_of(state: RunState, steps: int | None, device: torch.device, dtyp
 def _context(denoiser: Any, **where: Any) -> contextlib.AbstractContextManager[Any]:
     try:
         context: contextlib.AbstractContextManager[Any] = denoiser.cache_context("cond_uncond", **where)
+    except AttributeError:
+        return contextlib.nullcontext()
+    return context
+
+
+def _every_step(denoiser: Any) -> contextlib.AbstractContextManager[Any]:
+    try:
+        context: contextlib.AbstractContextManager[Any] = denoiser.every_step()
     except AttributeError:
         return contextlib.nullcontext()
     return context

@@ -16,11 +16,13 @@ from torch import nn
 import calibration
 from calibration import Calibration, Masks, PruneConfig
 from engines import BuildConfig
+from engines.step_reuse import Recording, StepRecorder, StepReuse, choose, steps_to_skip
 from exporter import ExportConfig
 from f3prune.atomic_files import sha256_text
 from f3prune.captured_calls import FILE as CALLS
 from f3prune.errors import ArtifactError
 from f3prune.manifest import Manifest
+from f3prune.pipeline_runs import Frames
 from f3prune.progress import SILENT, Reporter
 from f3prune.run_directory import RunDirectory
 from f3prune.steps._state import RunState, Variant, stage_directories
@@ -69,6 +71,8 @@ class Sweep:
         self._own = Masks.load(state.run.path / MASKS)
         self._export = ExportConfig.from_dict(state.run.require_current(EXPORT_STEP["pruned"]).options)
         self._states: dict[tuple[str, str], RunState] = {}
+        self._reuses: dict[float, StepReuse] = {}
+        self._recorded: tuple[Recording, Frames] | None = None
 
     # -- what is different -------------------------------------------------------------------------------------------
 
@@ -141,6 +145,34 @@ class Sweep:
                 build(state.run, self._build_for(backend), "pruned", self._reporter)
         with engine_denoiser(state, variant, backend) as denoiser:
             yield denoiser
+
+    def step_reuse(self, share: float) -> StepReuse:
+        """The steps to skip, chosen once on the dense engine of the run's backend.
+
+        Raises:
+            ValueError: so many cannot be skipped.
+        """
+        if share not in self._reuses:
+            with self.engine(None, self.build_config().backend) as denoiser:
+                self._reuses[share] = self._chosen_reuse(denoiser, share)
+        return self._reuses[share]
+
+    def _chosen_reuse(self, denoiser: Any, share: float) -> StepReuse:
+        if self._recorded is None:
+            recorder = StepRecorder(denoiser, self.family.latents, self.family.frame_axis)
+            frames = self.generation.run(TimedDenoiser(recorder, self.device)).frames
+            self._recorded = (recorder.recording(), frames)
+        recording, reference = self._recorded
+
+        def quality(plan: StepReuse) -> float:
+            denoiser.reuse_steps(plan)
+            made = self.generation.run(TimedDenoiser(denoiser, self.device)).frames
+            return -float(((made - reference) ** 2).mean())
+
+        chosen = choose(recording, steps_to_skip(share, len(recording.timesteps)), quality)
+        if chosen is None:
+            raise ValueError(f"{share:.0%} of {len(recording.timesteps)} steps cannot be skipped")
+        return chosen[0]
 
     def rehearse(self, denoiser: nn.Module) -> None:
         """One whole generation whose result is thrown away."""
