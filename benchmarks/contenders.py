@@ -65,7 +65,7 @@ SUBJECTS = {
             "freq_dim": 256,
         },
         (9, 32, 32),
-        {"rounds": 3, "granularities": ("layer",)},
+        {"rounds": 3, "granularities": ("layer",), "alphas": (0.5, 1.0)},
         rows=16,
     ),
     "latte": Subject(
@@ -91,16 +91,16 @@ SUBJECTS = {
             "video_length": 16,
         },
         (16, 24, 24),
-        {"rounds": 3, "granularities": ("layer",)},
+        {"rounds": 3, "granularities": ("layer",), "alphas": (0.5, 1.0)},
     ),
     "cogvideox": Subject(
-        "CogVideoX-shaped, 6 layers, 6 heads × 64, 13 frames × 256 tokens",
+        "CogVideoX-shaped, 4 layers, 6 heads × 64, 13 frames × 256 tokens",
         "CogVideoXTransformer3DModel",
         8,
         {
             "num_attention_heads": 6,
             "attention_head_dim": 64,
-            "num_layers": 6,
+            "num_layers": 4,
             "time_embed_dim": 256,
             "text_embed_dim": 256,
             "max_text_seq_length": 32,
@@ -109,7 +109,7 @@ SUBJECTS = {
             "sample_frames": 49,
         },
         (13, 32, 32),
-        {"rounds": 3, "granularities": ("layer",), "modes": ("local",), "alphas": (0.34, 0.67, 1.0)},
+        {"rounds": 3, "granularities": ("layer",), "modes": ("local",), "alphas": (0.5, 1.0)},
         rows=16,
     ),
 }

@@ -73,16 +73,21 @@ def draw(axes: Any, title: str, result: Mapping[str, Any]) -> dict[str, Any]:
         handles[label] = axes.scatter(
             row["denoising"]["median"], _quality(row), marker=mark, s=42, facecolors=face, edgecolors=colour, zorder=3
         )
-    for index, (label, own) in enumerate(_curves([row for row in rows if row["own"]]).items()):
-        curve = sorted(own, key=_alpha)
-        times, quality = [row["denoising"]["median"] for row in curve], [_quality(row) for row in curve]
+    own = [row for row in rows if row["own"]]
+    for index, (label, curve) in enumerate(_curves([row for row in own if not _skip(row)]).items()):
+        times, quality = _line(curve)
         colour = _OWN[index % len(_OWN)]
         (handles[label],) = axes.plot(times, quality, "o-", color=colour, markersize=4.5, linewidth=1.8, zorder=4)
-        ends = curve[-1:] if index else [curve[0], curve[-1]]
-        for row in ends:
-            point = (row["denoising"]["median"], _quality(row))
-            text = f"α={_alpha(row):g}"
+        for place in (-1,) if index else (0, -1):
+            text = f"α={_alpha(sorted(curve, key=_alpha)[place]):g}"
+            point = (times[place], quality[place])
             axes.annotate(text, point, (-3, 5), textcoords="offset points", fontsize=7, ha="right", color=colour)
+    for skip in sorted({_skip(row) for row in own} - {0.0}):
+        # The dashes of every share of steps lie left of the line of all steps, in its colour.
+        for index, curve in enumerate(_curves([row for row in own if _skip(row) == skip]).values()):
+            style: dict[str, Any] = {"color": _OWN[index % len(_OWN)], "markersize": 3.5, "markerfacecolor": "none"}
+            (line,) = axes.plot(*_line(curve), "o--", linewidth=0.9, zorder=4, **style)
+            handles.setdefault("the same, steps skipped", line)
     axes.axhline(CAP_DB, color="#9ca3af", linewidth=0.8, linestyle=":", zorder=1)
     axes.set_xscale("log")
     axes.set_title(title, fontsize=10)
@@ -97,6 +102,15 @@ def draw(axes: Any, title: str, result: Mapping[str, Any]) -> dict[str, Any]:
 
 def _quality(row: Mapping[str, Any]) -> float:
     return CAP_DB if row["psnr"] is None else float(min(row["psnr"], CAP_DB))
+
+
+def _skip(row: Mapping[str, Any]) -> float:
+    return float(row["contender"]["skip"])
+
+
+def _line(curve: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[float]]:
+    ordered = sorted(curve, key=_alpha)
+    return [row["denoising"]["median"] for row in ordered], [_quality(row) for row in ordered]
 
 
 def _alpha(row: Mapping[str, Any]) -> float:
