@@ -151,20 +151,38 @@ def compare(subject: Subject, folder: Path, budget_s: float) -> dict[str, Any]:
 
 
 def tables(result: Mapping[str, Any]) -> dict[str, str]:
-    """Markdown: one table of every contender per model, and ``summary``, the best of the others at equal quality."""
+    """Markdown: every contender of each model; ``summary`` and ``short``: the hardest of them at equal quality."""
     blocks = {name: _model_table(found) for name, found in result["models"].items()}
     lines = [
-        "| model | PyTorch | hardest other | its PSNR | ours at equal PSNR | ours over it | over the best unpruned |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| model | PyTorch | hardest other | its PSNR | ours at equal PSNR | ours over it | over unpruned others "
+        "| without skipping |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    short = [
+        "| model | hardest of all others at equal PSNR | its PSNR | ours | ours over it |",
+        "| --- | --- | --- | --- | --- |",
     ]
     for name, found in result["models"].items():
         dense = next(row for row in found["rows"] if row["contender"]["kind"] == "pytorch")
-        best, unpruned = found["best_other"], found["best_other_without_pruning"]
+        best, unpruned, computing = found["best_other"], found["best_other_without_pruning"], _without_skipping(found)
+        title = result["titles"][name]
+        quality = f"{_psnr(best['psnr'], found)} | {best['own'] or 'none as good'} | {_ratio(best)}"
         lines.append(
-            f"| {result['titles'][name]} | {dense['denoising']['median']:.2f} s | {best['other']} | "
-            f"{_psnr(best['psnr'], found)} | {best['own'] or 'none as good'} | {_ratio(best)} | {_ratio(unpruned)} |"
+            f"| {title} | {dense['denoising']['median']:.2f} s | {best['other']} | {quality} | {_ratio(unpruned)} | "
+            f"{computing:.2f}× |"
         )
-    return {**blocks, "summary": "\n".join(lines)}
+        short.append(f"| {title} | {best['other']} | {quality} |")
+    return {**blocks, "summary": "\n".join(lines), "short": "\n".join(short)}
+
+
+def _without_skipping(found: Mapping[str, Any]) -> float:
+    """The least of ours over others at equal PSNR, if our engines computed every step; 0 where none is as good."""
+    from f3prune.evaluation.equal_quality import hardest, matches
+    from f3prune.steps.contest import point_of
+
+    rows = [row for row in found["rows"] if row["status"] == "measured" and not row["contender"].get("skip")]
+    hard = hardest(matches(point_of(row) for row in rows))
+    return 0.0 if hard is None or hard.ratio is None else hard.ratio
 
 
 def _model_table(found: Mapping[str, Any]) -> str:

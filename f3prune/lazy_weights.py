@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from f3prune.errors import InputError
+from f3prune.safetensors_header import Entry, read_header, read_tensor
 
 _aten = torch.ops.aten
 
@@ -134,20 +135,22 @@ def read_lazily(path: Path) -> dict[str, torch.Tensor]:
         SafetensorError, OSError: the file is damaged or missing.
     """
 
-    def reader(name: str) -> Callable[[], torch.Tensor]:
-        def read() -> torch.Tensor:
-            # Opened anew each time: pages of the mapped file leave this process's memory with the tensor.
-            with safe_open(str(path), framework="pt") as file:
-                found: torch.Tensor = file.get_tensor(name)
-            return found
+    # Each is read with open, seek and read when it is wanted: no handle and no mapping is kept.
+    known = _identity(path)
 
-        return read
+    def read(entry: Entry) -> torch.Tensor:
+        if _identity(path) != known:
+            raise InputError(f"{path} was replaced while it was in use; start again")
+        return read_tensor(path, entry)
 
-    with safe_open(str(path), framework="pt") as file:
-        return {
-            name: LazyTensor(torch.empty_like(file.get_tensor(name), device="meta"), reader(name))
-            for name in file.keys()  # noqa: SIM118  (not a dict)
-        }
+    return {
+        name: LazyTensor.of(entry.shape, entry.dtype, partial(read, entry)) for name, entry in read_header(path).items()
+    }
+
+
+def _identity(path: Path) -> tuple[int, int, int]:
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def lazy_weights(module: nn.Module) -> Iterator[tuple[str, LazyTensor]]:

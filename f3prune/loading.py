@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import nn
 
 from f3prune.errors import InputError
@@ -19,11 +19,12 @@ from f3prune.families import denoiser_component, family_of
 from f3prune.lazy_weights import lazily_in_dtype, read_lazily
 from f3prune.quiet import silence_imported
 from f3prune.random_weights import lazily_randomized, randomize_weights
+from f3prune.safetensors_header import read_header
 from f3prune.sources import ModelSource, denoiser_class_name, read_json
 
 _OWN_MODELS = "f3prune.models"
 _WEIGHTS = "diffusion_pytorch_model.safetensors"
-_HALF = {"F16": torch.float16, "BF16": torch.bfloat16}
+_HALF = (torch.float16, torch.bfloat16)
 
 
 def pick_device() -> torch.device:
@@ -38,13 +39,13 @@ def working_dtype(source: ModelSource, device: torch.device) -> torch.dtype:
 
 def stored_dtype(source: ModelSource) -> torch.dtype:
     """Half precision if most of the denoiser's weights are stored so; float32 otherwise."""
-    sizes: Counter[str] = Counter()
+    sizes: Counter[torch.dtype] = Counter()
     for path in sorted(source.denoiser_path.glob("*.safetensors")) if not source.random_weights else ():
-        with _readable(path), safe_open(str(path), framework="pt") as file:
-            for key in file.keys():  # noqa: SIM118  (not a dict)
-                tensor = file.get_slice(key)
-                sizes[tensor.get_dtype()] += math.prod(tensor.get_shape())
-    return _HALF.get(sizes.most_common(1)[0][0], torch.float32) if sizes else torch.float32
+        with _readable(path):
+            for entry in read_header(path).values():
+                sizes[entry.dtype] += math.prod(entry.shape)
+    most = sizes.most_common(1)[0][0] if sizes else torch.float32
+    return most if most in _HALF else torch.float32
 
 
 @contextlib.contextmanager

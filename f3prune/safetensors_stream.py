@@ -11,23 +11,9 @@ import torch
 
 from f3prune.errors import InputError
 from f3prune.lazy_weights import LazyTensor
+from f3prune.safetensors_header import DTYPES
 
-_NAMES = {
-    torch.uint64: "U64",
-    torch.int64: "I64",
-    torch.float64: "F64",
-    torch.uint32: "U32",
-    torch.int32: "I32",
-    torch.float32: "F32",
-    torch.uint16: "U16",
-    torch.int16: "I16",
-    torch.bfloat16: "BF16",
-    torch.float16: "F16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
-"""dtypes by their names in the format, in the order in which the reference library stores them."""
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ALIGNMENT = 8
 
 
