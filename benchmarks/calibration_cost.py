@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from _measure import environment, peak_of, write
+from _shapes import cogvideox_config
 
 MODELS = ("zoo:digits", "CogVideoX", "Wan", "Latte")
 ALPHAS = (0.25, 0.5, 0.75)
@@ -67,17 +68,7 @@ def _denoiser(model: str) -> tuple[Any, tuple[int, int, int] | None]:
     import diffusers
 
     if model == "CogVideoX":
-        return diffusers.CogVideoXTransformer3DModel(
-            num_attention_heads=6,
-            attention_head_dim=64,
-            num_layers=6,
-            time_embed_dim=256,
-            text_embed_dim=256,
-            max_text_seq_length=32,
-            sample_width=32,
-            sample_height=32,
-            sample_frames=49,
-        ), None
+        return diffusers.CogVideoXTransformer3DModel(**cogvideox_config()), None
     if model == "Wan":
         return diffusers.WanTransformer3DModel(
             num_attention_heads=4,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from _measure import environment, write
+from _shapes import cogvideox_config
 
 PICTURE = Path("docs/bench-contenders.png")
 
@@ -97,17 +98,7 @@ SUBJECTS = {
         "CogVideoX-shaped, 4 layers, 6 heads × 64, 13 frames × 256 tokens",
         "CogVideoXTransformer3DModel",
         8,
-        {
-            "num_attention_heads": 6,
-            "attention_head_dim": 64,
-            "num_layers": 4,
-            "time_embed_dim": 256,
-            "text_embed_dim": 256,
-            "max_text_seq_length": 32,
-            "sample_width": 32,
-            "sample_height": 32,
-            "sample_frames": 49,
-        },
+        cogvideox_config(layers=4),
         (13, 32, 32),
         {"rounds": 3, "granularities": ("layer",), "modes": ("local",), "alphas": (0.5, 1.0)},
         rows=16,

@@ -24,6 +24,7 @@ from statistics import median
 from typing import Any
 
 from _measure import alternate, environment, write
+from _shapes import cogvideox_config
 
 PLAIN = "plain"
 SECONDS_PER_SHAPE = 40.0
@@ -53,17 +54,7 @@ def cogvideox(side: int, frames: int, text: int = 32) -> Callable[[], Any]:
     def make() -> Any:
         from diffusers import CogVideoXTransformer3DModel
 
-        return CogVideoXTransformer3DModel(
-            num_attention_heads=6,
-            attention_head_dim=64,
-            num_layers=6,
-            time_embed_dim=256,
-            text_embed_dim=256,
-            max_text_seq_length=text,
-            sample_width=2 * side,
-            sample_height=2 * side,
-            sample_frames=4 * (frames - 1) + 1,
-        )
+        return CogVideoXTransformer3DModel(**cogvideox_config(6, frames, side, text))
 
     return make
 
