@@ -66,7 +66,7 @@ def attend(
             output[b, h] = found
             row.append(share[:, :, asking].unflatten(2, (-1, per_frame)).mean(3))
         shares.append(torch.cat(row, dim=1))
-    return output, torch.cat(shares)
+    return output, _completed(torch.cat(shares), len(spans))
 
 
 def attend_short(call: AttentionCall) -> tuple[torch.Tensor, torch.Tensor]:
@@ -156,7 +156,7 @@ def _by_indicators(
     scale: float,
     spans: Sequence[slice],
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """``b h n d``, and the shares ``b h n s`` float32."""
+    """``b h n d``, and the shares that have a column, float32: what the last one is left is asked after averaging."""
     dim = query.shape[-1]
     width = _padded(dim + _columns(query.dtype, len(spans)))
     wide = torch.cat([value, _indicators(value, spans, width - dim)], dim=-1)
@@ -164,7 +164,7 @@ def _by_indicators(
     output = F.scaled_dot_product_attention(
         F.pad(query, padding), F.pad(key, padding), wide, attn_mask=mask, dropout_p=0.0, scale=scale
     )
-    return output[..., :dim], _shares(output[..., dim:], len(spans))
+    return output[..., :dim], _columns_of(output[..., dim:], len(spans))
 
 
 def shares_of(
@@ -197,7 +197,7 @@ def shares_of(
         dropout_p=0.0,
         scale=scale,
     )
-    return _shares(output, len(spans))
+    return _completed(_columns_of(output, len(spans)), len(spans))
 
 
 def _columns(dtype: torch.dtype, spans: int) -> int:
@@ -221,15 +221,22 @@ def _indicator_matrix(
     return matrix
 
 
-def _shares(columns: torch.Tensor, spans: int) -> torch.Tensor:
-    """The spans' shares ``b h m s`` float32 from the output's indicator columns."""
-    count = _columns(columns.dtype, spans)
-    share = columns[..., :count].float()
+def _columns_of(output: torch.Tensor, spans: int) -> torch.Tensor:
+    """The shares that have an indicator column, from the output's added columns ``b h m …``, float32."""
+    count = _columns(output.dtype, spans)
+    share = output[..., :count].float()
     if count < spans:
-        return torch.cat([share, (1 - share.sum(-1, keepdim=True)).clamp_min_(0.0)], dim=-1)
+        return share
     # A kernel in half precision rounds the weights of a row after it has added them up, so that the shares miss 1 by
     # as much. All of them are sums of the same rounded weights: divided by their own sum they are its exact parts.
     return share / share.sum(-1, keepdim=True)
+
+
+def _completed(share: torch.Tensor, spans: int) -> torch.Tensor:
+    """The shares of all spans, ``… s``: the last one's is what others leave, if it has none yet."""
+    if share.shape[-1] == spans:
+        return share
+    return torch.cat([share, (1 - share.sum(-1, keepdim=True)).clamp_min_(0.0)], dim=-1)
 
 
 def _padded(width: int) -> int:
