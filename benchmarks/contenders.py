@@ -56,7 +56,7 @@ SUBJECTS = {
     "wan": Subject(
         "Wan-shaped, 4 layers, 4 heads × 64, 9 frames × 256 tokens",
         "WanTransformer3DModel",
-        10,
+        8,
         {
             "num_attention_heads": 4,
             "attention_head_dim": 64,
@@ -72,7 +72,7 @@ SUBJECTS = {
     "latte": Subject(
         "Latte-shaped, 4 layers, 4 heads × 64, 16 frames × 144 tokens",
         "LatteTransformer3DModel",
-        10,
+        8,
         {
             "num_attention_heads": 4,
             "attention_head_dim": 64,
@@ -97,7 +97,7 @@ SUBJECTS = {
     "cogvideox": Subject(
         "CogVideoX-shaped, 4 layers, 6 heads × 64, 13 frames × 256 tokens",
         "CogVideoXTransformer3DModel",
-        8,
+        6,
         cogvideox_config(layers=4),
         (13, 32, 32),
         {"rounds": 3, "granularities": ("layer",), "modes": ("local",), "alphas": (0.5, 1.0)},

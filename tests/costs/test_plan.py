@@ -11,7 +11,16 @@ from click.testing import CliRunner
 
 from f3prune.cli import cli
 from f3prune.costs.machine import MachineRates
-from f3prune.costs.plan import PlanOptions, does_not_fit, plan
+from f3prune.costs.plan import (
+    BUILD_PEAK,
+    BUILD_SECONDS,
+    EXPORT_PEAK,
+    EXPORT_SECONDS,
+    LIBRARIES_BYTES,
+    PlanOptions,
+    does_not_fit,
+    plan,
+)
 from f3prune.errors import InputError
 from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
 
@@ -112,3 +121,20 @@ def test_an_unknown_published_name_lists_the_known():
 def test_a_published_shape_counts_its_parameters():
     found = plan("published:wan-1.3b", PlanOptions(alphas=()), RATES)
     assert found.outlooks[0].parameters == pytest.approx(1.42e9, rel=0.01)
+
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "full_size.json"
+
+
+@pytest.mark.parametrize("case", sorted(json.loads(RESULTS.read_text(encoding="utf-8"))["cases"]))
+def test_what_a_plan_expects_is_what_full_size_models_took(case: str) -> None:
+    """The plan's ratios are written down; this says when a new measurement makes them wrong."""
+    found = json.loads(RESULTS.read_text(encoding="utf-8"))["cases"][case]
+    weights = found["weights_gb"] * 1e9
+    for step, ratio, rate in (("export", EXPORT_PEAK, EXPORT_SECONDS), ("build", BUILD_PEAK, BUILD_SECONDS)):
+        if step not in found["steps"]:
+            continue
+        expected = LIBRARIES_BYTES + ratio * weights
+        # A plan says whether it fits: never much below what was taken.
+        assert 0.9 < expected / (found["steps"][step]["peak_gb"] * 1e9) < 1.6, step
+        assert 0.6 < rate * weights / 1e9 / found["steps"][step]["seconds"] < 1.7, step
