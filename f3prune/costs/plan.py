@@ -11,6 +11,8 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from calibration import Calibration, PruneConfig, prune_denoiser, select_masks
@@ -114,7 +116,7 @@ class Plan:
 
 
 def plan(spec: str, options: PlanOptions, rates: MachineRates) -> Plan:
-    """Count what a model and its pruned versions compute, on the meta device.
+    """Count what a model and its pruned versions compute, without values.
 
     Which units go does not change what is left to compute where sites are alike, so without a calibration they go in
     the order of the sites.
@@ -129,12 +131,15 @@ def plan(spec: str, options: PlanOptions, rates: MachineRates) -> Plan:
         UnknownFamilyError: its denoiser is of no supported family.
     """
     title, class_name, config, latent, batch = _configuration(spec)
-    denoiser = _meta_denoiser(class_name, config)
+    # Tensors of shape and dtype alone that say they are on the CPU: some models ask, and mix them with others that are.
+    fake = FakeTensorMode(allow_non_fake_inputs=True)
+    denoiser = _empty_denoiser(class_name, config, fake)
     family = family_of(denoiser)
     own = LatentShape(*latent) if latent is not None else family.default_shape(_config(denoiser))
     shape = LatentShape(options.frames or own.frames, options.height or own.height, options.width or own.width)
     batch = options.batch or batch
-    inputs = family.synthetic_inputs(denoiser, shape, batch, torch.Generator().manual_seed(0))
+    with fake:
+        inputs = family.synthetic_inputs(denoiser, shape, batch, torch.Generator().manual_seed(0))
     frames = family.token_grid(denoiser, inputs).frames
     found = family.find_sites(denoiser)
     sites = {site.name: SiteInfo(site.layout, site.heads) for site in found}
@@ -142,10 +147,11 @@ def plan(spec: str, options: PlanOptions, rates: MachineRates) -> Plan:
     calibration = Calibration(family.name, (0.0,), sites, mass)
     outlooks: list[Outlook] = []
     for alpha in (0.0, *sorted(set(options.alphas) - {0.0})):
-        model = _meta_denoiser(class_name, config) if outlooks else denoiser
+        model = _empty_denoiser(class_name, config, fake) if outlooks else denoiser
         masks = select_masks(calibration, PruneConfig(alpha, options.granularity, mode=options.mode))  # type: ignore[arg-type]
-        prune_denoiser(model, masks)
-        total, attention, projections = _count(model, inputs, set(sites))
+        with fake:
+            prune_denoiser(model, masks)
+            total, attention, projections = _count(model, inputs, set(sites))
         dense = outlooks[0].flops if outlooks else total
         outlooks.append(_outlook(alpha, model, (total, attention, projections), dense, options.dtype, rates))
     size = {"batch": batch, "frames": shape.frames, "height": shape.height, "width": shape.width}
@@ -190,7 +196,7 @@ def _configuration(spec: str) -> tuple[str, str, dict[str, Any], tuple[int, int,
     return spec, denoiser_class_name(config), config, None, 2
 
 
-def _meta_denoiser(class_name: str, config: Mapping[str, Any]) -> nn.Module:
+def _empty_denoiser(class_name: str, config: Mapping[str, Any], fake: FakeTensorMode) -> nn.Module:
     """A denoiser without values.
 
     Raises:
@@ -198,7 +204,7 @@ def _meta_denoiser(class_name: str, config: Mapping[str, Any]) -> nn.Module:
     """
     cls = denoiser_class(class_name)
     try:
-        with torch.device("meta"):
+        with fake:
             model: nn.Module = cls.from_config({**config, "_class_name": class_name})
     except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         reason = " ".join(str(error).split())[:160]
@@ -217,9 +223,15 @@ def _count(model: nn.Module, inputs: Mapping[str, Any], sites: set[str]) -> tupl
     """Operations of a call: in all, scores and values at the sites, projections of the sites."""
     counter = FlopCounterMode(display=False)
     try:
-        with counter, torch.no_grad(), warnings.catch_warnings():
+        # As products, which the counter knows; of the fused kernels it knows those of GPUs.
+        with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             model(**inputs, return_dict=False)
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
+        raise InputError(
+            f"what {type(model).__name__} computes depends on values ({error.func}), which a plan has none of: "
+            f"calibrate it and use f3prune bench"
+        ) from error
     except (RuntimeError, NotImplementedError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(

@@ -70,7 +70,7 @@ def test_products_allow_what_a_count_by_hand_allows(tmp_path):
 
 @pytest.mark.parametrize("mode", ["local", "drop"])
 @pytest.mark.parametrize("granularity", ["layer", "head"])
-@pytest.mark.parametrize("variant", ["latte", "wan", "ltx"])
+@pytest.mark.parametrize("variant", ["latte", "wan", "ltx", "svd"])
 def test_more_pruning_leaves_less(variant, granularity, mode, tmp_path):
     size = TINY_SHAPES[variant]
     options = PlanOptions((0.5, 1.0), granularity, mode, "fp16", size.frames, size.height, size.width)
@@ -80,6 +80,11 @@ def test_more_pruning_leaves_less(variant, granularity, mode, tmp_path):
     if mode == "drop":
         assert dense.parameters > half.parameters > full.parameters
         assert full.attention_flops == 0
+
+
+def test_a_model_whose_work_depends_on_values_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"depends on values.*calibrate it"):
+        plan(saved(tmp_path, "mochi"), PlanOptions(), RATES)
 
 
 def test_cogvideo_is_counted_by_whole_clips(tmp_path):
