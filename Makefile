@@ -40,6 +40,7 @@ bench-large: $(STAMP)
 
 bench-14b: $(STAMP)
 	$(BIN)/python benchmarks/full_size.py --only wan-14b --json benchmarks/results/full_size_14b.json
+	$(BIN)/python benchmarks/performance_page.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)

@@ -1,4 +1,4 @@
-"""Put what was measured into docs/performance.md and README.md: every benchmark's tables between its marks.
+"""Put what was measured into docs/performance.md, docs/benchmarks.md and README.md: every benchmark's tables between its marks.
 
 A benchmark ``NAME.py`` whose ``tables`` gives a block ``BLOCK`` owns what stands between ``<!-- NAME.BLOCK -->`` and
 ``<!-- /NAME.BLOCK -->``. The words around the tables are written by hand.
@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PAGES = (HERE.parent / "docs" / "performance.md", HERE.parent / "README.md")
+PAGES = tuple(HERE.parent / page for page in ("docs/performance.md", "docs/benchmarks.md", "README.md"))
 MODULES = {"full_size_14b": "full_size"}
 """Benchmarks whose results have another name than the script that makes them."""
 _BLOCK = re.compile(r"<!-- (?P<name>\w+)\.(?P<block>[\w-]+) -->\n.*?<!-- /(?P=name)\.(?P=block) -->", re.DOTALL)
