@@ -1,4 +1,4 @@
-"""Put what was measured into docs/performance.md, docs/benchmarks.md and README.md: every benchmark's tables between its marks.
+"""Put what was measured into the pages: every benchmark's tables between its marks.
 
 A benchmark ``NAME.py`` whose ``tables`` gives a block ``BLOCK`` owns what stands between ``<!-- NAME.BLOCK -->`` and
 ``<!-- /NAME.BLOCK -->``. The words around the tables are written by hand.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -15,8 +15,11 @@ LONGEST = 3
 GROWTHS = (1.0, 1.1, 1.2, 1.35)
 """Guesses of how much an error grows from step to step, because the denoiser answers to latents that are off."""
 
+HOPELESS = 2.0
+"""An order of extrapolation with so many times the predicted error of another is not tried."""
 
-def candidates(recording: Recording, skips: int, order: int = 1) -> list[StepReuse]:
+
+def candidates(recording: Recording, skips: int, orders: Sequence[int] = (1, 0)) -> list[StepReuse]:
     """For each guess of growth, the steps whose predicted errors sum up to the least; equal ones once.
 
     Exact, by dynamic programming over the last two computed steps; a skipped step's error does not depend on the
@@ -25,39 +28,43 @@ def candidates(recording: Recording, skips: int, order: int = 1) -> list[StepReu
     Args:
         recording: of a generation that skipped nothing.
         skips: steps to skip.
-        order: see ``StepReuse``.
+        orders: of extrapolation; one whose predicted error is ``HOPELESS`` times another's is left out.
 
     Returns:
-        None to four plans; none where so many cannot be skipped.
+        Plans, the order that promises most first; none where so many cannot be skipped.
     """
-    found: dict[tuple[int, ...], StepReuse] = {}
-    errors: dict[tuple[int, int, int], float] = {}
-    for growth in GROWTHS:
-        skipped = _least(recording, skips, order, growth, errors)
-        if skipped is not None and skipped not in found:
-            found[skipped] = StepReuse(recording.timesteps, skipped, order)
+    errors: dict[tuple[int, int, int, int], float] = {}
+    least = {order: _least(recording, skips, order, 1.0, errors) for order in orders}
+    promised = {order: found[0] for order, found in least.items() if found is not None}
+    found: dict[tuple[int, tuple[int, ...]], StepReuse] = {}
+    for order in sorted(promised, key=lambda order: promised[order]):
+        if promised[order] > HOPELESS * min(promised.values()):
+            continue
+        for growth in GROWTHS:
+            best = _least(recording, skips, order, growth, errors)
+            if best is not None:
+                found.setdefault((order, best[1]), StepReuse(recording.timesteps, best[1], order))
     return list(found.values())
 
 
-def choose(
-    recording: Recording, skips: int, quality: Callable[[StepReuse], float], order: int = 1
-) -> tuple[StepReuse, float] | None:
+def choose(recording: Recording, skips: int, quality: Callable[[StepReuse], float]) -> tuple[StepReuse, float] | None:
     """The candidate whose generation is best.
 
     Args:
-        recording, skips, order: see ``candidates``.
+        recording, skips: see ``candidates``.
         quality: generates with a plan; higher is better.
 
     Returns:
         A plan and its quality; None where so many steps cannot be skipped.
     """
-    tried = [(plan, quality(plan)) for plan in candidates(recording, skips, order)]
+    tried = [(plan, quality(plan)) for plan in candidates(recording, skips)]
     return max(tried, key=lambda item: item[1], default=None)
 
 
 def _least(
-    recording: Recording, skips: int, order: int, growth: float, errors: dict[tuple[int, int, int], float]
-) -> tuple[int, ...] | None:
+    recording: Recording, skips: int, order: int, growth: float, errors: dict[tuple[int, int, int, int], float]
+) -> tuple[float, tuple[int, ...]] | None:
+    """The least sum of errors, and the steps that have it; ``errors`` keeps what was computed."""
     steps = len(recording.timesteps)
     # (computed before last, last computed, number skipped) -> (sum of errors, steps skipped)
     states: dict[tuple[int, int, int], tuple[float, tuple[int, ...]]] = {(-1, 0, 0): (0.0, ())}
@@ -72,14 +79,13 @@ def _least(
             reach((last, step, count), cost, skipped)
             able = step < steps - 1 and count < skips and step - last <= LONGEST and (order == 0 or before >= 0)
             if able:
-                key = (before, last, step)
+                key = (before if order else -1, last, step, order)
                 if key not in errors:
                     errors[key] = _error(recording, before, last, step, order)
                 grown = errors[key] * growth ** (steps - 1 - step)
                 reach((before, last, count + 1), cost + grown, (*skipped, step))
         states = reached
-    full = [value for (_, _, count), value in states.items() if count == skips]
-    return min(full, default=(0.0, None))[1]
+    return min((value for (_, _, count), value in states.items() if count == skips), default=None)
 
 
 def _error(recording: Recording, before: int, last: int, step: int, order: int) -> float:

@@ -97,7 +97,7 @@ class Kinds(shared.NameList):
     "skips",
     type=Shares(),
     metavar="none|A,B,…",
-    help="Shares of the denoising steps that our engines skip, beside computing all. [default: 0.2,0.35,0.5]",
+    help="Shares of the denoising steps that our engines skip, beside computing all. [default: 0.1,0.2,0.35,0.5]",
 )
 @click.option("--steps", type=shared.COUNT, help="Denoising steps of a generation. [default: calibration's]")
 @click.option("--rounds", type=click.IntRange(min=3), help="Turns of each. [default: 20 calls, 5 generations]")

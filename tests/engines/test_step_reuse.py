@@ -214,7 +214,16 @@ def test_the_first_candidate_has_the_least_predicted_error(seed: int, skips: int
         if max(runs) <= 3:
             plans.append(plan)
     best = min(predicted(recording, plan) for plan in plans)
-    assert predicted(recording, candidates(recording, skips, order)[0]) == pytest.approx(best, rel=1e-5)
+    assert predicted(recording, candidates(recording, skips, (order,))[0]) == pytest.approx(best, rel=1e-5)
+
+
+def test_the_order_that_promises_more_comes_first_and_a_hopeless_one_not_at_all() -> None:
+    steps = torch.arange(8.0)
+    timesteps = tuple(float(value) for value in 8 - steps)
+    line = Recording(timesteps, (steps + 0.01 * torch.rand(8)).view(8, 1, 1), torch.ones(8, 1))
+    assert {plan.order for plan in candidates(line, 2)} == {1}
+    jumps = Recording(timesteps, torch.tensor([0.0, 1.0] * 4).view(8, 1, 1), torch.ones(8, 1))
+    assert candidates(jumps, 1)[0].order == 0
 
 
 def test_the_best_generation_wins_and_too_many_steps_give_no_plan() -> None:

@@ -60,7 +60,7 @@ class ContestOptions:
     alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     granularities: tuple[str, ...] = ("layer", "head")
     modes: tuple[str, ...] = ("local", "drop")
-    skips: tuple[float, ...] = (0.2, 0.35, 0.5)
+    skips: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5)
     steps: int | None = None
     rounds: int = 5
     budget_s: float = 300.0
