@@ -31,30 +31,21 @@ CONTENDERS = (
 _QUICK_S, _CONTEST_S = 300.0, 600.0
 
 
-class Alphas(click.ParamType[Any]):
-    """Comma-separated pruning ratios."""
+class Fractions(click.ParamType[Any]):
+    """Comma-separated numbers from 0 to 1; ``none`` where none at all has a meaning."""
 
-    name = "ratios"
+    name = "fractions"
+
+    def __init__(self, meaning: str, may_be_none: bool = False) -> None:
+        self._one, self._may_be_none = shared.BoundedFloat(0.0, 1.0, meaning), may_be_none
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Parse; every one must be a pruning ratio."""
+        """Parse; every one must be such a number."""
         if isinstance(value, tuple):
             return value
-        one = shared.BoundedFloat(0.0, 1.0, "a pruning ratio")
-        return tuple(one.convert(text.strip(), param, ctx) for text in str(value).split(",") if text.strip())
-
-
-class Shares(click.ParamType[Any]):
-    """``none``, or comma-separated shares of the denoising steps."""
-
-    name = "shares"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Parse; ``none`` is no share at all."""
-        if isinstance(value, tuple) or value == "none":
-            return () if value == "none" else value
-        one = shared.BoundedFloat(0.0, 1.0, "a share of the steps")
-        return tuple(one.convert(text.strip(), param, ctx) for text in str(value).split(",") if text.strip())
+        if self._may_be_none and value == "none":
+            return ()
+        return tuple(self._one.convert(text.strip(), param, ctx) for text in str(value).split(",") if text.strip())
 
 
 class Kinds(shared.NameList):
@@ -77,7 +68,12 @@ class Kinds(shared.NameList):
     metavar="all|NAMES",
     help=f"Compare whole generations of these, quality beside time: all, or some of {', '.join(CONTENDERS)}.",
 )
-@click.option("--alphas", type=Alphas(), metavar="A,B,…", help="Pruning ratios to compare. [default: 0.25,0.5,0.75,1]")
+@click.option(
+    "--alphas",
+    type=Fractions("a pruning ratio"),
+    metavar="A,B,…",
+    help="Pruning ratios to compare. [default: 0.25,0.5,0.75,1]",
+)
 @click.option(
     "--granularity",
     "granularities",
@@ -95,7 +91,7 @@ class Kinds(shared.NameList):
 @click.option(
     "--skip",
     "skips",
-    type=Shares(),
+    type=Fractions("a share of the steps", may_be_none=True),
     metavar="none|A,B,…",
     help="Shares of the denoising steps that our engines skip, beside computing all. [default: 0.1,0.2,0.35,0.5]",
 )
