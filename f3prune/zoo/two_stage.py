@@ -49,8 +49,10 @@ class TwoStages:
     Attributes:
         first, second: short names of the stages, e.g. ``vae`` and ``denoiser``: logs and options are called after them.
         first_is, second_is: the same in words, for ``--help``.
-        first_minutes, second_minutes: default training times.
-        make_first: ``(options, out) -> model``; trains the first stage and writes ``FIRST/`` and ``FIRST_report.json``.
+        first_minutes, second_minutes: default training times; ``first_minutes`` is None if the first stage is taken
+            from another model of the zoo.
+        make_first: ``(options, out) -> model``; trains or takes the first stage, writes ``FIRST/`` and
+            ``FIRST_report.json``.
         load_first: ``folder -> model``.
         make_trainer: ``(model, options, out) -> trainer`` of the second stage.
         summarise: ``(trainer, out) -> facts`` of this model's training beyond what all have.
@@ -60,7 +62,7 @@ class TwoStages:
     second: str
     first_is: str
     second_is: str
-    first_minutes: float
+    first_minutes: float | None
     second_minutes: float
     make_first: Callable[[argparse.Namespace, Path], Any]
     load_first: Callable[[Path], Any]
@@ -72,9 +74,11 @@ class TwoStages:
         parser = argparse.ArgumentParser(description=description)
         add = parser.add_argument
         add("--out", type=Path, required=True, help="folder for checkpoints, logs and the pipeline")
-        add(f"--{self.first}-minutes", type=float, default=self.first_minutes, help=f"training time of {self.first_is}")
+        if self.first_minutes is not None:
+            help_text = f"training time of {self.first_is}"
+            add(f"--{self.first}-minutes", type=float, default=self.first_minutes, help=help_text)
+            add(f"--{self.first}-steps", type=int, help=f"stop {self.first_is} after this many steps instead")
         add("--minutes", type=float, default=self.second_minutes, help=f"training time of {self.second_is}")
-        add(f"--{self.first}-steps", type=int, help=f"stop {self.first_is} after this many steps instead")
         add("--steps", type=int, help=f"stop {self.second_is} after this many steps instead")
         add("--threads", type=int, default=1, help="processor threads")
         add("--seed", type=int, default=0)
@@ -121,3 +125,20 @@ def write_first(model: Any, report: dict[str, Any], out: Path, name: str) -> Non
     """Keep the first stage: the model in ``NAME/``, then its report, which says that the model is whole."""
     model.save_pretrained(out / name)
     (out / f"{name}_report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def take_image_vae(options: argparse.Namespace, out: Path) -> Any:
+    """The trained autoencoder of ``zoo:digits-image``, kept in ``OUT/vae`` with the report of its training."""
+    from f3prune import zoo
+
+    vae = load_image_vae(zoo.path("digits-image") / "vae")
+    report = zoo.card("digits-image")["training"]["vae"] | {"taken_from": "zoo:digits-image"}
+    write_first(vae, report, out, "vae")
+    return vae
+
+
+def load_image_vae(folder: Path) -> Any:
+    """An image autoencoder that is not trained any further."""
+    from diffusers import AutoencoderKL
+
+    return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)

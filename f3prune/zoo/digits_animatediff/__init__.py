@@ -1,0 +1,1 @@
+"""zoo:digits-animatediff: the zoo's image UNet with motion modules, drawing the digit clips (AnimateDiff)."""

@@ -1,0 +1,68 @@
+"""Puts motion modules into the zoo's trained image UNet and trains them on clips, everything else a little along."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from f3prune import zoo
+from f3prune.zoo.digits.dataset import FRAMES
+from f3prune.zoo.digits_animatediff.architecture import build_unet
+from f3prune.zoo.training import Batch, DiffusionTrainer, Phase, Recipe, tidy_configs
+
+KINDS = HALF, WHOLE = Batch(FRAMES // 2, 8), Batch(FRAMES, 5)
+
+
+class AnimateDiffTrainer(DiffusionTrainer):
+    """The motion modules start from nothing; UNet and text encoder start from `zoo:digits-image`."""
+
+    curriculum = (Phase(0.25, (HALF, WHOLE)), Phase(1.00, (WHOLE,)))
+    uniform_timesteps = 0.4
+    still_share = 0.0
+
+    def __init__(self, vae: Any, recipe: Recipe, folder: Path) -> None:
+        from diffusers import StableDiffusionPipeline
+
+        torch.manual_seed(recipe.seed)
+        image = StableDiffusionPipeline.from_pretrained(zoo.path("digits-image"), local_files_only=True)
+        nets = {"unet": build_unet(image.unet), "text_encoder": image.text_encoder}
+        parts = {"vae": vae, "tokenizer": image.tokenizer, "scheduler": image.scheduler}
+        super().__init__(nets, parts, recipe, folder)
+
+    def is_matrix(self, name: str) -> bool:
+        """Attention and feed-forward of the motion modules and of the image blocks."""
+        return ".transformer_blocks." in name
+
+    def encode(self, video: torch.Tensor) -> torch.Tensor:
+        """Latents `b c f h w`."""
+        images = video.transpose(1, 2).flatten(0, 1)
+        latents = self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor
+        return latents.unflatten(0, (video.shape[0], video.shape[2])).transpose(1, 2).contiguous()  # type: ignore[no-any-return]
+
+    def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, prompts: list[str], kept: list[bool]) -> Any:
+        """Noise `b c f h w`; the text goes to every frame, as in the pipeline."""
+        tokens = self.tokenizer(
+            [prompt if keep else "" for prompt, keep in zip(prompts, kept, strict=True)],
+            padding="max_length",
+            max_length=self.tokenizer.model_max_length,
+            truncation=True,
+            return_tensors="pt",
+        )
+        states = self.nets["text_encoder"](tokens.input_ids)[0].repeat_interleave(noisy.shape[2], dim=0)
+        return self.nets["unet"](noisy, timesteps, states, return_dict=False)[0]
+
+    def export(self, folder: Path) -> None:
+        """Writes the diffusers pipeline, with the averaged weights, as safetensors."""
+        from diffusers import AnimateDiffPipeline
+
+        AnimateDiffPipeline(
+            vae=self.vae,
+            text_encoder=self.average["text_encoder"].eval(),
+            tokenizer=self.tokenizer,
+            unet=self.average["unet"].eval(),
+            motion_adapter=None,  # type: ignore[arg-type]  # its weights are in the UNet
+            scheduler=self.scheduler,
+        ).save_pretrained(folder, safe_serialization=True)
+        tidy_configs(folder)

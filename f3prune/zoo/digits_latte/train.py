@@ -1,0 +1,45 @@
+"""Trains the pipeline, on the image zoo's autoencoder: `python -m f3prune.zoo.digits_latte.train --out DIR`.
+
+Stopped runs carry on with `--resume`. `--export-only` writes the pipeline from the latest checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from f3prune.zoo.digits_latte.train_denoiser import LatteTrainer
+from f3prune.zoo.training import Recipe
+from f3prune.zoo.two_stage import TwoStages, load_image_vae, take_image_vae
+
+
+def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> LatteTrainer:
+    return LatteTrainer(vae, Recipe(options.minutes, options.steps, options.seed, bfloat16=True), out)
+
+
+def _summarise(trainer: LatteTrainer, out: Path) -> dict[str, Any]:
+    return {"clips": trainer.clips}
+
+
+TRAINING = TwoStages(
+    first="vae",
+    second="denoiser",
+    first_is="the autoencoder",
+    second_is="the denoiser",
+    first_minutes=None,
+    second_minutes=75.0,
+    make_first=take_image_vae,
+    load_first=load_image_vae,
+    make_trainer=_trainer,
+    summarise=_summarise,
+)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the training; leaves `DIR/pipeline`, logs and checkpoints."""
+    TRAINING.run(TRAINING.parser(__doc__).parse_args(arguments))
+
+
+if __name__ == "__main__":
+    main()
