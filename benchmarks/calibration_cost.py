@@ -138,12 +138,14 @@ def compare(exact: Any, estimate: Any) -> dict[str, Any]:
     """How an estimate ranks units, by granularity, against the exact scores."""
     from scipy.stats import spearmanr
 
-    from calibration.aas import units
+    from calibration.score_table import units
+    from calibration.scores import attention_scores
 
     ranking: dict[str, Any] = {}
     for granularity in ("layer", "head"):
         true, guessed = (
-            [unit.score for unit in units(c, granularity, "timesteps", list(c.mass))] for c in (exact, estimate)
+            [unit.score for unit in units(attention_scores(c, granularity), "timesteps", list(c.mass))]
+            for c in (exact, estimate)
         )
         count = len(true)
         other, far = {}, {}

@@ -5,10 +5,13 @@ from __future__ import annotations
 from calibration.aas import head_scores, pair_scores
 from calibration.bake import PruningRecord, prune_denoiser, pruning_of
 from calibration.calibration_file import Calibration
-from calibration.masks import Masks, PruneConfig, SiteMask, Stage, select_masks
+from calibration.masks import Masks, SiteMask, Stage
 from calibration.measure import FrameMassRecorder, calibrate, denoise_synthetic
 from calibration.pruned_model import load_pruned, save_pruned
 from calibration.reference import masked_reference
+from calibration.score_table import ScoreTable
+from calibration.scores import count_units, leave_one_out, magnitude_scores
+from calibration.selection import PruneConfig, select_masks
 from calibration.staged import StagedDenoiser
 
 __all__ = [
@@ -17,13 +20,17 @@ __all__ = [
     "Masks",
     "PruneConfig",
     "PruningRecord",
+    "ScoreTable",
     "SiteMask",
     "Stage",
     "StagedDenoiser",
     "calibrate",
+    "count_units",
     "denoise_synthetic",
     "head_scores",
+    "leave_one_out",
     "load_pruned",
+    "magnitude_scores",
     "masked_reference",
     "pair_scores",
     "prune_denoiser",

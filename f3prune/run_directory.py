@@ -82,6 +82,7 @@ PLACES: dict[str, StepPlace] = {
     place.step: place
     for place in (
         StepPlace("calibrate", "", "f3prune calibrate MODEL -o {run}"),
+        StepPlace("scores", "", "f3prune prune {run} --alpha A"),
         StepPlace("masks", "", "f3prune prune {run} --alpha A"),
         StepPlace("pruned", "pruned", "f3prune prune {run} --alpha A"),
         StepPlace("onnx", "onnx", "f3prune export {run}"),

@@ -63,7 +63,7 @@ def prune_config(values: Mapping[str, Any]) -> PruneConfig:
     check_pruning(values)
     from calibration import PruneConfig
 
-    names = ("alpha", "granularity", "aggregate", "mode", "stages", "protect")
+    names = ("alpha", "granularity", "aggregate", "mode", "stages", "protect", "score", "score_seed")
     return PruneConfig(**{name: values[name] for name in names})
 
 

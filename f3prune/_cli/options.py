@@ -13,6 +13,7 @@ BACKENDS = ("onnxruntime", "tensorrt-rtx", "tensorrt")
 DTYPES = ("fp32", "fp16", "bf16")
 GRANULARITIES = ("layer", "head", "frame-pair")
 AGGREGATES = ("timesteps", "layers")
+SCORES = ("aas", "leave-one-out", "magnitude", "random", "reversed")
 MODES = ("local", "drop")
 DYNAMIC = ("batch", "text")
 MAX_SEED = 2**63 - 1
@@ -152,6 +153,15 @@ PRUNING = _stack(
         show_default=True,
         help="A pruned unit attends to its own frame only, or goes altogether.",
     ),
+    click.option(
+        "--score",
+        type=click.Choice(SCORES),
+        default="aas",
+        show_default=True,
+        help="What units are ranked by, the least first: attention to other frames, or what the output loses without "
+        "the unit (slower); magnitude, random and reversed are there to compare with.",
+    ),
+    click.option("--score-seed", type=click.IntRange(min=0), default=0, help="Seed of --score random."),
     click.option("--stages", type=COUNT, default=1, show_default=True, help="Ranges of steps with masks of their own."),
     click.option("--protect", multiple=True, metavar="GLOB", help="Sites that are never pruned; may be repeated."),
 )

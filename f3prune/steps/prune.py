@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import calibration
-from calibration import Calibration, Masks, PruneConfig
+from calibration import Masks, PruneConfig
 from f3prune.errors import InputError
 from f3prune.loading import load_denoiser, stored_dtype
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Reporter
 from f3prune.run_directory import RunDirectory
 from f3prune.steps._state import PACKAGES, RunState, stage_directories
-from f3prune.steps.calibrate import AAS
+from f3prune.steps.scores import masks_of
 
 MASKS = "masks.json"
 
@@ -38,15 +38,14 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
         )
     source_digest = state.verified_source_digest()
 
+    masks, sources = masks_of(state, config, reporter)
+
     def choose(scratch: Path) -> dict[str, Any]:
-        masks = calibration.select_masks(Calibration.load(run.path / AAS), config)
         (scratch / MASKS).write_text(masks.to_json(), encoding="utf-8")
         return {"digest": masks.digest, "stages": len(masks.stages), **asdict(config)}
 
     options = {**asdict(config), "protect": list(config.protect)}
-    chosen, new_masks = run.perform(
-        Manifest("masks", {"calibrate": state.calibration.digest}, options, package_versions()), choose, files=(MASKS,)
-    )
+    chosen, new_masks = run.perform(Manifest("masks", sources, options, package_versions()), choose, files=(MASKS,))
 
     def bake(scratch: Path) -> dict[str, Any]:
         masks = Masks.load(run.path / MASKS)

@@ -13,8 +13,7 @@ from typing import Any
 
 from torch import nn
 
-import calibration
-from calibration import Calibration, Masks, PruneConfig
+from calibration import Masks, PruneConfig
 from engines import BuildConfig
 from engines.step_reuse import Recording, StepRecorder, StepReuse, choose, steps_to_skip
 from exporter import ExportConfig
@@ -36,6 +35,7 @@ from f3prune.steps.contest.timed import TimedDenoiser
 from f3prune.steps.export import STEP as EXPORT_STEP
 from f3prune.steps.export import export
 from f3prune.steps.prune import MASKS, prune
+from f3prune.steps.scores import masks_of
 from f3prune.steps.sessions import engine_denoiser
 
 FOLDER = "contenders"
@@ -66,7 +66,6 @@ class Sweep:
         self._state, self.generation, self._reporter = state, generation, reporter
         self.family, self.device, self.dtype = generation.family, generation.device, generation.dtype
         self.steps, self.guidance_in_batch = generation.steps, generation.guidance_in_batch
-        self._calibration: Calibration = Calibration.load(state.run.path / AAS)
         state.run.require("masks")
         self._own = Masks.load(state.run.path / MASKS)
         self._export = ExportConfig.from_dict(state.run.require_current(EXPORT_STEP["pruned"]).options)
@@ -83,7 +82,7 @@ class Sweep:
 
     def key(self, config: PruneConfig) -> str:
         """See ``masks_key``."""
-        return masks_key(calibration.select_masks(self._calibration, config))
+        return masks_key(masks_of(self._state, config, self._reporter)[0])
 
     def distinct(self, configs: Sequence[PruneConfig]) -> list[PruneConfig]:
         """The first configuration of each kind of masks; those that prune nothing are left out."""

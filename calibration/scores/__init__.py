@@ -1,0 +1,16 @@
+"""What a unit is worth: the measures that pruning can rank units by, under one interface. The least goes first."""
+
+from __future__ import annotations
+
+from calibration.scores._attention import attention_scores, random_scores, reversed_scores
+from calibration.scores._leave_one_out import count_units, leave_one_out
+from calibration.scores._magnitude import magnitude_scores
+
+__all__ = [
+    "attention_scores",
+    "count_units",
+    "leave_one_out",
+    "magnitude_scores",
+    "random_scores",
+    "reversed_scores",
+]

@@ -1,0 +1,164 @@
+"""How much is pruned and by what measure: from a calibration to masks."""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import get_args
+
+from calibration.aas import head_scores
+from calibration.calibration_file import Calibration
+from calibration.masks import Masks, Mode, SiteMask, Stage
+from calibration.score_table import Aggregate, Granularity, Score, ScoreTable, units
+from calibration.scores import attention_scores, random_scores, reversed_scores
+from f3prune.errors import InputError, UnknownSiteError
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """How much is pruned, in what units, and what takes a pruned unit's place.
+
+    Attributes:
+        alpha: pruning ratio in [0, 1]: ``floor(alpha · N)`` of the N unprotected units go.
+        granularity: unit: ``layer``, ``head`` or ``frame-pair``.
+        aggregate: sum scores over ``timesteps`` only, or over ``layers`` too so that all sites share one mask.
+        mode: ``local`` (attend to one's own frame and text) or ``drop`` (the unit's contribution goes).
+        stages: number of contiguous ranges of denoising steps, each with masks of its own.
+        protect: globs of site names that are never pruned and not counted.
+        score: what units are ranked by, the least first: ``aas``; ``leave-one-out``, what the output loses without
+            the unit; ``magnitude`` of its weights; ``random`` and ``reversed`` (AAS upside down) to compare with.
+        score_seed: of ``random``.
+    """
+
+    alpha: float
+    granularity: Granularity = "layer"
+    aggregate: Aggregate = "timesteps"
+    mode: Mode = "local"
+    stages: int = 1
+    protect: tuple[str, ...] = ()
+    score: Score = "aas"
+    score_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.alpha <= 1.0:
+            raise InputError(f"alpha is {self.alpha}, expected a pruning ratio between 0 and 1")
+        for name, kind in (
+            ("granularity", Granularity),
+            ("aggregate", Aggregate),
+            ("mode", Mode),
+            ("score", Score),
+        ):
+            value = getattr(self, name)
+            if value not in get_args(kind):
+                raise InputError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
+        if self.stages < 1:
+            raise InputError(f"stages is {self.stages}, expected at least 1")
+        if self.granularity == "frame-pair" and self.mode == "drop":
+            raise InputError("mode drop takes whole heads away and has no meaning for frame pairs: use --mode local")
+
+
+def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTable | None = None) -> Masks:
+    """Prune the units of smallest score; ties go by site order. Deterministic, needs no model.
+
+    Args:
+        calibration: of the model.
+        config: how much goes, and by what score.
+        table: the scores, where ``config.score`` needs the model: ``leave_one_out`` or ``magnitude_scores``.
+
+    Raises:
+        InputError: more stages than steps, a combination that has no meaning, or scores that are missing.
+        UnknownSiteError: a ``protect`` glob matches no site.
+    """
+    count = len(calibration.timesteps)
+    if config.stages > count:
+        raise InputError(f"stages is {config.stages}, but calibration has only {count} steps: use at most {count}")
+    candidates = _unprotected(list(calibration.sites), config.protect)
+    if config.granularity == "frame-pair":
+        _refuse_pairs(calibration, candidates)
+    table = _table(calibration, config) if table is None else table
+    bounds = [round(count * k / config.stages) for k in range(config.stages + 1)]
+    return Masks(
+        family=calibration.family,
+        alpha=config.alpha,
+        granularity=config.granularity,
+        aggregate=config.aggregate,
+        mode=config.mode,
+        score=config.score,
+        stages=tuple(
+            _select_stage(calibration, config, table, candidates, steps) for steps in itertools.pairwise(bounds)
+        ),
+    )
+
+
+def _unprotected(names: list[str], globs: tuple[str, ...]) -> list[str]:
+    for glob in globs:
+        if not fnmatch.filter(names, glob):
+            raise UnknownSiteError(
+                f"--protect {glob!r} matches none of the {len(names)} sites, which are named like "
+                f"{names[0]}, {names[-1]}"
+            )
+    return [n for n in names if not any(fnmatch.fnmatchcase(n, glob) for glob in globs)]
+
+
+def _refuse_pairs(calibration: Calibration, candidates: list[str]) -> None:
+    for name in candidates:
+        if calibration.sites[name].layout == "sparse-causal":
+            raise InputError(
+                f"granularity frame-pair has no meaning at {name}, where frame i sees frames 0 and i-1 alone: "
+                f"use --granularity layer or head, or --protect the sparse-causal sites"
+            )
+
+
+def _table(calibration: Calibration, config: PruneConfig) -> ScoreTable:
+    """The scores that calibration alone gives."""
+    if config.score == "aas":
+        return attention_scores(calibration, config.granularity)
+    if config.score == "reversed":
+        return reversed_scores(calibration, config.granularity)
+    if config.score == "random":
+        return random_scores(calibration, config.granularity, config.score_seed)
+    raise InputError(f"score {config.score} needs the model's own scores, and none were given: measure them first")
+
+
+def _select_stage(
+    calibration: Calibration, config: PruneConfig, table: ScoreTable, candidates: list[str], steps: tuple[int, int]
+) -> Stage:
+    timesteps = calibration.timesteps[steps[0] : steps[1]]
+    bounds = (max(timesteps), min(timesteps))
+    ranked = units(table, config.aggregate, candidates, bounds)
+    # Decimal, because floor(0.29 * 100) is 28 in binary floating point.
+    count = math.floor(Decimal(str(config.alpha)) * len(ranked))
+    pruned = sorted(range(len(ranked)), key=lambda k: (ranked[k].score, k))[:count]
+    heads: dict[str, set[int]] = {name: set() for name in calibration.sites}
+    pairs: dict[str, set[tuple[int, int]]] = {name: set() for name in calibration.sites}
+    for unit in (ranked[k] for k in pruned):
+        for name in unit.sites:
+            if unit.pair is not None:
+                pairs[name].add(unit.pair)
+            else:
+                heads[name].update(range(calibration.sites[name].heads) if unit.head is None else [unit.head])
+    aas = head_scores(calibration, steps)
+    return Stage(
+        steps=steps,
+        timesteps=bounds,
+        sites={
+            name: SiteMask(
+                layout=info.layout,
+                frames=calibration.mass[name].shape[-2],
+                heads=info.heads,
+                aas=tuple(round(float(s), 6) for s in aas[name]),
+                pruned_heads=tuple(sorted(heads[name])),
+                kept_pairs=_kept(pairs[name], calibration.mass[name].shape[-2]),
+            )
+            for name, info in calibration.sites.items()
+        },
+    )
+
+
+def _kept(pruned: set[tuple[int, int]], frames: int) -> tuple[tuple[int, ...], ...] | None:
+    if not pruned:
+        return None
+    return tuple(tuple(j for j in range(frames) if (i, j) not in pruned) for i in range(frames))

@@ -1,0 +1,75 @@
+"""Scores: what units are ranked by, where that needs the model and not just the calibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from calibration import (
+    Calibration,
+    Masks,
+    PruneConfig,
+    ScoreTable,
+    count_units,
+    leave_one_out,
+    magnitude_scores,
+    select_masks,
+)
+from f3prune.loading import load_denoiser, pick_device, working_dtype
+from f3prune.manifest import Manifest, package_versions
+from f3prune.progress import SILENT, Reporter
+from f3prune.steps._state import PACKAGES, RunState
+from f3prune.steps.calibrate import AAS
+
+FILE = "scores.safetensors"
+NEED_MODEL = ("leave-one-out", "magnitude")
+
+
+def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> tuple[Masks, dict[str, str]]:
+    """What ``config`` prunes in this run, and the digests of what says so, for a manifest.
+
+    Raises:
+        ArtifactError: the calibration is missing or altered, or the model changed since.
+        InputError: the configuration does not fit the calibration.
+        UnknownSiteError: ``protect`` matches no site.
+    """
+    found = Calibration.load(state.run.path / AAS)
+    if config.score not in NEED_MODEL:
+        return select_masks(found, config), {"calibrate": state.calibration.digest}
+    # Mistakes in the rest of the configuration are found before the model is loaded.
+    select_masks(found, PruneConfig(**{**vars(config), "score": "aas"}))
+    entry = _ensure(state, found, config, reporter)
+    table = ScoreTable.load(state.run.path / FILE)
+    return select_masks(found, config, table), {"calibrate": state.calibration.digest, "scores": entry.digest}
+
+
+def _ensure(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter) -> Manifest:
+    options: dict[str, Any] = {"score": config.score, "granularity": config.granularity}
+    if config.score == "leave-one-out":
+        options["mode"] = config.mode
+    inputs = {"calibrate": state.calibration.digest, "source": state.verified_source_digest()}
+
+    def make(scratch: Path) -> dict[str, Any]:
+        measure(state, found, config, reporter).save(scratch / FILE)
+        return options
+
+    recipe = Manifest("scores", inputs, options, package_versions(*PACKAGES))
+    return state.run.perform(recipe, make, files=(FILE,))[0]
+
+
+def measure(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter = SILENT) -> ScoreTable:
+    """The scores that need the model: weight magnitude, or leave-one-out on the recorded calls."""
+    device = pick_device()
+    dtype = working_dtype(state.source, device)
+    with reporter.task("loading the denoiser"):
+        denoiser = load_denoiser(state.source, dtype, device)
+    if config.score == "magnitude":
+        return magnitude_scores(denoiser, found, config.granularity)
+    extra = {} if state.family.cached else {"return_dict": False}
+    calls = [
+        # CogVideo's calls are finished sequences, one per prompt, which all belong to its only timestep.
+        (min(found.timesteps, key=lambda timestep: abs(timestep - call.timestep)), {**call.on(device, dtype), **extra})
+        for call in state.calls()
+    ]
+    with reporter.task("leaving one out", total=count_units(found, config.granularity)) as advance:
+        return leave_one_out(denoiser, found, calls, config.granularity, config.mode, advance)

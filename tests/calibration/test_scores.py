@@ -1,0 +1,134 @@
+"""Other measures than attention under the same interface: what each says, and what leave-one-out really leaves out."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+
+from calibration import (
+    PruneConfig,
+    ScoreTable,
+    count_units,
+    leave_one_out,
+    magnitude_scores,
+    prune_denoiser,
+    select_masks,
+)
+from calibration.scores import attention_scores, random_scores, reversed_scores
+from f3prune.errors import ArtifactError, InputError
+from tests.subjects import UNITS, relative, run, subject_of
+
+VARIANTS = ["latte", "cogvideox", "animatediff"]
+GRANULARITIES = ["layer", "head", "frame-pair"]
+
+
+def pruned_units(masks):
+    return {(name, head) for name, mask in masks.stages[0].sites.items() for head in mask.pruned_heads}
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_reversed_prunes_what_aas_keeps(granularity):
+    calibration = subject_of("cogvideox").calibration
+    low = select_masks(calibration, PruneConfig(0.5, granularity))
+    high = select_masks(calibration, PruneConfig(0.5, granularity, score="reversed"))
+    assert low.score == "aas"
+    assert high.score == "reversed"
+    assert not pruned_units(low) & pruned_units(high)
+
+
+def test_random_follows_its_seed_and_nothing_else():
+    calibration = subject_of("cogvideox").calibration
+    chosen = [
+        select_masks(calibration, PruneConfig(0.5, "head", score="random", score_seed=s)) for s in (0, 0, 1, 2, 3)
+    ]
+    assert chosen[0] == chosen[1]
+    assert len({str(pruned_units(masks)) for masks in chosen}) > 1
+    staged = select_masks(calibration, PruneConfig(0.5, "head", stages=3, score="random"))
+    assert len({str(stage.sites) for stage in staged.stages}) >= 1
+    assert [pruned_units(select_masks(calibration, PruneConfig(0.5, "head", score="random")))] == [
+        {(n, h) for n, m in stage.sites.items() for h in m.pruned_heads} for stage in staged.stages[:1]
+    ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(("granularity", "mode"), UNITS)
+def test_leave_one_out_is_the_error_of_the_baked_model_without_that_unit(variant, granularity, mode):
+    subject = subject_of(variant)
+    calls = [(500.0, {**subject.inputs, "return_dict": False})]
+    table = leave_one_out(subject.denoiser, subject.calibration, calls, granularity, mode)
+    torch.testing.assert_close(run(subject.denoiser, subject.inputs), subject.dense)  # the hooks are gone
+    # The unit of least score, pruned alone and baked, must lose exactly what the score says.
+    count = count_units(subject.calibration, granularity)
+    config = PruneConfig(1.5 / count, granularity, mode=mode, score="leave-one-out")
+    masks = select_masks(subject.calibration, config, table)
+    baked = prune_denoiser(copy.deepcopy(subject.denoiser), masks)
+    values = torch.cat(
+        [
+            value[0][~torch.eye(value.shape[-1], dtype=torch.bool)] if granularity == "frame-pair" else value.flatten()
+            for value in table.values.values()
+        ]
+    )
+    assert len(values) == count
+    assert relative(run(baked, subject.inputs), subject.dense) == pytest.approx(float(values.min()) ** 0.5, rel=2e-3)
+
+
+def test_calls_of_one_timestep_are_averaged():
+    subject = subject_of("latte")
+    call = {**subject.inputs, "return_dict": False}
+    once = leave_one_out(subject.denoiser, subject.calibration, [(5.0, call)], "layer", "local")
+    twice = leave_one_out(subject.denoiser, subject.calibration, [(5.0, call), (5.0, call)], "layer", "local")
+    assert once.timesteps == twice.timesteps == (5.0,)
+    for name, value in once.values.items():
+        torch.testing.assert_close(value, twice.values[name])
+
+
+def test_magnitude_by_hand():
+    subject = subject_of("latte")
+    table = magnitude_scores(subject.denoiser, subject.calibration, "head")
+    name, values = next(iter(table.values.items()))
+    site = subject.denoiser.get_submodule(name)
+    width = site.to_v.weight.shape[0] // site.heads
+    expected = [
+        (site.to_out[0].weight[:, h * width : (h + 1) * width] @ site.to_v.weight[h * width : (h + 1) * width]).norm()
+        for h in range(site.heads)
+    ]
+    torch.testing.assert_close(values[0], torch.stack(expected).double(), rtol=1e-5, atol=0)
+    layers = magnitude_scores(subject.denoiser, subject.calibration, "layer")
+    torch.testing.assert_close(layers.values[name], values.mean(1))
+    with pytest.raises(InputError, match="share"):
+        magnitude_scores(subject.denoiser, subject.calibration, "frame-pair")
+
+
+def test_a_stage_takes_its_own_timesteps_or_the_nearest():
+    table = ScoreTable("layer", (900.0, 500.0), {"s": torch.tensor([1.0, 4.0], dtype=torch.float64)})
+    assert float(table.total()["s"]) == 5.0
+    assert float(table.total((1000.0, 600.0))["s"]) == 1.0
+    assert float(table.total((300.0, 100.0))["s"]) == 4.0
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+def test_tables_come_back_from_disk(granularity, tmp_path):
+    calibration = subject_of("latte").calibration
+    for table in (
+        attention_scores(calibration, granularity),
+        reversed_scores(calibration, granularity),
+        random_scores(calibration, granularity, 3),
+    ):
+        table.save(tmp_path / "scores.safetensors")
+        back = ScoreTable.load(tmp_path / "scores.safetensors")
+        assert (back.granularity, back.timesteps, list(back.values)) == (
+            table.granularity,
+            table.timesteps,
+            list(table.values),
+        )
+        assert all(torch.equal(back.values[name], value) for name, value in table.values.items())
+    (tmp_path / "scores.safetensors").write_bytes(b"cut short")
+    with pytest.raises(ArtifactError, match="prune again"):
+        ScoreTable.load(tmp_path / "scores.safetensors")
+
+
+def test_scores_that_need_the_model_are_not_made_up():
+    with pytest.raises(InputError, match="measure them first"):
+        select_masks(subject_of("latte").calibration, PruneConfig(0.5, score="leave-one-out"))
