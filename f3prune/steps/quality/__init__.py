@@ -1,0 +1,1 @@
+"""Quality: many videos of a model's variants, generated, measured and compared."""
