@@ -35,7 +35,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Estimate):
     """Pruned minus dense.
 
     Attributes:
@@ -43,13 +43,11 @@ class Difference:
         verdict: for pruned: "better" or "worse" where the interval leaves out 0, else "undecided".
     """
 
-    value: float
-    interval: Interval | None
     verdict: Verdict
 
     def to_json(self) -> dict[str, Any]:
         """JSON values."""
-        return {**Estimate(self.value, self.interval).to_json(), "verdict": self.verdict}
+        return {**super().to_json(), "verdict": self.verdict}
 
 
 def draws(count: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:
