@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from scipy.stats import ortho_group
@@ -33,6 +33,7 @@ def test_commuting_covariances_have_the_closed_form():
     assert found == pytest.approx(np.square(np.sqrt(a) - np.sqrt(b)).sum(), abs=1e-10)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**6), st.floats(-3, 3))
 def test_invariants(seed, step):
     (mean_a, cov_a), (mean_b, cov_b) = gaussian(seed), gaussian(seed + 1)
