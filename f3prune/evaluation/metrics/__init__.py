@@ -1,0 +1,27 @@
+"""Metrics of videos: ``INFO`` names them, ``build_metrics`` makes them."""
+
+from f3prune.evaluation.metrics._build import (
+    DistanceMetric,
+    EachMetric,
+    Metric,
+    Networks,
+    PairedMetric,
+    build_metrics,
+)
+from f3prune.evaluation.metrics._frechet import frechet_distance, frechet_from_features
+from f3prune.evaluation.metrics._info import INFO, MetricInfo
+from f3prune.evaluation.metrics._networks import FeatureNetwork
+
+__all__ = [
+    "INFO",
+    "DistanceMetric",
+    "EachMetric",
+    "FeatureNetwork",
+    "Metric",
+    "MetricInfo",
+    "Networks",
+    "PairedMetric",
+    "build_metrics",
+    "frechet_distance",
+    "frechet_from_features",
+]
