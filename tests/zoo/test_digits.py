@@ -11,10 +11,11 @@ import torch
 from f3prune import zoo
 from f3prune.zoo.digits.build_tokenizer import MAX_TOKENS, build_tokenizer
 from f3prune.zoo.digits.dataset import CANVAS, DIRECTIONS, FRAMES, TRAVEL, ClipSource, load_split, typical, vocabulary
-from f3prune.zoo.digits.evaluate import draw_clips, load_pipeline, requests
-from f3prune.zoo.digits.judge import Judge, accuracy_on_real_clips, centroid, direction, grey
+from f3prune.zoo.digits.evaluate import draw_clips
+from f3prune.zoo.digits.judge import Judge, centroid, direction, grey
 from f3prune.zoo.digits.muon import Muon, orthogonal
 from f3prune.zoo.digits.train_denoiser import Batch, draw_timesteps
+from f3prune.zoo.evaluation import load_pipeline, real_scores, requests
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -85,9 +86,9 @@ def test_every_prompt_fits_the_tokenizer() -> None:
 
 
 def test_judge_knows_real_held_out_clips(judge: Judge) -> None:
-    digits, motions = accuracy_on_real_clips(judge, count=300)
-    assert digits >= 0.97
-    assert motions >= 0.99
+    scores = real_scores(judge, count=300)
+    assert scores["judge_digit_accuracy_on_real_clips"] >= 0.97
+    assert scores["judge_motion_accuracy_on_real_clips"] >= 0.99
 
 
 def test_judge_sees_no_motion_and_no_digit_where_there_is_none(judge: Judge) -> None:
@@ -151,8 +152,7 @@ def test_autoencoder_restores_held_out_clips(pipeline: Any) -> None:
 def test_pipeline_draws_what_the_prompt_says(pipeline: Any, judge: Judge) -> None:
     recommended = zoo.card("digits")["recommended"]
     wanted = requests(6, first_seed=500_000)
-    steps, guidance = recommended["num_inference_steps"], recommended["guidance_scale"]
-    verdicts = judge.judge(draw_clips(pipeline, wanted, steps, guidance))
+    verdicts = judge.judge(draw_clips(pipeline, wanted, recommended))
     both = list(zip(wanted, verdicts, strict=True))
     assert sum(verdict.direction == request.direction for request, verdict in both) >= 5
     assert sum(verdict.digit == request.digit for request, verdict in both) >= 4

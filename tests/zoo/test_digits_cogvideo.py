@@ -14,14 +14,14 @@ from f3prune.models import CogVideoPipeline
 from f3prune.models.cogvideo.text import WordTokenizer
 from f3prune.models.cogvideo.vq import PatchVQ
 from f3prune.zoo.digits.dataset import DIRECTIONS, ClipSource, load_split
-from f3prune.zoo.digits.evaluate import requests
 from f3prune.zoo.digits.judge import Judge
 from f3prune.zoo.digits.train_denoiser import Batch, Phase
 from f3prune.zoo.digits_cogvideo.architecture import FRAMES
-from f3prune.zoo.digits_cogvideo.evaluate import Parts, Settings, draw_clips, load_parts
+from f3prune.zoo.digits_cogvideo.evaluate import Parts, draw_clips, load_parts
 from f3prune.zoo.digits_cogvideo.sequences import build_tokenizer, lay_out
 from f3prune.zoo.digits_cogvideo.train_transformer import Recipe, Trainer
 from f3prune.zoo.digits_cogvideo.train_vq import Codebook, clips_of, train_vq
+from f3prune.zoo.evaluation import requests
 
 FOLDER = Path(zoo.__file__).parent / "digits_cogvideo"
 SEQUENCE = 8 + FRAMES * 64
@@ -96,7 +96,7 @@ def test_a_whole_patch_of_motion_moves_tokens_and_changes_none(parts: Parts) -> 
 
 def test_pipeline_draws_what_the_evaluation_judged(parts: Parts) -> None:
     (request,) = requests(1, first_seed=5)
-    clip = draw_clips(parts, [request], Settings(**zoo.card("digits-cogvideo")["recommended"]))
+    clip = draw_clips(parts, [request], zoo.card("digits-cogvideo")["recommended"])
     assert clip.shape == (1, FRAMES, 32, 32, 3)
     pipeline = CogVideoPipeline.from_pretrained(zoo.path("digits-cogvideo"))
     generator = torch.Generator().manual_seed(request.seed)
@@ -188,7 +188,7 @@ def test_training_steps_run_and_resume(tmp_path: Path) -> None:
 
 def test_pipeline_draws_what_the_prompt_says(parts: Parts, judge: Judge) -> None:
     wanted = requests(20, first_seed=500_000)
-    verdicts = judge.judge(draw_clips(parts, wanted, Settings(**zoo.card("digits-cogvideo")["recommended"])))
+    verdicts = judge.judge(draw_clips(parts, wanted, zoo.card("digits-cogvideo")["recommended"]))
     both = list(zip(wanted, verdicts, strict=True))
     assert {request.direction for request in wanted} == set(DIRECTIONS)
     assert sum(verdict.direction == request.direction for request, verdict in both) >= 17

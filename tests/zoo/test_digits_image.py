@@ -18,8 +18,9 @@ from f3prune.zoo.digits_image import make_clip
 from f3prune.zoo.digits_image.build_tokenizer import MAX_TOKENS, build_tokenizer
 from f3prune.zoo.digits_image.card import temporal_sites
 from f3prune.zoo.digits_image.dataset import PLACES, ImageSource, vocabulary
-from f3prune.zoo.digits_image.evaluate import draw_images, is_there, load_pipeline, requests
+from f3prune.zoo.digits_image.evaluate import draw_images, is_there, requests
 from f3prune.zoo.digits_image.train_unet import Recipe, Trainer, draw_timesteps
+from f3prune.zoo.evaluation import load_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -112,8 +113,8 @@ def test_card_matches_the_files() -> None:
 
 def test_pipeline_draws_what_the_prompt_says(pipeline: Any) -> None:
     wanted = requests(5, first_seed=600_000)
-    images = draw_images(pipeline, wanted, steps=12, guidance=zoo.card("digits-image")["recommended"]["guidance_scale"])
-    verdicts = Judge().judge(images[:, None])
+    settings = zoo.card("digits-image")["recommended"] | {"num_inference_steps": 12}
+    verdicts = Judge().judge(draw_images(pipeline, wanted, settings))
     assert sum(verdict.digit == request.digit for verdict, request in zip(verdicts, wanted, strict=True)) >= 4
 
 
