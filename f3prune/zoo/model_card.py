@@ -191,7 +191,13 @@ class DiffusionCard:
         from f3prune.zoo.digits.dataset import vocabulary
 
         training, clip = card["training"], card["clip"]
-        continued = " This run went on from an earlier one; the numbers are of both." if "continued" in training else ""
+        continued = ""
+        if "continued" in training:
+            last = training["continued"]
+            continued = (
+                f" The last {last['steps']} steps ({last['minutes']:.0f} minutes) trained a finished pipeline further."
+                f"{' ' + last['earlier_note'] if last['earlier_note'] else ''}"
+            )
         return TEXT.format(
             name=self.name,
             package=self.name.replace("-", "_"),

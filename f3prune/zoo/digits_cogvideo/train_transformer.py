@@ -16,9 +16,9 @@ from f3prune.models.cogvideo.vq import PatchVQ
 from f3prune.zoo.digits.dataset import ClipSource, load_split, typical
 from f3prune.zoo.digits.muon import Muon
 from f3prune.zoo.digits.progress import Log
-from f3prune.zoo.digits.train_denoiser import Batch, Phase
 from f3prune.zoo.digits_cogvideo.architecture import FRAMES, Float32Attention, build_transformer
 from f3prune.zoo.digits_cogvideo.sequences import build_tokenizer, lay_out
+from f3prune.zoo.training import Batch, Phase
 
 KINDS = IMAGES, PAIRS, WHOLE = Batch(1, 48), Batch(2, 24), Batch(FRAMES, 10)
 CURRICULUM = (
