@@ -19,8 +19,9 @@ from f3prune.zoo.digits_image.build_tokenizer import MAX_TOKENS, build_tokenizer
 from f3prune.zoo.digits_image.card import temporal_sites
 from f3prune.zoo.digits_image.dataset import PLACES, ImageSource, vocabulary
 from f3prune.zoo.digits_image.evaluate import draw_images, is_there, requests
-from f3prune.zoo.digits_image.train_unet import Recipe, Trainer, draw_timesteps
+from f3prune.zoo.digits_image.train_unet import ImageTrainer
 from f3prune.zoo.evaluation import load_pipeline
+from f3prune.zoo.training import Batch, Phase, Recipe, draw_timesteps
 
 
 @pytest.fixture(scope="module")
@@ -52,16 +53,17 @@ def test_images_follow_their_seed_and_prompt() -> None:
 
 def test_timesteps_are_valid() -> None:
     torch.manual_seed(0)
-    drawn = draw_timesteps(4000, 1000)
+    drawn = draw_timesteps(Batch(1, 4000), 1000, 0.5, 0.5)
     assert 0 <= int(drawn.min()) < 20
     assert 980 < int(drawn.max()) <= 999
 
 
 def test_stopped_training_goes_on(pipeline: Any, tmp_path: Path) -> None:
-    recipe = Recipe(minutes=1.0, max_steps=1, batch=2)
-    first = Trainer(pipeline.vae, recipe, tmp_path)
+    recipe = Recipe(minutes=1.0, max_steps=1)
+    first = ImageTrainer(pipeline.vae, recipe, tmp_path)
+    first.curriculum = (Phase(1.0, (Batch(1, 2),)),)
     first.train(tmp_path / "log.jsonl")
-    second = Trainer(pipeline.vae, recipe, tmp_path)
+    second = ImageTrainer(pipeline.vae, recipe, tmp_path)
     second.resume()
     assert second.step == 1
     for one, other in ((first.nets, second.nets), (first.average, second.average)):
