@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +36,7 @@ def one_thread() -> Iterator[None]:
     ids=["latte", "animatediff"],
 )
 def test_short_training_goes_on_and_gives_a_pipeline(
-    kind: type[DiffusionTrainer], draw: Callable[..., Videos], fewer: int, tmp_path: Path
+    kind: Callable[[Any, Recipe, Path], DiffusionTrainer], draw: Callable[..., Videos], fewer: int, tmp_path: Path
 ) -> None:
     vae = load_image_vae(zoo.path("digits-image") / "vae")
     first, second = (kind(vae, Recipe(1.0, max_steps=steps), tmp_path) for steps in (1, 2))
