@@ -16,6 +16,8 @@ FEATURES = 32
 WIDTHS = (16, 32, 64)
 CHUNK = 64
 """Clips that go through the network together."""
+STILL = 5
+"""Frames of the unmoving clip that a single image is shown as."""
 
 Features = npt.NDArray[np.float64]
 
@@ -64,13 +66,16 @@ class FeatureNetwork(torch.nn.Module):
             return np.concatenate([self.embed(chunk).numpy() for chunk in _chunks(videos)]).astype(np.float64)
 
     def frame_features(self, videos: npt.NDArray[np.float32]) -> Features:
-        """Features `(b f) d` (float64) of the frames of clips `b f h w c`, each taken as a clip of one frame.
+        """Features `(b f) d` (float64) of the frames of clips `b f h w c`, each shown as a clip that does not move.
 
         Raises:
             InputError: as `features`.
         """
         check(videos)
-        return self.features(videos.reshape(-1, 1, *videos.shape[2:]))
+        images = videos.reshape(-1, 1, *videos.shape[2:])
+        with torch.inference_mode():
+            chunks = [self.embed(chunk.expand(-1, STILL, -1, -1)).numpy() for chunk in _chunks(images)]
+        return np.concatenate(chunks).astype(np.float64)
 
     def classify(self, videos: npt.NDArray[np.float32]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Digits `b` and directions `b` (int64, places in `DIRECTIONS`) of clips `b f h w c` (float in [0, 1]).

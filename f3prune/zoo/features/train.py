@@ -19,10 +19,12 @@ from f3prune.zoo.digits.dataset import DIRECTIONS, FRAMES, Clips, ClipSource, lo
 from f3prune.zoo.digits.progress import Log
 from f3prune.zoo.features import WEIGHTS
 from f3prune.zoo.features.augmentation import augment
-from f3prune.zoo.features.network import FEATURES, FeatureNetwork
+from f3prune.zoo.features.network import FEATURES, STILL, FeatureNetwork
 
 LENGTHS = (FRAMES, 5)
-"""Frames of the clips, in turn: those of the zoo's models."""
+"""Frames of the clips: those of the zoo's models."""
+STEPS = (FRAMES, 5, 1)
+"""Frames of the clips, step by step; of single images, shown as clips that do not move, only the digit is asked."""
 AIM = 0.97
 """Least share of digits, and of directions, that is to be right on held-out clips."""
 TEXT = """\
@@ -36,10 +38,12 @@ from f3prune.zoo import features
 
 network = features.load()
 network.features(videos)  # b f h w c in [0, 1] -> b {width}
+network.frame_features(videos)  # b f h w c in [0, 1] -> (b f) {width}
 ```
 
 It was trained for {minutes:.1f} minutes ({steps} steps of {batch} clips, seed {seed}) to tell digit and direction of
-clips of {lengths} frames with noise, blur and changed brightness. On clips of held-out handwriting:
+clips of {lengths} frames, and the digit of single images, with noise, blur and changed brightness. On held-out
+handwriting:
 
 | frames | digit right | direction right |
 | --- | --- | --- |
@@ -53,8 +57,9 @@ Learning Repository, CC BY 4.0).
 
 
 def brightness_of(clips: Clips) -> torch.Tensor:
-    """Brightness `b f h w` (float32 in [0, 1])."""
-    return clips.video[:, 0] * 0.5 + 0.5
+    """Brightness `b f h w` (float32 in [0, 1]); a single image is repeated."""
+    brightness = clips.video[:, 0] * 0.5 + 0.5
+    return brightness.expand(-1, STILL, -1, -1) if brightness.shape[1] == 1 else brightness
 
 
 def labels_of(clips: Clips) -> tuple[torch.Tensor, torch.Tensor]:
@@ -64,11 +69,11 @@ def labels_of(clips: Clips) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def measure(network: FeatureNetwork, frames: int, count: int = 1000, seed: int = 1) -> dict[str, float]:
-    """Shares of right digits and directions on clips of held-out handwriting."""
+    """Shares of right digits and, unless it is single images, directions on clips of held-out handwriting."""
     clips = ClipSource(load_split(held_out=True), seed).batch(count, frames)
     found = network.classify(brightness_of(clips)[..., None].numpy())
-    names = ("digit_accuracy", "direction_accuracy")
-    pairs = zip(names, found, labels_of(clips), strict=True)
+    names = ("digit_accuracy", "direction_accuracy")[: 1 + (frames > 1)]
+    pairs = zip(names, found, labels_of(clips), strict=False)
     return {name: round(float(np.mean(guess == truth.numpy())), 4) for name, guess, truth in pairs}
 
 
@@ -85,10 +90,15 @@ def train(
         while share < 1.0:
             for group in optimizer.param_groups:
                 group["lr"] = 4e-3 * min(1.0, (step + 1) / 20) * (1.0 - share)
-            clips = source.batch(batch, LENGTHS[step % len(LENGTHS)])
-            logits = network(augment(brightness_of(clips)))
-            pairs = zip(logits, labels_of(clips), strict=True)
-            loss = sum((torch.nn.functional.cross_entropy(guess, truth) for guess, truth in pairs), torch.zeros(()))
+            frames = STEPS[step % len(STEPS)]
+            clips = source.batch(batch, frames)
+            (digit_logits, direction_logits), (digits, directions) = (
+                network(augment(brightness_of(clips))),
+                labels_of(clips),
+            )
+            loss = torch.nn.functional.cross_entropy(digit_logits, digits)
+            if frames > 1:
+                loss = loss + torch.nn.functional.cross_entropy(direction_logits, directions)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -102,7 +112,7 @@ def train(
 
 def write_card(network: FeatureNetwork, training: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Measures the network and writes `card.json` and `README.md`; returns the card."""
-    scores = {str(frames): measure(network, frames) for frames in LENGTHS}
+    scores = {str(frames): measure(network, frames) for frames in STEPS}
     card = {
         "name": "features",
         "features": FEATURES,
@@ -113,7 +123,8 @@ def write_card(network: FeatureNetwork, training: dict[str, Any], folder: Path) 
     }
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     rows = [
-        f"| {frames} | {found['digit_accuracy']:.1%} | {found['direction_accuracy']:.1%} |"
+        f"| {frames} | {found['digit_accuracy']:.1%} | "
+        f"{format(found['direction_accuracy'], '.1%') if 'direction_accuracy' in found else ''} |"
         for frames, found in scores.items()
     ]
     text = TEXT.format(
