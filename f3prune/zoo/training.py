@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from f3prune.models.tune_a_video.checkpoint import load_state, save_state
-from f3prune.zoo.digits.dataset import ClipSource, load_split, typical
+from f3prune.zoo.digits.dataset import ClipSource, Digits, load_split, typical
 from f3prune.zoo.digits.muon import Muon
 from f3prune.zoo.digits.progress import Log
 
@@ -88,12 +88,16 @@ class Trainer(ABC):
         """Whether the two-dimensional parameter of this name learns by Muon."""
 
     @abstractmethod
-    def loss(self, source: ClipSource, batch: Batch) -> torch.Tensor:
-        """The loss (scalar) of one random batch."""
+    def loss(self, source: Any, batch: Batch) -> torch.Tensor:
+        """The loss (scalar) of one random batch from `make_source`."""
 
     @abstractmethod
     def export(self, folder: Path) -> None:
         """Writes the pipeline, with the averaged weights, as safetensors."""
+
+    def make_source(self, digits: Digits, seed: int) -> Any:
+        """What batches are drawn from: clips, unless a model is shown something else."""
+        return ClipSource(digits, seed)
 
     @property
     def checkpoint(self) -> Path:
@@ -130,7 +134,7 @@ class Trainer(ABC):
     def train(self, log_path: Path) -> None:
         """Runs to the end of the recipe, writing a checkpoint every few minutes and at the end."""
         torch.manual_seed(self.recipe.seed + self.step)
-        source = ClipSource(typical(load_split(), self.recipe.typical), self.recipe.seed + self.step)
+        source = self.make_source(typical(load_split(), self.recipe.typical), self.recipe.seed + self.step)
         saved = time.monotonic()
         with Log(self.title, log_path) as log:
             while self.share() < 1.0:
@@ -152,7 +156,7 @@ class Trainer(ABC):
         """The precision that the recipe multiplies matrices in."""
         return torch.autocast("cpu", torch.bfloat16, enabled=self.recipe.bfloat16)
 
-    def _update(self, source: ClipSource, batch: Batch) -> tuple[float, float]:
+    def _update(self, source: Any, batch: Batch) -> tuple[float, float]:
         for optimizer, factor in zip(self.optimizers, (self.recipe.matrix_rate, 1.0), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = factor * self.learning_rate()
@@ -207,17 +211,22 @@ class DiffusionTrainer(Trainer):
 
     @abstractmethod
     def encode(self, video: torch.Tensor) -> torch.Tensor:
-        """Latents, laid out as the denoiser wants them, of a video `b c f h w` in [-1, 1]."""
+        """Latents, laid out as the denoiser wants them, of what `draw` gives: a video `b c f h w` in [-1, 1]."""
 
     @abstractmethod
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, prompts: list[str], kept: list[bool]) -> Any:
         """What the denoiser makes of noisy latents; a prompt that is not `kept` is to be seen as the empty one."""
 
-    def loss(self, source: ClipSource, batch: Batch) -> torch.Tensor:
-        """Mean squared error of the predicted noise or velocity on one random batch."""
+    def draw(self, source: Any, batch: Batch) -> tuple[torch.Tensor, list[str]]:
+        """A random batch: a video `b c f h w` (float32 in [-1, 1]) and the prompts."""
         clips = source.batch(batch.size, batch.frames, self.still_share)
+        return clips.video, clips.prompts
+
+    def loss(self, source: Any, batch: Batch) -> torch.Tensor:
+        """Mean squared error of the predicted noise or velocity on one random batch."""
+        video, prompts = self.draw(source, batch)
         with torch.no_grad():
-            latents = self.encode(clips.video)
+            latents = self.encode(video)
         kept = source.generator.random(batch.size) >= self.recipe.prompt_dropout
         count = self.scheduler.config.num_train_timesteps
         timesteps = draw_timesteps(batch, count, self.timestep_centre, self.uniform_timesteps)
@@ -227,5 +236,5 @@ class DiffusionTrainer(Trainer):
         if self.scheduler.config.prediction_type == "v_prediction":
             target = self.scheduler.get_velocity(latents, noise, timesteps)
         with self.low_precision():
-            predicted = self.predict(noisy, timesteps, clips.prompts, kept.tolist())
+            predicted = self.predict(noisy, timesteps, prompts, kept.tolist())
         return torch.nn.functional.mse_loss(predicted.float(), target)

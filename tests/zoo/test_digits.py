@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +11,14 @@ import pytest
 import torch
 
 from f3prune import zoo
+from f3prune.zoo.digits import train
 from f3prune.zoo.digits.build_tokenizer import MAX_TOKENS, build_tokenizer
 from f3prune.zoo.digits.dataset import CANVAS, DIRECTIONS, FRAMES, TRAVEL, ClipSource, load_split, typical, vocabulary
-from f3prune.zoo.digits.evaluate import draw_clips, load_pipeline, requests
-from f3prune.zoo.digits.judge import Judge, accuracy_on_real_clips, centroid, direction, grey
+from f3prune.zoo.digits.evaluate import draw_clips
+from f3prune.zoo.digits.judge import Judge, centroid, direction, grey
 from f3prune.zoo.digits.muon import Muon, orthogonal
-from f3prune.zoo.digits.train_denoiser import Batch, draw_timesteps
+from f3prune.zoo.evaluation import load_pipeline, real_scores, requests
+from f3prune.zoo.training import Batch, draw_timesteps
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -56,7 +60,7 @@ def test_typical_images_are_the_nearest_to_the_mean() -> None:
 
 def test_timesteps_are_valid_and_noisier_for_more_frames() -> None:
     torch.manual_seed(0)
-    few, many = (draw_timesteps(Batch(frames, 4000), 1000) for frames in (1, 8))
+    few, many = (draw_timesteps(Batch(frames, 4000), 1000, 0.3, 0.2) for frames in (1, 8))
     assert 0 <= int(few.min()) <= int(many.max()) <= 999
     assert few.float().mean() < many.float().mean()
 
@@ -85,9 +89,9 @@ def test_every_prompt_fits_the_tokenizer() -> None:
 
 
 def test_judge_knows_real_held_out_clips(judge: Judge) -> None:
-    digits, motions = accuracy_on_real_clips(judge, count=300)
-    assert digits >= 0.97
-    assert motions >= 0.99
+    scores = real_scores(judge, count=300)
+    assert scores["judge_digit_accuracy_on_real_clips"] >= 0.97
+    assert scores["judge_motion_accuracy_on_real_clips"] >= 0.99
 
 
 def test_judge_sees_no_motion_and_no_digit_where_there_is_none(judge: Judge) -> None:
@@ -147,12 +151,25 @@ def test_autoencoder_restores_held_out_clips(pipeline: Any) -> None:
     assert float((restored - video).abs().mean()) / 2.0 < 0.015
 
 
+def test_a_pipeline_is_trained_further(tmp_path: Path) -> None:
+    start = zoo.path("digits")
+    command = ["--out", str(tmp_path), "--start-from", str(start), "--steps", "2", "--learning-rate", "1e-4"]
+    train.main(command)
+    before = json.loads((start / "training.json").read_text(encoding="utf-8"))
+    after = json.loads((tmp_path / "pipeline" / "training.json").read_text(encoding="utf-8"))
+    assert after["steps"] == before["steps"] + 2
+    assert after["continued"]["clips"] == {"1": 64, "8": 10}
+    assert after["clips"] == before["clips"] | {"1": before["clips"]["1"] + 64, "8": before["clips"]["8"] + 10}
+    assert after["vae"] == before["vae"]
+    old, new = (load_pipeline(folder).transformer.state_dict() for folder in (start, tmp_path / "pipeline"))
+    assert 0.0 < max(float((old[name] - new[name]).abs().max()) for name in old) < 0.05
+
+
 @pytest.mark.slow
 def test_pipeline_draws_what_the_prompt_says(pipeline: Any, judge: Judge) -> None:
     recommended = zoo.card("digits")["recommended"]
     wanted = requests(6, first_seed=500_000)
-    steps, guidance = recommended["num_inference_steps"], recommended["guidance_scale"]
-    verdicts = judge.judge(draw_clips(pipeline, wanted, steps, guidance))
+    verdicts = judge.judge(draw_clips(pipeline, wanted, recommended))
     both = list(zip(wanted, verdicts, strict=True))
     assert sum(verdict.direction == request.direction for request, verdict in both) >= 5
     assert sum(verdict.digit == request.digit for request, verdict in both) >= 4

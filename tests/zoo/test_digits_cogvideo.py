@@ -14,14 +14,14 @@ from f3prune.models import CogVideoPipeline
 from f3prune.models.cogvideo.text import WordTokenizer
 from f3prune.models.cogvideo.vq import PatchVQ
 from f3prune.zoo.digits.dataset import DIRECTIONS, ClipSource, load_split
-from f3prune.zoo.digits.evaluate import requests
 from f3prune.zoo.digits.judge import Judge
-from f3prune.zoo.digits.train_denoiser import Batch, Phase
 from f3prune.zoo.digits_cogvideo.architecture import FRAMES
-from f3prune.zoo.digits_cogvideo.evaluate import Parts, Settings, draw_clips, load_parts
+from f3prune.zoo.digits_cogvideo.evaluate import Parts, draw_clips, load_parts
 from f3prune.zoo.digits_cogvideo.sequences import build_tokenizer, lay_out
-from f3prune.zoo.digits_cogvideo.train_transformer import Recipe, Trainer
+from f3prune.zoo.digits_cogvideo.train_transformer import CogVideoTrainer
 from f3prune.zoo.digits_cogvideo.train_vq import Codebook, clips_of, train_vq
+from f3prune.zoo.evaluation import requests
+from f3prune.zoo.training import Batch, Phase, Recipe
 
 FOLDER = Path(zoo.__file__).parent / "digits_cogvideo"
 SEQUENCE = 8 + FRAMES * 64
@@ -96,7 +96,7 @@ def test_a_whole_patch_of_motion_moves_tokens_and_changes_none(parts: Parts) -> 
 
 def test_pipeline_draws_what_the_evaluation_judged(parts: Parts) -> None:
     (request,) = requests(1, first_seed=5)
-    clip = draw_clips(parts, [request], Settings(**zoo.card("digits-cogvideo")["recommended"]))
+    clip = draw_clips(parts, [request], zoo.card("digits-cogvideo")["recommended"])
     assert clip.shape == (1, FRAMES, 32, 32, 3)
     pipeline = CogVideoPipeline.from_pretrained(zoo.path("digits-cogvideo"))
     generator = torch.Generator().manual_seed(request.seed)
@@ -171,24 +171,26 @@ def test_training_steps_run_and_resume(tmp_path: Path) -> None:
     vq, steps = train_vq(1.0, seed=0, log_path=tmp_path / "vq.jsonl", max_steps=3)
     assert steps == 4
     short = (Phase(1.0, (Batch(1, 2), Batch(2, 2))),)
-    trainer = Trainer(vq, Recipe(1.0, max_steps=2, curriculum=short), tmp_path)
+    trainer = CogVideoTrainer(vq, Recipe(1.0, max_steps=2, bfloat16=True), tmp_path)
+    trainer.curriculum = short
     trainer.train(tmp_path / "log.jsonl")
     trainer.export(tmp_path / "pipeline")
-    again = Trainer(vq, Recipe(1.0, max_steps=3, curriculum=short), tmp_path)
+    again = CogVideoTrainer(vq, Recipe(1.0, max_steps=3, bfloat16=True), tmp_path)
+    again.curriculum = short
     again.resume()
     assert again.step == 2
-    for (name, value), other in zip(trainer.net.state_dict().items(), again.net.state_dict().values(), strict=True):
+    for (name, value), other in zip(trainer.nets.state_dict().items(), again.nets.state_dict().values(), strict=True):
         assert torch.equal(value, other), name
     again.train(tmp_path / "log.jsonl")
     assert (again.step, again.clips["1"], again.clips["2"]) == (3, 4, 2)
     loaded = load_parts(tmp_path / "pipeline")
-    assert torch.equal(loaded.transformer.word_embeddings.weight, trainer.average.word_embeddings.weight)
+    assert torch.equal(loaded.transformer.word_embeddings.weight, trainer.average["transformer"].word_embeddings.weight)
     assert loaded.transformer.frame_position_embeddings.weight.shape[0] == SEQUENCE - 8 - 64
 
 
 def test_pipeline_draws_what_the_prompt_says(parts: Parts, judge: Judge) -> None:
     wanted = requests(20, first_seed=500_000)
-    verdicts = judge.judge(draw_clips(parts, wanted, Settings(**zoo.card("digits-cogvideo")["recommended"])))
+    verdicts = judge.judge(draw_clips(parts, wanted, zoo.card("digits-cogvideo")["recommended"]))
     both = list(zip(wanted, verdicts, strict=True))
     assert {request.direction for request in wanted} == set(DIRECTIONS)
     assert sum(verdict.direction == request.direction for request, verdict in both) >= 17

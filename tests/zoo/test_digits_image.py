@@ -18,8 +18,10 @@ from f3prune.zoo.digits_image import make_clip
 from f3prune.zoo.digits_image.build_tokenizer import MAX_TOKENS, build_tokenizer
 from f3prune.zoo.digits_image.card import temporal_sites
 from f3prune.zoo.digits_image.dataset import PLACES, ImageSource, vocabulary
-from f3prune.zoo.digits_image.evaluate import draw_images, is_there, load_pipeline, requests
-from f3prune.zoo.digits_image.train_unet import Recipe, Trainer, draw_timesteps
+from f3prune.zoo.digits_image.evaluate import draw_images, is_there, requests
+from f3prune.zoo.digits_image.train_unet import ImageTrainer
+from f3prune.zoo.evaluation import load_pipeline
+from f3prune.zoo.training import Batch, Phase, Recipe, draw_timesteps
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +53,17 @@ def test_images_follow_their_seed_and_prompt() -> None:
 
 def test_timesteps_are_valid() -> None:
     torch.manual_seed(0)
-    drawn = draw_timesteps(4000, 1000)
+    drawn = draw_timesteps(Batch(1, 4000), 1000, 0.5, 0.5)
     assert 0 <= int(drawn.min()) < 20
     assert 980 < int(drawn.max()) <= 999
 
 
 def test_stopped_training_goes_on(pipeline: Any, tmp_path: Path) -> None:
-    recipe = Recipe(minutes=1.0, max_steps=1, batch=2)
-    first = Trainer(pipeline.vae, recipe, tmp_path)
+    recipe = Recipe(minutes=1.0, max_steps=1)
+    first = ImageTrainer(pipeline.vae, recipe, tmp_path)
+    first.curriculum = (Phase(1.0, (Batch(1, 2),)),)
     first.train(tmp_path / "log.jsonl")
-    second = Trainer(pipeline.vae, recipe, tmp_path)
+    second = ImageTrainer(pipeline.vae, recipe, tmp_path)
     second.resume()
     assert second.step == 1
     for one, other in ((first.nets, second.nets), (first.average, second.average)):
@@ -112,8 +115,8 @@ def test_card_matches_the_files() -> None:
 
 def test_pipeline_draws_what_the_prompt_says(pipeline: Any) -> None:
     wanted = requests(5, first_seed=600_000)
-    images = draw_images(pipeline, wanted, steps=12, guidance=zoo.card("digits-image")["recommended"]["guidance_scale"])
-    verdicts = Judge().judge(images[:, None])
+    settings = zoo.card("digits-image")["recommended"] | {"num_inference_steps": 12}
+    verdicts = Judge().judge(draw_images(pipeline, wanted, settings))
     assert sum(verdict.digit == request.digit for verdict, request in zip(verdicts, wanted, strict=True)) >= 4
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from f3prune.zoo.digits.dataset import CANVAS, FRAMES, ClipSource, load_split
 
@@ -107,13 +106,3 @@ def direction(frames: Frames) -> str | None:
     if abs(right) > abs(down):
         return "right" if right > 0 else "left"
     return "down" if down > 0 else "up"
-
-
-def accuracy_on_real_clips(judge: Judge, count: int = 400, seed: int = 1) -> tuple[float, float]:
-    """Shares (digit right, direction right) on clips of held-out digits, which the judge has never seen."""
-    clips = ClipSource(load_split(held_out=True), seed).batch(count)
-    video = (clips.video * 0.5 + 0.5).permute(0, 2, 3, 4, 1).to(torch.float32).numpy()
-    verdicts = judge.judge(video)
-    digits = sum(v.digit == digit for v, digit in zip(verdicts, clips.digits, strict=True))
-    directions = sum(v.direction == way for v, way in zip(verdicts, clips.directions, strict=True))
-    return digits / count, directions / count

@@ -1,24 +1,37 @@
 """Trains the whole pipeline from nothing: `python -m f3prune.zoo.digits.train --out DIR`.
 
-Stopped runs carry on with `--resume`. `--export-only` writes the pipeline from the latest checkpoint.
+Stopped runs carry on with `--resume`. `--export-only` writes the pipeline from the latest checkpoint. `--start-from
+PIPELINE` trains the denoiser and the text encoder of an exported pipeline further, on its autoencoder.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from f3prune.zoo.digits.train_denoiser import KINDS, Recipe, Trainer
+from f3prune.zoo.digits.train_denoiser import FLAT_UNTIL, DigitsTrainer
 from f3prune.zoo.digits.train_vae import train_vae
+from f3prune.zoo.training import Recipe
 from f3prune.zoo.two_stage import TwoStages, write_first
 
+EARLIER = "earlier_training.json"
+"""In the folder of a run that trains a pipeline further: how that was trained before."""
 
-def _train_vae(options: argparse.Namespace, out: Path) -> Any:
-    vae, report = train_vae(options.vae_minutes, options.seed, out / "vae.jsonl", options.vae_steps)
-    write_first(vae, asdict(report), out, "vae")
+
+def _make_vae(options: argparse.Namespace, out: Path) -> Any:
+    if options.start_from:
+        earlier = (options.start_from / "training.json").read_text(encoding="utf-8")
+        (out / EARLIER).write_text(earlier, encoding="utf-8")
+        vae, report = _load_vae(options.start_from / "vae"), json.loads(earlier)["vae"]
+    else:
+        (out / EARLIER).unlink(missing_ok=True)
+        vae, measured = train_vae(options.vae_minutes, options.seed, out / "vae.jsonl", options.vae_steps)
+        report = asdict(measured)
+    write_first(vae, report, out, "vae")
     return vae
 
 
@@ -28,26 +41,36 @@ def _load_vae(folder: Path) -> Any:
     return AutoencoderKLCogVideoX.from_pretrained(folder).eval().requires_grad_(False)
 
 
-def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> Trainer:
-    return Trainer(vae, Recipe(options.minutes, options.steps, options.seed), out)
+def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> DigitsTrainer:
+    recipe = Recipe(
+        options.minutes,
+        options.steps,
+        options.seed,
+        learning_rate=options.learning_rate,
+        flat_until=FLAT_UNTIL,
+        bfloat16=options.bfloat16,
+    )
+    return DigitsTrainer(vae, recipe, out, options.start_from)
 
 
-def _summarise(trainer: Trainer, out: Path) -> dict[str, Any]:
-    """Clips drawn per number of frames, from the log; a step that was redone after a stop counts once."""
-    entries = {}
-    log = out / "denoiser.jsonl"
-    # A run of a few steps ends before its first line.
-    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
-    for line in lines:
-        entry = json.loads(line)
-        entries[int(entry["step"])] = entry
-    drawn = dict.fromkeys((str(kind.frames) for kind in KINDS), 0)
-    before = 0
-    for step in sorted(entries):
-        for frames in drawn:
-            drawn[frames] += round((step - before) * entries[step][f"clips_{frames}"])
-        before = step
-    return {"clips": drawn}
+def _summarise(trainer: DigitsTrainer, out: Path) -> dict[str, Any]:
+    """Clips drawn per number of frames; of a run that went on from another, sums over both."""
+    if not (out / EARLIER).exists():
+        return {"clips": trainer.clips}
+    earlier = json.loads((out / EARLIER).read_text(encoding="utf-8"))
+    minutes = trainer.seconds / 60
+    return {
+        "steps": earlier["steps"] + trainer.step,
+        "minutes": round(earlier["minutes"] + minutes, 1),
+        "clips": dict(sorted((Counter(earlier["clips"]) + Counter(trainer.clips)).items())),
+        "continued": {
+            "steps": trainer.step,
+            "minutes": round(minutes, 1),
+            "clips": trainer.clips,
+            "learning_rate": trainer.recipe.learning_rate,
+            "earlier_note": earlier["note"],
+        },
+    }
 
 
 TRAINING = TwoStages(
@@ -57,7 +80,7 @@ TRAINING = TwoStages(
     second_is="the denoiser",
     first_minutes=4.0,
     second_minutes=75.0,
-    make_first=_train_vae,
+    make_first=_make_vae,
     load_first=_load_vae,
     make_trainer=_trainer,
     summarise=_summarise,
@@ -66,7 +89,11 @@ TRAINING = TwoStages(
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line of the training; leaves `DIR/pipeline`, logs and checkpoints."""
-    TRAINING.run(TRAINING.parser(__doc__).parse_args(arguments))
+    parser = TRAINING.parser(__doc__)
+    parser.add_argument("--start-from", type=Path, help="exported pipeline to train further, also with --resume")
+    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    parser.add_argument("--bfloat16", action="store_true", help="multiply matrices in bfloat16")
+    TRAINING.run(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -7,9 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from f3prune.zoo.digits.dataset import vocabulary
+from f3prune.zoo.model_card import (
+    describe_aims,
+    describe_clips,
+    measure_aims,
+    measured_fields,
+    megabytes,
+    read_json,
+    relative_to_real,
+    save_card,
+)
 
-WEAK = 0.6
-"""Digits that are right less often than this are named among the limits."""
 PARTS = ("transformer", "vq", "tokenizer")
 TEXT = """\
 ---
@@ -41,6 +49,8 @@ clip = pipeline("a 7 moving left", generator=torch.Generator().manual_seed(0)).f
 
 Digits, one by one: {by_digit}.
 Directions: {by_direction}.
+
+{aims}
 
 Every pair of digit and direction is asked for about equally often, in the wordings of the training, with seeds from
 {first_seed} on. Tokens are drawn from the {top_k} likeliest at temperature {temperature}, guidance {guidance} away from
@@ -80,51 +90,37 @@ what was measured, and so is variety: with {images} images to learn from, expect
 """
 
 
-def write_card(folder: Path, scores: dict[str, Any], recommended: dict[str, Any]) -> None:
+def write_card(folder: Path, scores: dict[str, Any], recommended: dict[str, Any], note: str = "") -> None:
     """Writes `card.json` and `README.md` into the pipeline folder from scores, settings and saved configurations.
 
     The settings also become those that the pipeline uses by itself: `model_index.json` keeps them.
     """
-    index = _read(folder / "model_index.json") | {"settings": recommended}
+    index = read_json(folder / "model_index.json") | {"settings": recommended}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    transformer, vq = _read(folder / "transformer" / "config.json"), _read(folder / "vq" / "config.json")
+    transformer, vq = read_json(folder / "transformer" / "config.json"), read_json(folder / "vq" / "config.json")
+    scores = relative_to_real(scores)
     card: dict[str, Any] = {
         "name": "digits-cogvideo",
         "recommended": recommended,
         "clip": {"num_frames": transformer["frame_num"], "height": vq["image_size"], "width": vq["image_size"]},
         "scores": scores,
-        "training": _read(folder / "training.json"),
-        "megabytes": {part: _megabytes(folder / part) for part in PARTS},
+        "aims": measure_aims(scores, note),
+        "training": read_json(folder / "training.json"),
+        "megabytes": {part: megabytes(folder / part) for part in PARTS},
     }
-    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_text(card, transformer, vq), encoding="utf-8")
+    save_card(folder, card, _text(card, transformer, vq))
 
 
 def _text(card: dict[str, Any], transformer: dict[str, Any], vq: dict[str, Any]) -> str:
     scores, training, recommended = card["scores"], card["training"], card["recommended"]
-    weak = [digit for digit, share in scores["by_digit"].items() if share < WEAK]
-    clips = training["clips"].items()
-    phases = ", ".join(f"{count} clips of {frames} frame{'s' if frames != '1' else ''}" for frames, count in clips)
     measured = training["vq"]
     return TEXT.format(
         size=vq["image_size"],
         frames=transformer["frame_num"],
-        pairs=scores["pairs"],
-        digit=scores["digit_accuracy"],
-        digit_low=scores["digit_interval_95"][0],
-        digit_high=scores["digit_interval_95"][1],
-        motion=scores["motion_accuracy"],
-        motion_low=scores["motion_interval_95"][0],
-        motion_high=scores["motion_interval_95"][1],
-        both=scores["both_accuracy"],
-        by_digit=", ".join(f"{key} {value:.0%}" for key, value in scores["by_digit"].items()),
-        by_direction=", ".join(f"{key} {value:.0%}" for key, value in scores["by_direction"].items()),
-        first_seed=scores["first_seed"],
+        aims=describe_aims(card),
         top_k=recommended["top_k"],
         temperature=recommended["temperature"],
         guidance=recommended["guidance_scale"],
-        judge_digit=scores["judge_digit_accuracy_on_real_clips"],
-        judge_motion=scores["judge_motion_accuracy_on_real_clips"],
         layers=transformer["num_layers"],
         heads=transformer["num_attention_heads"],
         head_width=transformer["hidden_size"] // transformer["num_attention_heads"],
@@ -146,16 +142,7 @@ def _text(card: dict[str, Any], transformer: dict[str, Any], vq: dict[str, Any])
         seed=training["seed"],
         steps=training["steps"],
         minutes=training["minutes"],
-        phases=phases,
+        phases=describe_clips(training),
         note=f" {training['note']}" if training["note"] else "",
-        weak=f"It often draws another digit for {' and '.join(weak)}. " if weak else "",
+        **measured_fields(scores),
     )
-
-
-def _megabytes(folder: Path) -> float:
-    return round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6, 3)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return loaded

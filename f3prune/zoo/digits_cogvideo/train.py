@@ -13,8 +13,9 @@ from typing import Any
 from f3prune.models.cogvideo.vq import PatchVQ
 from f3prune.zoo.digits.judge import Judge
 from f3prune.zoo.digits_cogvideo.architecture import FRAMES
-from f3prune.zoo.digits_cogvideo.train_transformer import Recipe, Trainer
+from f3prune.zoo.digits_cogvideo.train_transformer import CogVideoTrainer
 from f3prune.zoo.digits_cogvideo.train_vq import measure_vq, train_vq
+from f3prune.zoo.training import Recipe
 from f3prune.zoo.two_stage import TwoStages, write_first
 
 
@@ -29,12 +30,11 @@ def _load_vq(folder: Path) -> PatchVQ:
     return vq
 
 
-def _trainer(vq: PatchVQ, options: argparse.Namespace, out: Path) -> Trainer:
-    return Trainer(vq, Recipe(options.minutes, options.steps, options.seed, bfloat16=not options.float32), out)
+def _trainer(vq: PatchVQ, options: argparse.Namespace, out: Path) -> CogVideoTrainer:
+    return CogVideoTrainer(vq, Recipe(options.minutes, options.steps, options.seed, bfloat16=not options.float32), out)
 
 
-def _summarise(trainer: Trainer, out: Path) -> dict[str, Any]:
-    del out
+def _summarise(trainer: CogVideoTrainer, out: Path) -> dict[str, Any]:
     return {"clips": trainer.clips}
 
 

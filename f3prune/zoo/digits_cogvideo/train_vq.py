@@ -139,12 +139,6 @@ def clips_of(split: Digits, seed: int, count: int, frames: int) -> tuple[torch.T
     return (clips.video * 0.5 + 0.5).permute(0, 2, 3, 4, 1).contiguous(), clips.digits, clips.directions
 
 
-def judge_real_clips(judge: Judge, frames: int, count: int = 400) -> tuple[float, float]:
-    """Shares (digit right, direction right) of clips of held-out handwriting that went through no model."""
-    video, digits, ways = clips_of(load_split(held_out=True), 1, count, frames)
-    return _shares(judge, video, digits, ways)
-
-
 def measure_vq(vq: PatchVQ, judge: Judge, steps: int, seed: int, frames: int, count: int = 300) -> VqReport:
     """Round trips of `count` clips of held-out handwriting, judged."""
     video, digits, ways = clips_of(load_split(held_out=True), seed + 2, count, frames)

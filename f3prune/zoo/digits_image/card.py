@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from f3prune.zoo.digits_image.dataset import vocabulary
+from f3prune.zoo.model_card import WEAK, megabytes, read_json, save_card
 
 CHANCE = 6 / 17
 """Share of the 17 positions along an axis that count as one of its sides."""
-WEAK = 0.6
-"""Digits that are right less often than this are named among the limits."""
 TEXT = """\
 ---
 library_name: diffusers
@@ -51,7 +49,7 @@ A digit put anywhere would be in the right place in {chance:.0%} of the cases: {
 Every digit is asked for equally often, half of the time with a place, with seeds from {first_seed} on, at {steps}
 denoising steps and guidance {guidance}; other settings give other numbers. The judge is the support vector machine of
 `zoo:digits`, which is right about {judge:.1%} of the digits on images of held-out handwriting.
-Repeat with `python -m f3prune.zoo.digits_image.evaluate`.
+Repeat with `python -m f3prune.zoo.digits_image.evaluate`.{note}
 
 ## Parts
 
@@ -78,20 +76,20 @@ that it was not taught. Words of motion are read, and mean nothing before tuning
 """
 
 
-def write_card(folder: Path, scores: dict[str, Any], recommended: dict[str, Any]) -> None:
+def write_card(folder: Path, scores: dict[str, Any], recommended: dict[str, Any], note: str = "") -> None:
     """Writes `card.json` and `README.md` into the pipeline folder from scores, settings and saved configurations."""
-    unet, training = _read(folder / "unet" / "config.json"), _read(folder / "training.json")
-    size = _read(folder / "vae" / "config.json")["sample_size"]
+    unet, training = read_json(folder / "unet" / "config.json"), read_json(folder / "training.json")
+    size = read_json(folder / "vae" / "config.json")["sample_size"]
     card: dict[str, Any] = {
         "name": "digits-image",
         "recommended": recommended,
         "image": {"height": size, "width": size},
         "scores": scores,
         "training": training,
-        "megabytes": {part: _megabytes(folder / part) for part in ("unet", "vae", "text_encoder")},
+        "note": note,
+        "megabytes": {part: megabytes(folder / part) for part in ("unet", "vae", "text_encoder")},
     }
-    (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(_text(card, unet), encoding="utf-8")
+    save_card(folder, card, _text(card, unet))
 
 
 def temporal_sites(unet: dict[str, Any]) -> int:
@@ -125,6 +123,7 @@ def _text(card: dict[str, Any], unet: dict[str, Any]) -> str:
         place=scores["place_accuracy"],
         place_low=scores["place_interval_95"][0],
         place_high=scores["place_interval_95"][1],
+        note=f" {card['note']}" if card["note"] else "",
         chance=CHANCE,
         verdict="words for places were not learnt" if scores["place_interval_95"][0] <= CHANCE else "they were learnt",
         by_digit=", ".join(f"{key} {value:.0%}" for key, value in scores["by_digit"].items()),
@@ -142,12 +141,3 @@ def _text(card: dict[str, Any], unet: dict[str, Any]) -> str:
         typical=training["typical_images_per_digit"],
         words=len(vocabulary()),
     )
-
-
-def _megabytes(folder: Path) -> float:
-    return round(sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) / 1e6, 3)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    loaded: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return loaded

@@ -10,8 +10,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from f3prune.zoo.digits_image.train_unet import Recipe, Trainer
+from f3prune.zoo.digits_image.train_unet import FLAT_UNTIL, IMAGES, ImageTrainer
 from f3prune.zoo.digits_image.train_vae import train_vae
+from f3prune.zoo.training import Recipe
 from f3prune.zoo.two_stage import TwoStages, write_first
 
 
@@ -27,13 +28,12 @@ def _load_vae(folder: Path) -> Any:
     return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
 
 
-def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> Trainer:
-    return Trainer(vae, Recipe(options.minutes, options.steps, options.seed), out)
+def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> ImageTrainer:
+    return ImageTrainer(vae, Recipe(options.minutes, options.steps, options.seed, flat_until=FLAT_UNTIL), out)
 
 
-def _summarise(trainer: Trainer, out: Path) -> dict[str, Any]:
-    del out
-    return {"batch": trainer.recipe.batch}
+def _summarise(trainer: ImageTrainer, out: Path) -> dict[str, Any]:
+    return {"batch": IMAGES.size}
 
 
 TRAINING = TwoStages(

@@ -50,6 +50,23 @@ def build_transformer() -> Any:
     return model
 
 
+def with_variance(model: Any) -> Any:
+    """A copy of the denoiser that predicts `b 2c f h w`: the velocity, then a variance that is zero.
+
+    Latte's pipeline takes the first half of what its denoiser predicts, as if a variance had been learnt with it.
+    """
+    from diffusers import LatteTransformer3DModel
+
+    channels = model.config.out_channels
+    doubled = LatteTransformer3DModel.from_config({**model.config, "out_channels": 2 * channels})
+    state = model.state_dict()
+    for name in ("proj_out.weight", "proj_out.bias"):
+        rows = state[name].unflatten(0, (-1, channels))  # pixels of a patch, channels
+        state[name] = torch.cat([rows, torch.zeros_like(rows)], dim=1).flatten(0, 1)
+    doubled.load_state_dict(state)
+    return doubled
+
+
 def build_scheduler() -> Any:
     """DDIM with velocity prediction on Stable Diffusion's schedule, stretched to end in pure noise."""
     from diffusers import DDIMScheduler

@@ -10,7 +10,7 @@ import torch
 from f3prune.zoo.digits.architecture import build_text_encoder
 from f3prune.zoo.digits.build_tokenizer import MAX_TOKENS, build_tokenizer
 from f3prune.zoo.digits.dataset import FRAMES
-from f3prune.zoo.digits_latte.architecture import build_scheduler, build_transformer
+from f3prune.zoo.digits_latte.architecture import build_scheduler, build_transformer, with_variance
 from f3prune.zoo.training import Batch, DiffusionTrainer, Phase, Recipe, tidy_configs
 
 KINDS = IMAGES, WHOLE = Batch(1, 64), Batch(FRAMES, 10)
@@ -60,14 +60,14 @@ class LatteTrainer(DiffusionTrainer):
         )
 
     def export(self, folder: Path) -> None:
-        """Writes the diffusers pipeline, with the averaged weights, as safetensors."""
+        """Writes the diffusers pipeline, with the averaged weights, as safetensors; the variance is zero."""
         from diffusers import LattePipeline
 
         LattePipeline(
             tokenizer=self.tokenizer,
             text_encoder=self.average["text_encoder"].eval(),
             vae=self.vae,
-            transformer=self.average["transformer"].eval(),
+            transformer=with_variance(self.average["transformer"]).eval(),
             scheduler=self.scheduler,
         ).save_pretrained(folder, safe_serialization=True)
         tidy_configs(folder)
