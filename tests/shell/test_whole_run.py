@@ -31,6 +31,7 @@ FILES = {
     "dense/onnx/denoiser.onnx",
     "dense/engine/engine.json",
     "video.mp4",
+    "video-dense.mp4",
     "frames.png",
     "check.json",
     "bench.json",
