@@ -122,6 +122,7 @@ def test_pruned_heads_are_marked_in_their_stage_only() -> None:
     strikes = re.findall(r'<path class="gone" d="([^"]*)"', text)
     # Heads 0 and 2 in the first eight timesteps, 1 and 3 in the others.
     assert strikes == ["M0 0.5H8M0 2.5H8M8 1.5H16M8 3.5H16"]
+    assert text.count("partly pruned") == 1
     assert "Stage 1, steps 8–15" in text
     assert Tables(text).row("transformer_blocks.0.attn1")[1:] == [
         f"{value:.1f}" for value in data["stages"][0]["sites"]["transformer_blocks.0.attn1"]["aas"]

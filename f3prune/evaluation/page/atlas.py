@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from f3prune.evaluation.page.cells import Scale, bins, grid, legend, pooled, slashes, strikes
-from f3prune.evaluation.page.html import Section, breakable, details, figure, paragraph
+from f3prune.evaluation.page.html import Section, breakable, chip, details, figure, paragraph
 
 COLUMNS = 40
 """Timesteps, or key frames, of a picture; more are pooled."""
@@ -48,7 +48,11 @@ def _heads(data: Mapping[str, Any]) -> str:
         title = f"{name}: attention to other frames of {len(picture)} heads over {len(timesteps)} timesteps"
         height = min(18.0, (220 if len(pictures) <= FEW else 120) / len(picture))
         panels.append(
-            _panel(name, grid(picture, scale, title, tips, strikes(struck), stretch=height) + ticks, len(lost), picture)
+            _panel(
+                name,
+                grid(picture, scale, title, tips, strikes(struck), stretch=height) + ticks,
+                _lost_heads(struck, len(picture), len(ranges), len(data["stages"])),
+            )
         )
     text = (
         f"Share of attention that each head pays to other frames. A picture per site: heads from 0 at the top, "
@@ -69,11 +73,18 @@ def _columns(steps: Sequence[int], ranges: Sequence[tuple[int, int]]) -> tuple[i
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
-def _panel(name: str, picture: str, lost: int, rows: Sequence[Any]) -> str:
+def _lost_heads(struck: Sequence[tuple[int, int, int]], heads: int, columns: int, stages: int) -> str:
+    """How much of a site is pruned, in words: nothing, some heads, all of it."""
+    if not struck:
+        return ""
+    if sum(last - first for _, first, last in struck) >= heads * columns:
+        return "pruned"
+    return f"{len(struck)} of {heads} pruned" if stages == 1 else "partly pruned"
+
+
+def _panel(name: str, picture: str, lost: str) -> str:
     """One site's picture under its name."""
-    mark = ""
-    if lost:
-        mark = f'<span class="chip gone">{"pruned" if lost == len(rows) else f"{lost} of {len(rows)} pruned"}</span>'
+    mark = chip(lost, "gone") if lost else ""
     return f'<figure class="panel"><figcaption>{breakable(name)}{mark}</figcaption>{picture}</figure>'
 
 
@@ -99,10 +110,8 @@ def _pairs(data: Mapping[str, Any]) -> str:
         tips = [f"{name}, query frame {index}: {_tip(row)}" for index, row in enumerate(picture)]
         title = f"{name}: where the attention of {frames} frames goes"
         drawn = grid(picture, scale, title, tips, overlay, gap_before=len(picture[0]) - 1)
-        whole = _whole(data["stages"], name)
-        mark = '<span class="chip gone">pruned</span>' if whole else ""
-        mark = mark or (f'<span class="chip gone">{len(lost)} pairs</span>' if lost else "")
-        panels.append(f'<figure class="panel"><figcaption>{breakable(name)}{mark}</figcaption>{drawn}</figure>')
+        what = "pruned" if _whole(data["stages"], name) else f"{len(lost)} pairs" if lost else ""
+        panels.append(_panel(name, drawn, what))
     text = (
         "Where attention goes, mean over timesteps and heads of the dense model: query frames in rows, key frames in "
         "columns, and text set apart at the right. Colours follow the square root, which keeps small shares visible."

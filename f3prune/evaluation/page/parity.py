@@ -57,7 +57,7 @@ def _card(name: str, stage: Mapping[str, Any]) -> str:
     return (
         f'<article class="card"><h3>{_PLACES[name]} {verdict}</h3><p class="flow">'
         f"<span>{escape(stage['reference'])}</span>"
-        f'<span class="arrow" aria-label="against">→</span><span>{escape(stage["candidate"])}</span></p>'
+        f'<span class="arrow" role="img" aria-label="against">→</span><span>{escape(stage["candidate"])}</span></p>'
         f"<dl>{shown}</dl>{listed}</article>"
     )
 

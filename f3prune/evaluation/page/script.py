@@ -49,7 +49,9 @@ for (const box of document.querySelectorAll('.videos')) {
   first.addEventListener('loadedmetadata', ready);
   first.addEventListener('play', follow);
   for (const event of ['pause', 'seeked', 'timeupdate']) first.addEventListener(event, show);
-  for (const video of videos) video.controls = false;
+  // Each would turn back by itself, one before the other.
+  first.addEventListener('ended', () => { seek(0); for (const video of videos) video.play(); });
+  for (const video of videos) { video.controls = false; video.loop = false; }
   bar.hidden = false;
   ready();
 }
