@@ -77,7 +77,7 @@ button:hover{border-color:var(--soft)}button[data-do=play]{min-width:4.4rem}
 .ramp svg{flex:1 0 100%;border-radius:2px}.mark::before{content:"";display:inline-block;width:1.6em;
 border-top:2px solid var(--gone);margin-right:.5em;vertical-align:.28em}
 .panels{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(13rem,100%),1fr));gap:1rem 1.25rem}
-.panels.small{grid-template-columns:repeat(auto-fill,minmax(min(8.25rem,45%),1fr))}
+.panels+p{margin-top:1rem}.panels.small{grid-template-columns:repeat(auto-fill,minmax(min(8.25rem,45%),1fr))}
 .panel{margin:0;min-width:0;display:flex;flex-direction:column;justify-content:flex-end}
 .panel figcaption{display:flex;flex-wrap:wrap;gap:.1rem .5rem;align-items:baseline;
 margin:0 0 .3rem;font-size:.8rem}

@@ -22,8 +22,8 @@ def sweep(data: Mapping[str, Any]) -> Section | None:
     front = sum(bool(point["pareto"]) for point in points)
     metric = found["metrics"][found["quality"]]
     text = (
-        f"{len(points)} configurations were pruned, built and timed; {front} are on the Pareto front: none of the "
-        f"others is both faster and better by {title_of(metric)}."
+        f"Configurations that were pruned, built and timed: {len(points)}. On the Pareto front, where none of the "
+        f"others is both faster and better by {title_of(metric)}: {front}."
     )
     return Section("sweep", "Sweep", paragraph(text, "soft") + _figure(found, points, metric) + _tables(found, points))
 
