@@ -122,7 +122,7 @@ def test_pruned_heads_are_marked_in_their_stage_only() -> None:
     strikes = re.findall(r'<path class="gone" d="([^"]*)"', text)
     # Heads 0 and 2 in the first eight timesteps, 1 and 3 in the others.
     assert strikes == ["M0 0.5H8M0 2.5H8M8 1.5H16M8 3.5H16"]
-    assert text.count("partly pruned") == 1
+    assert text.count("partly pruned") == 2
     assert "Stage 1, steps 8–15" in text
     assert Tables(text).row("transformer_blocks.0.attn1")[1:] == [
         f"{value:.1f}" for value in data["stages"][0]["sites"]["transformer_blocks.0.attn1"]["aas"]
@@ -134,7 +134,7 @@ def test_pruned_frame_pairs_are_marked() -> None:
     lost = sum((key + query) % 3 == 0 and key != query for key in range(5) for query in range(5))
     (drawn,) = re.findall(r'<path class="gone" d="([^"]*)"', text)
     assert drawn.count("M") == lost
-    assert f"{lost} pairs" in text
+    assert f"{lost} pairs pruned" in text
 
 
 def test_a_large_model_stays_readable() -> None:
@@ -142,7 +142,22 @@ def test_a_large_model_stays_readable() -> None:
     assert text.count("24 more sites") == 2
     assert "50 timesteps are pooled into 40 columns" in text
     assert 'viewBox="0 0 41.35 40"' in text
+    assert "60 frames are pooled into 40" in text
     assert len(text) < 3_000_000
+
+
+def test_pairs_too_many_to_draw_are_counted() -> None:
+    text = render(report_data.report(sites=1, frames=45, granularity="frame-pair"), Media())
+    assert 'class="gone" d=' not in text
+    lost = sum((key + query) % 3 == 0 and key != query for key in range(45) for query in range(45))
+    assert f"{lost} pairs pruned" in text
+
+
+def test_a_site_is_called_pruned_where_all_of_it_is() -> None:
+    data = report_data.report(sites=2, heads=2)
+    assert "1 of 2 pruned" in render(data, Media())
+    data["stages"][0]["sites"]["transformer_blocks.0.attn1"]["pruned_heads"] = [0, 1]
+    assert render(data, Media()).count('<span class="chip gone">pruned</span>') == 2
 
 
 def test_cells_of_one_colour_are_one_shape() -> None:

@@ -51,12 +51,12 @@ def _heads(data: Mapping[str, Any]) -> str:
             _panel(
                 name,
                 grid(picture, scale, title, tips, strikes(struck), stretch=height) + ticks,
-                _lost_heads(struck, len(picture), len(ranges), len(data["stages"])),
+                _lost_heads(data["stages"], name),
             )
         )
     text = (
         f"Share of attention that each head pays to other frames. A picture per site: heads from 0 at the top, "
-        f"timesteps from {timesteps[0]:g} at the left (noise) to {timesteps[-1]:g} at the right."
+        f"timesteps in the order of generation, from {timesteps[0]:g} at the left to {timesteps[-1]:g} at the right."
     )
     if len(ranges) < len(timesteps):
         text += f" {len(timesteps)} timesteps are pooled into {len(ranges)} columns."
@@ -73,13 +73,15 @@ def _columns(steps: Sequence[int], ranges: Sequence[tuple[int, int]]) -> tuple[i
     return (inside[0], inside[-1] + 1) if inside else (0, 0)
 
 
-def _lost_heads(struck: Sequence[tuple[int, int, int]], heads: int, columns: int, stages: int) -> str:
+def _lost_heads(stages: Sequence[Mapping[str, Any]], name: str) -> str:
     """How much of a site is pruned, in words: nothing, some heads, all of it."""
-    if not struck:
+    sites = [stage["sites"][name] for stage in stages if name in stage["sites"]]
+    lost = [len(site["pruned_heads"]) for site in sites]
+    if not any(lost):
         return ""
-    if sum(last - first for _, first, last in struck) >= heads * columns:
+    if all(count == site["heads"] for count, site in zip(lost, sites, strict=True)):
         return "pruned"
-    return f"{len(struck)} of {heads} pruned" if stages == 1 else "partly pruned"
+    return f"{lost[0]} of {sites[0]['heads']} pruned" if len(stages) == 1 else "partly pruned"
 
 
 def _panel(name: str, picture: str, lost: str) -> str:
@@ -104,19 +106,21 @@ def _pairs(data: Mapping[str, Any]) -> str:
     panels, slashed = [], False
     for name, picture in pictures.items():
         frames = len(mass[name])
-        lost = _lost_pairs(data["stages"], name) if frames == len(picture) else set()
-        slashed = slashed or bool(lost)
-        overlay = slashes(sorted(lost))
+        lost = _lost_pairs(data["stages"], name)
+        # A pooled cell is many pairs, of which some are kept: the number beside the name has to do.
+        overlay = slashes(sorted(lost)) if frames == len(picture) else ""
+        slashed = slashed or bool(overlay)
         tips = [f"{name}, query frame {index}: {_tip(row)}" for index, row in enumerate(picture)]
         title = f"{name}: where the attention of {frames} frames goes"
         drawn = grid(picture, scale, title, tips, overlay, gap_before=len(picture[0]) - 1)
-        what = "pruned" if _whole(data["stages"], name) else f"{len(lost)} pairs" if lost else ""
-        panels.append(_panel(name, drawn, what))
+        panels.append(_panel(name, drawn, f"{len(lost):,} pairs pruned" if lost else _lost_heads(data["stages"], name)))
     text = (
         "Where attention goes, mean over timesteps and heads of the dense model: query frames in rows, key frames in "
         "columns, and text set apart at the right. Colours follow the square root, which keeps small shares visible."
     )
-    overall = data["frame_mass"]
+    overall = _pooled_pairs(data["frame_mass"])
+    if len(overall) < len(data["frame_mass"]):
+        text += f" {len(data['frame_mass'])} frames are pooled into {len(overall)}."
     mean = figure(
         grid(overall, scale, "mean over all sites", gap_before=len(overall[0]) - 1), "Mean over sites", "panel mean"
     )
@@ -145,11 +149,6 @@ def _lost_pairs(stages: Sequence[Mapping[str, Any]], name: str) -> set[tuple[int
                 (q, k) for q, kept in enumerate(site["kept_pairs"]) for k in range(site["frames"]) if k not in kept
             }
     return lost
-
-
-def _whole(stages: Sequence[Mapping[str, Any]], name: str) -> bool:
-    sites = [stage["sites"].get(name) for stage in stages]
-    return all(site is not None and len(site["pruned_heads"]) == site["heads"] for site in sites)
 
 
 def _tip(row: Sequence[float]) -> str:

@@ -77,7 +77,7 @@ def _chart(stages: list[tuple[str, str, str, Mapping[str, Any]]]) -> str:
     if not curves:
         return ""
     times = [at for _, _, curve in curves for at, _ in curve]
-    across = Axis.around("timestep, from noise to clean", times, flipped=True)
+    across = Axis.around("timestep, in the order of generation", times, flipped=times[0] > times[-1])
     up = Axis.decades("relative L2", [value for _, _, curve in curves for _, value in curve])
     points = [
         Point(at, value, f"{_PLACES[name]}, timestep {at:g}: {value:.3g}", kind=kind)
