@@ -19,6 +19,7 @@ def speed(data: Mapping[str, Any]) -> Section | None:
     gain = f"Dense over pruned: {ratio['engine']:.2f}× with the engine, {ratio['torch']:.2f}× in PyTorch."
     parts = [paragraph(gain)]
     machine = found["machine"]
+    threads = f"{machine['torch_threads']} thread{'s' * (machine['torch_threads'] != 1)}"
     runs = min(row["runs"] for row in found["seconds"].values())
     rows = [
         Row(
@@ -34,7 +35,7 @@ def speed(data: Mapping[str, Any]) -> Section | None:
     caption = (
         f"Milliseconds per {found['unit']}, medians and quartiles of {runs} rounds: {found['what']}. Engine: "
         f"{found['backend']} {found['engine_dtype']}; PyTorch {found['torch_dtype']}; batch {found['batch']}; "
-        f"{machine['gpu'] or machine['processor']}, {machine['torch_threads']} threads."
+        f"{machine['gpu'] or machine['processor']}, {threads}."
     )
     parts.append(figure(bars(rows, f"milliseconds per {found['unit']}"), caption))
     if limit:
