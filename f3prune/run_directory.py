@@ -2,7 +2,8 @@
 
     run/
       manifest.json           calibrate: aas.safetensors, calls.safetensors · masks: masks.json
-                              generate: video.mp4, frames.png               · report: report.json, report.html
+                              generate: video.mp4, video-dense.mp4, frames.png
+                              report: report.json, report.html
       pruned/manifest.json    onnx/manifest.json    engine/manifest.json    dense/onnx/manifest.json …
 
 Every directory carries one ``manifest.json`` with an entry for each step that wrote into it: SHA-256 of the step's

@@ -22,7 +22,7 @@ from f3prune.steps.reuse import chosen
 from f3prune.steps.sessions import engine_pipeline
 from f3prune.video import check_output, contact_sheet, png_bytes, write_video
 
-VIDEO, SHEET = "video.mp4", "frames.png"
+VIDEO, DENSE_VIDEO, SHEET = "video.mp4", "video-dense.mp4", "frames.png"
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ def settings_of(state: RunState, options: GenerateOptions) -> GenerationSettings
 def generate_into_run(
     run: RunDirectory, options: GenerateOptions, reporter: Reporter = SILENT
 ) -> tuple[Manifest, bool]:
-    """Write ``video.mp4`` (pruned, engine) and ``frames.png`` (dense PyTorch above pruned engine) into the run.
+    """Write ``video.mp4`` (pruned, engine), ``video-dense.mp4`` and ``frames.png`` (dense above pruned) into the run.
+
+    Both videos come of the same prompt, seed and settings; the dense one of PyTorch.
 
     Returns:
         The step's manifest entry, whose facts hold the fidelity to the dense video, and whether it was made now.
@@ -106,6 +108,7 @@ def generate_into_run(
         pruned = _with_engine(state, settings, prompt, options.backend, reporter)
         dense = _dense(state, settings, prompt, reporter)
         write_video(pruned, scratch / VIDEO)
+        write_video(dense, scratch / DENSE_VIDEO)
         rows = [("dense model (PyTorch)", dense), ("pruned model (engine)", pruned)]
         (scratch / SHEET).write_bytes(png_bytes(contact_sheet(rows)))
         return {
@@ -117,7 +120,7 @@ def generate_into_run(
             "fidelity": fidelity(dense, pruned).to_json(),
         }
 
-    return run.perform(recipe, make, files=(VIDEO, SHEET))
+    return run.perform(recipe, make, files=(VIDEO, DENSE_VIDEO, SHEET))
 
 
 def _with_engine(

@@ -14,10 +14,15 @@ import time
 from pathlib import Path
 
 import pytest
+import report_data
+from browser import OFFLINE, chromium, measured, needs_browser
 from command_line import Outcome, f3prune
 
-from calibration import StagedDenoiser, load_pruned
-from f3prune.run_directory import RunDirectory
+from calibration import PruneConfig, StagedDenoiser, load_pruned
+from f3prune.manifest import Manifest
+from f3prune.run_directory import PLACES, RunDirectory, StepPlace
+from f3prune.steps.prune import prune
+from f3prune.steps.report import report
 
 FILES = {
     "aas.safetensors",
@@ -31,6 +36,7 @@ FILES = {
     "dense/onnx/denoiser.onnx",
     "dense/engine/engine.json",
     "video.mp4",
+    "video-dense.mp4",
     "frames.png",
     "check.json",
     "bench.json",
@@ -87,10 +93,10 @@ def test_every_entry_stands(finished: tuple[Path, Outcome]) -> None:
 
 
 def test_the_engine_computes_what_the_pruned_model_does(finished: tuple[Path, Outcome]) -> None:
-    report = json.loads((finished[0] / "check.json").read_text())
-    assert report["passed"]
-    assert max(step["rel_l2"] for step in report["export"]["steps"]) < 1e-4
-    assert max(step["rel_l2"] for step in report["pruning"]["steps"]) > 1e-4
+    found = json.loads((finished[0] / "check.json").read_text())
+    assert found["passed"]
+    assert max(step["rel_l2"] for step in found["export"]["steps"]) < 1e-4
+    assert max(step["rel_l2"] for step in found["pruning"]["steps"]) > 1e-4
 
 
 class Links(html.parser.HTMLParser):
@@ -101,7 +107,7 @@ class Links(html.parser.HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.links += [value or "" for name, value in attrs if name in {"src", "href", "data", "action"}]
-        if tag not in {"meta", "img"}:
+        if tag not in {"meta", "img", "input", "wbr"}:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -116,13 +122,56 @@ def test_the_page_needs_nothing_but_itself(finished: tuple[Path, Outcome]) -> No
     page = Links()
     page.feed(text)
     assert page.open == []
-    assert len(page.links) == 2
-    assert all(link.startswith("data:") for link in page.links)
+    files = [link for link in page.links if not link.startswith("#")]
+    assert len(files) == 3
+    assert all(link.startswith("data:") for link in files)
+    assert {link[1:] for link in page.links if link.startswith("#")} <= set(re.findall(r'id="([^"]+)"', text))
     assert "url(" not in text
     assert "@import" not in text
-    assert "<script" not in text
-    for part in ("Aggregate Attention Score", "transformer_blocks.0.attn1", "Parity", "Speed", "prefers-color-scheme"):
+    assert text.count("<script") == 1
+    for part in (
+        "default-src 'none'",
+        "Aggregate Attention Score",
+        "transformer_blocks.0.attn1",
+        "Parity",
+        "Speed",
+        "prefers-color-scheme",
+    ):
         assert part in text
+
+
+@needs_browser
+def test_the_page_loads_in_a_browser(finished: tuple[Path, Outcome], tmp_path: Path) -> None:
+    done = chromium(tmp_path, finished[0] / "report.html", "--dump-dom", OFFLINE)
+    assert "CONSOLE" not in done.stderr
+    text = (finished[0] / "report.html").read_text()
+    for width in (390, 1280):
+        assert measured(tmp_path, text, width, "done(page.documentElement.scrollWidth);") <= width
+
+
+def test_evaluation_and_sweep_are_reported_while_they_are_current(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory = RunDirectory.open(run)
+    for step, file, content in (
+        ("evaluate", "evaluation.json", report_data.evaluation()),
+        ("sweep", "sweep.json", report_data.sweep()),
+    ):
+        monkeypatch.setitem(PLACES, step, StepPlace(step, "", f"f3prune {step} {{run}}"))
+        recipe = Manifest(step, {"pruned": directory.require("pruned").digest}, {}, {})
+
+        def make(scratch: Path, file: str = file, content: object = content) -> None:
+            (scratch / file).write_text(json.dumps(content))
+
+        directory.perform(recipe, make, files=(file,))
+    page, made = report(directory)
+    assert made
+    text = page.read_text()
+    assert 'id="quality"' in text
+    assert 'id="sweep"' in text
+    assert report(directory)[1] is False
+    prune(directory, PruneConfig(0.0))
+    text = report(directory)[0].read_text()
+    assert 'id="quality"' not in text
+    assert 'id="sweep"' not in text
 
 
 def test_the_report_is_json_with_provenance(finished: tuple[Path, Outcome]) -> None:
@@ -131,6 +180,7 @@ def test_the_report_is_json_with_provenance(finished: tuple[Path, Outcome]) -> N
     assert {"denoiser (sha256)", "masks (sha256)", "settings", "prompts", "engine", "versions"} <= set(
         data["provenance"]
     )
+    assert data["ceiling"]["allow"] == data["ceiling"]["dense"] / data["ceiling"]["pruned"] > 1
     assert set(data["speed"]["seconds"]) == {"dense engine", "pruned engine", "dense PyTorch", "pruned PyTorch"}
     rows = [sum(row) for row in data["frame_mass"]]
     assert rows == pytest.approx([1.0] * len(rows), abs=1e-4)
