@@ -9,7 +9,7 @@ from typing import NoReturn
 import click
 
 from f3prune import __version__
-from f3prune._cli import benching, converting, making, planning, tuning, using
+from f3prune._cli import benching, converting, judging, making, planning, tuning, using
 from f3prune.errors import F3PruneError
 
 
@@ -41,7 +41,7 @@ def cli(context: click.Context, debug: bool) -> None:
     silence(debug)
 
 
-for group in (planning, making, using, benching, tuning, converting):
+for group in (planning, making, using, judging, benching, tuning, converting):
     for command in group.COMMANDS:
         cli.add_command(command)
 

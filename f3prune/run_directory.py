@@ -94,6 +94,8 @@ PLACES: dict[str, StepPlace] = {
         StepPlace("generate", "", "f3prune run MODEL -o {run}"),
         StepPlace("bench", "", "f3prune bench {run}"),
         StepPlace("contenders", "", "f3prune bench {run} --contenders all"),
+        StepPlace("evaluate", "", "f3prune evaluate {run}"),
+        StepPlace("sweep", "", "f3prune sweep {run}"),
         StepPlace("check", "", "f3prune check {run}"),
         StepPlace("report", "", "f3prune report {run}"),
     )

@@ -16,6 +16,19 @@ AGGREGATES = ("timesteps", "layers")
 SCORES = ("aas", "leave-one-out", "magnitude", "random", "reversed")
 MODES = ("local", "drop")
 DYNAMIC = ("batch", "text")
+METRICS = (
+    "psnr",
+    "ssim",
+    "lpips",
+    "flicker",
+    "warping",
+    "dynamic",
+    "clipsim",
+    "prompt_digit",
+    "prompt_motion",
+    "fvd",
+    "fid",
+)
 MAX_SEED = 2**63 - 1
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -74,7 +87,9 @@ class Capability(click.ParamType[Any]):
         return str(value)
 
 
-def _stack(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
+def stack(*decorators: Callable[[Any], Any]) -> Callable[[Command], Command]:
+    """Several options as one decorator."""
+
     def apply(command: Command) -> Command:
         for decorator in reversed(decorators):
             command = decorator(command)
@@ -90,7 +105,7 @@ OUTPUT_RUN = click.option(
 )
 COUNT = click.IntRange(min=1)
 
-SIZES = _stack(
+SIZES = stack(
     click.option("--num-frames", type=COUNT, help="Video frames. [default: the model's own]"),
     click.option("--height", type=COUNT, help="Pixels; latent units for a denoiser alone. [default: the model's own]"),
     click.option("--width", type=COUNT, help="Pixels; latent units for a denoiser alone. [default: the model's own]"),
@@ -107,7 +122,7 @@ LATENTS = click.option(
     type=click.Choice(("inverted", "random")),
     help="Start from those of the clip that MODEL was tuned on, or from noise. [default: noise, or calibration's]",
 )
-CALIBRATION = _stack(
+CALIBRATION = stack(
     click.option(
         "--prompts",
         type=click.Path(path_type=Path),
@@ -129,7 +144,7 @@ CALIBRATION = _stack(
     ),
     click.option("--random-weights", is_flag=True, help="For a denoiser's config.json without weights: seeded ones."),
 )
-PRUNING = _stack(
+PRUNING = stack(
     click.option(
         "--alpha",
         type=BoundedFloat(0.0, 1.0, "a pruning ratio"),
@@ -165,7 +180,7 @@ PRUNING = _stack(
     click.option("--stages", type=COUNT, default=1, show_default=True, help="Ranges of steps with masks of their own."),
     click.option("--protect", multiple=True, metavar="GLOB", help="Sites that are never pruned; may be repeated."),
 )
-EXPORTING = _stack(
+EXPORTING = stack(
     click.option(
         "--dtype", type=click.Choice(DTYPES), default="fp32", show_default=True, help="Precision of the graph."
     ),

@@ -38,14 +38,16 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
         )
     source_digest = state.verified_source_digest()
 
-    masks, sources = masks_of(state, config, reporter)
+    masks = masks_of(state, config, reporter)
 
     def choose(scratch: Path) -> dict[str, Any]:
         (scratch / MASKS).write_text(masks.to_json(), encoding="utf-8")
         return {"digest": masks.digest, "stages": len(masks.stages), **asdict(config)}
 
     options = {**asdict(config), "protect": list(config.protect)}
-    chosen, new_masks = run.perform(Manifest("masks", sources, options, package_versions()), choose, files=(MASKS,))
+    chosen, new_masks = run.perform(
+        Manifest("masks", {"calibrate": state.calibration.digest}, options, package_versions()), choose, files=(MASKS,)
+    )
 
     def bake(scratch: Path) -> dict[str, Any]:
         masks = Masks.load(run.path / MASKS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,16 @@ from calibration import (
 from f3prune.loading import load_denoiser, pick_device, working_dtype
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Reporter
+from f3prune.run_directory import RunDirectory
 from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.calibrate import AAS
 
-FILE = "scores.safetensors"
+FILE, FOLDER = "scores.safetensors", "scores"
 NEED_MODEL = ("leave-one-out", "magnitude")
 
 
-def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> tuple[Masks, dict[str, str]]:
-    """What ``config`` prunes in this run, and the digests of what says so, for a manifest.
+def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> Masks:
+    """What ``config`` prunes in this run.
 
     Raises:
         ArtifactError: the calibration is missing or altered, or the model changed since.
@@ -35,15 +37,14 @@ def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) 
     """
     found = Calibration.load(state.run.path / AAS)
     if config.score not in NEED_MODEL:
-        return select_masks(found, config), {"calibrate": state.calibration.digest}
+        return select_masks(found, config)
     # Mistakes in the rest of the configuration are found before the model is loaded.
-    select_masks(found, PruneConfig(**{**vars(config), "score": "aas"}))
-    entry = _ensure(state, found, config, reporter)
-    table = ScoreTable.load(state.run.path / FILE)
-    return select_masks(found, config, table), {"calibrate": state.calibration.digest, "scores": entry.digest}
+    select_masks(found, replace(config, score="aas"))
+    return select_masks(found, config, _kept(state, found, config, reporter))
 
 
-def _ensure(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter) -> Manifest:
+def _kept(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter) -> ScoreTable:
+    """The scores, measured once for every kind of them and kept below the run."""
     options: dict[str, Any] = {"score": config.score, "granularity": config.granularity}
     if config.score == "leave-one-out":
         options["mode"] = config.mode
@@ -53,8 +54,11 @@ def _ensure(state: RunState, found: Calibration, config: PruneConfig, reporter: 
         measure(state, found, config, reporter).save(scratch / FILE)
         return options
 
-    recipe = Manifest("scores", inputs, options, package_versions(*PACKAGES))
-    return state.run.perform(recipe, make, files=(FILE,))[0]
+    (state.run.path / FOLDER).mkdir(exist_ok=True)
+    home = RunDirectory.create(state.run.path / FOLDER / "-".join(options.values()))
+    with home.lock():
+        home.perform(Manifest("scores", inputs, options, package_versions(*PACKAGES)), make, files=(FILE,))
+    return ScoreTable.load(home.path / FILE)
 
 
 def measure(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter = SILENT) -> ScoreTable:

@@ -82,7 +82,7 @@ class Sweep:
 
     def key(self, config: PruneConfig) -> str:
         """See ``masks_key``."""
-        return masks_key(masks_of(self._state, config, self._reporter)[0])
+        return masks_key(masks_of(self._state, config, self._reporter))
 
     def distinct(self, configs: Sequence[PruneConfig]) -> list[PruneConfig]:
         """The first configuration of each kind of masks; those that prune nothing are left out."""

@@ -89,7 +89,7 @@ class VideoStore(Sequence[Frames]):
         except OSError:
             intact = False
         if not intact:
-            raise ArtifactError(f"{path} is missing or was altered: delete {self.folder} and run the same command again")
+            raise ArtifactError(f"{path} is missing or was altered: delete {self.folder} and run again")
         return _decode(path).astype(np.float32) / np.float32(255.0)
 
     def __iter__(self) -> Iterator[Frames]:

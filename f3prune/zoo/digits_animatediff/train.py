@@ -1,6 +1,7 @@
 """Trains the pipeline, starting from `zoo:digits-image`: `python -m f3prune.zoo.digits_animatediff.train --out DIR`.
 
-Stopped runs carry on with `--resume`. `--export-only` writes the pipeline from the latest checkpoint.
+Stopped runs carry on with `--resume`. `--export-only` writes the pipeline from the latest checkpoint. `--start-from
+PIPELINE` trains the denoiser and the text encoder of an exported pipeline further.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from f3prune.zoo.two_stage import TwoStages, load_image_vae, take_image_vae
 
 
 def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> AnimateDiffTrainer:
-    return AnimateDiffTrainer(vae, Recipe(options.minutes, options.steps, options.seed), out)
+    recipe = Recipe(options.minutes, options.steps, options.seed, learning_rate=options.learning_rate)
+    return AnimateDiffTrainer(vae, recipe, out, options.start_from)
 
 
 def _summarise(trainer: AnimateDiffTrainer, out: Path) -> dict[str, Any]:
@@ -38,7 +40,10 @@ TRAINING = TwoStages(
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line of the training; leaves `DIR/pipeline`, logs and checkpoints."""
-    TRAINING.run(TRAINING.parser(__doc__).parse_args(arguments))
+    parser = TRAINING.parser(__doc__)
+    parser.add_argument("--start-from", type=Path, help="exported pipeline to train further, also with --resume")
+    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    TRAINING.run(parser.parse_args(arguments))
 
 
 if __name__ == "__main__":

@@ -10,25 +10,34 @@ import torch
 from f3prune import zoo
 from f3prune.zoo.digits.dataset import FRAMES
 from f3prune.zoo.digits_animatediff.architecture import build_unet
+from f3prune.zoo.digits_latte.architecture import build_scheduler
 from f3prune.zoo.training import Batch, DiffusionTrainer, Phase, Recipe, tidy_configs
 
 KINDS = HALF, WHOLE = Batch(FRAMES // 2, 8), Batch(FRAMES, 5)
 
 
 class AnimateDiffTrainer(DiffusionTrainer):
-    """The motion modules start from nothing; UNet and text encoder start from `zoo:digits-image`."""
+    """The motion modules start from nothing; UNet and text encoder start from `zoo:digits-image`.
+
+    The image model predicts noise, this one velocity: where a clip's layout is decided there is little but noise, and
+    an error of the predicted noise says next to nothing about the layout.
+    """
 
     curriculum = (Phase(0.25, (HALF, WHOLE)), Phase(1.00, (WHOLE,)))
     uniform_timesteps = 0.4
     still_share = 0.0
 
-    def __init__(self, vae: Any, recipe: Recipe, folder: Path) -> None:
-        from diffusers import StableDiffusionPipeline
+    def __init__(self, vae: Any, recipe: Recipe, folder: Path, start_from: Path | None = None) -> None:
+        from diffusers import StableDiffusionPipeline, UNetMotionModel
+        from transformers import CLIPTextModel
 
         torch.manual_seed(recipe.seed)
         image = StableDiffusionPipeline.from_pretrained(zoo.path("digits-image"), local_files_only=True)
         nets = {"unet": build_unet(image.unet), "text_encoder": image.text_encoder}
-        parts = {"vae": vae, "tokenizer": image.tokenizer, "scheduler": image.scheduler}
+        if start_from is not None:
+            nets["unet"] = UNetMotionModel.from_pretrained(start_from / "unet").train().requires_grad_(True)
+            nets["text_encoder"] = CLIPTextModel.from_pretrained(start_from / "text_encoder")
+        parts = {"vae": vae, "tokenizer": image.tokenizer, "scheduler": build_scheduler()}
         super().__init__(nets, parts, recipe, folder)
 
     def is_matrix(self, name: str) -> bool:

@@ -1,0 +1,39 @@
+"""Tables of evaluate and sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+
+def evaluation_table(data: Mapping[str, Any]) -> Table:
+    """A row per metric: dense, pruned, their difference with its interval, and the verdict."""
+    dataset = data["dataset"]
+    table = Table(
+        title=f"{dataset['name']}: {dataset['samples']} videos of {dataset['prompts']} prompts, "
+        f"{data['confidence']:.0%} intervals"
+    )
+    for name in ("metric", "dense", "pruned", "pruned - dense", "verdict"):
+        table.add_column(name, justify="left" if name in {"metric", "verdict"} else "right")
+    for name, info in data["metrics"].items():
+        unit = f" ({info['unit']})" if info["unit"] else ""
+        difference = data["difference"].get(name)
+        table.add_row(
+            f"{info['title']}{unit}",
+            _shown(data["dense"].get(name)),
+            _shown(data["pruned"].get(name)),
+            _shown(difference),
+            "" if difference is None else difference["verdict"],
+        )
+    return table
+
+
+def _shown(value: Mapping[str, Any] | None) -> str:
+    if value is None or value["value"] is None:
+        return ""
+    if value["interval"] is None:
+        return f"{value['value']:.4g}"
+    low, high = value["interval"]
+    return f"{value['value']:.4g} [{low:.4g}, {high:.4g}]"
