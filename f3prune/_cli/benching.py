@@ -31,23 +31,6 @@ CONTENDERS = (
 _QUICK_S, _CONTEST_S = 300.0, 600.0
 
 
-class Fractions(click.ParamType[Any]):
-    """Comma-separated numbers from 0 to 1; ``none`` where none at all has a meaning."""
-
-    name = "fractions"
-
-    def __init__(self, meaning: str, may_be_none: bool = False) -> None:
-        self._one, self._may_be_none = shared.BoundedFloat(0.0, 1.0, meaning), may_be_none
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
-        """Parse; every one must be such a number."""
-        if isinstance(value, tuple):
-            return value
-        if self._may_be_none and value == "none":
-            return ()
-        return tuple(self._one.convert(text.strip(), param, ctx) for text in str(value).split(",") if text.strip())
-
-
 class Kinds(shared.NameList):
     """``all``, or comma-separated kinds of contenders."""
 
@@ -70,7 +53,7 @@ class Kinds(shared.NameList):
 )
 @click.option(
     "--alphas",
-    type=Fractions("a pruning ratio"),
+    type=shared.Fractions("a pruning ratio"),
     metavar="A,B,…",
     help="Pruning ratios to compare. [default: 0.25,0.5,0.75,1]",
 )
@@ -91,7 +74,7 @@ class Kinds(shared.NameList):
 @click.option(
     "--skip",
     "skips",
-    type=Fractions("a share of the steps", may_be_none=True),
+    type=shared.Fractions("a share of the steps", may_be_none=True),
     metavar="none|A,B,…",
     help="Shares of the denoising steps that our engines skip, beside computing all. [default: 0.1,0.2,0.35,0.5]",
 )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from engines import BuildConfig
     from exporter import ExportConfig
     from f3prune.pipeline_runs import GenerationSettings
+    from f3prune.steps.quality.judging import JudgeOptions
 
 SETTINGS = ("steps", "guidance", "height", "width", "num_frames", "seed", "latents")
 
@@ -73,6 +74,10 @@ def check_pruning(values: Mapping[str, Any]) -> None:
     Raises:
         InputError: two options that exclude each other.
     """
+    if values["alpha"] == "auto":
+        raise InputError(
+            "--alpha auto judges videos: calibrate first, then `f3prune prune RUN --alpha auto --budget …`"
+        )
     if values["granularity"] == "layer" and values["aggregate"] == "layers":
         raise InputError(
             "--aggregate layers makes all sites share one mask and has no meaning with --granularity layer: "
@@ -102,3 +107,18 @@ def build_config(backend: str, capabilities: tuple[str, ...]) -> BuildConfig:
     from engines import BuildConfig
 
     return BuildConfig(backend=backend, compute_capabilities=capabilities)  # type: ignore[arg-type]
+
+
+def judge_options(values: Mapping[str, Any]) -> JudgeOptions:
+    """The judging options of a command.
+
+    Raises:
+        InputError: a file that was named does not exist, or options that do not fit together.
+    """
+    for name in ("root", "captions", "lpips", "clip", "fvd", "fid"):
+        path = values.get(name)
+        if path is not None and not path.exists():
+            raise InputError(f"--{name} {path} does not exist: give a path that does")
+    from f3prune.steps.quality.judging import JudgeOptions
+
+    return JudgeOptions(**values)

@@ -8,53 +8,14 @@ from typing import Any
 import click
 
 from f3prune._cli import options as shared
-from f3prune._cli.common import opened
+from f3prune._cli.common import judge_options, opened
 from f3prune.errors import InputError
-
-DATASETS = ("ucf101", "captions")
-RUNNERS = ("engine", "torch")
-
-JUDGING = shared.stack(
-    click.option("--samples", type=shared.COUNT, default=64, show_default=True, help="Videos of every variant."),
-    click.option("--seed", type=click.IntRange(0, shared.MAX_SEED), help="Of the first sample. [default: the run's]"),
-    click.option(
-        "--prompts", type=click.Path(path_type=Path), help="A .txt or .jsonl file. [default: the model's own]"
-    ),
-    click.option("--dataset", type=click.Choice(DATASETS), help="Real videos: class folders, or a caption file."),
-    click.option("--root", type=click.Path(path_type=Path), help="Directory of the dataset."),
-    click.option("--captions", type=click.Path(path_type=Path), help="Caption file of --dataset captions."),
-    click.option(
-        "--metrics",
-        type=shared.NameList(shared.METRICS),
-        help=f"Some of {','.join(shared.METRICS)}. [default: all that can be measured with what was given]",
-    ),
-    click.option("--lpips", type=click.Path(path_type=Path), help="AlexNet weights or a TorchScript LPIPS."),
-    click.option("--clip", type=click.Path(path_type=Path), help="Directory of a CLIP model, for clipsim."),
-    click.option("--fvd", type=click.Path(path_type=Path), help="TorchScript video network (I3D), for FVD."),
-    click.option("--fid", type=click.Path(path_type=Path), help="TorchScript image network (Inception), for FID."),
-    click.option("--runner", type=click.Choice(RUNNERS), help="[default: the engine if one is built, else PyTorch]"),
-    click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="Of the bootstrap."),
-)
-
-
-def judge_options(values: dict[str, Any]) -> Any:
-    """The judging options of a command.
-
-    Raises:
-        InputError: a file that was named does not exist, or options that do not fit together.
-    """
-    for name in ("root", "captions", "lpips", "clip", "fvd", "fid"):
-        path = values.get(name)
-        if path is not None and not path.exists():
-            raise InputError(f"--{name} {path} does not exist: give a path that does")
-    from f3prune.steps.quality.judging import JudgeOptions
-
-    return JudgeOptions(**values)
 
 
 @click.command(short_help="Judge the pruned model on many videos.")
 @shared.RUN
-@JUDGING
+@shared.JUDGING
+@shared.JUDGED_BY
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the result to this file.")
 def evaluate(run: Path, json_file: Path | None, **values: Any) -> None:
     """Generate many videos with the dense and the pruned model and compare them, metric by metric.
@@ -77,4 +38,52 @@ def evaluate(run: Path, json_file: Path | None, **values: Any) -> None:
     click.echo(f"{directory.path / 'evaluation.json'}{'' if made else ' (up to date)'}")
 
 
-COMMANDS = (evaluate,)
+@click.command(short_help="Try many pruning configurations.")
+@shared.RUN
+@click.option(
+    "--alphas",
+    type=shared.Fractions("a pruning ratio"),
+    default="0.2,0.4,0.6,0.8,1",
+    show_default=True,
+    help="Pruning ratios to try.",
+)
+@click.option("--granularities", type=shared.NameList(shared.GRANULARITIES), default="layer,head", show_default=True)
+@click.option("--modes", type=shared.NameList(shared.MODES), default="local,drop", show_default=True)
+@click.option("--aggregates", type=shared.NameList(shared.AGGREGATES), default="timesteps", show_default=True)
+@click.option("--scores", type=shared.NameList(shared.SCORES), default="aas", show_default=True)
+@click.option("--stages", type=click.IntRange(1), multiple=True, default=(1,), help="May be repeated. [default: 1]")
+@click.option(
+    "--quality",
+    type=click.Choice(shared.METRICS),
+    default="psnr",
+    show_default=True,
+    help="The metric that the Pareto front sets against speed.",
+)
+@click.option("--jobs", type=shared.COUNT, help="Worker processes. [default: one per processor]")
+@click.option("--rounds", type=shared.COUNT, default=20, show_default=True, help="Timed calls of every engine.")
+@shared.JUDGING
+@shared.JUDGED_BY
+def sweep(run: Path, **values: Any) -> None:
+    """Measure latency and quality of many pruning configurations of a built run; goes on where it was interrupted.
+
+    All combinations that have a meaning are tried, those that prune the same once. Latency is measured on engines, all
+    in turn with the dense one's; quality in PyTorch.
+    """
+    names = ("alphas", "granularities", "modes", "aggregates", "scores", "stages", "quality", "jobs", "rounds")
+    own = {name: values.pop(name) for name in names}
+    if values.pop("runner") == "engine":
+        raise InputError("--runner engine has no meaning for a sweep, which judges in PyTorch: leave it out")
+    with opened(run) as (directory, reporter):
+        judge = judge_options(values)
+        from f3prune.steps.quality.sweep import SweepOptions
+        from f3prune.steps.quality.sweep import sweep as step
+
+        data, made = step(directory, SweepOptions(**own, judge=judge), reporter)
+    from f3prune._cli.quality_tables import sweep_table
+    from f3prune._cli.tables import show
+
+    show(sweep_table(data))
+    click.echo(f"{directory.path / 'sweep.json'}{'' if made else ' (up to date)'}")
+
+
+COMMANDS = (evaluate, sweep)

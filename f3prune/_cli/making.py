@@ -9,9 +9,13 @@ import click
 
 from f3prune._cli import options as shared
 from f3prune._cli.common import opened, settings_from, written
+from f3prune.errors import InputError
 
 if TYPE_CHECKING:
+    from calibration import PruneConfig
     from f3prune.families import SiteKind
+    from f3prune.progress import Reporter
+    from f3prune.run_directory import RunDirectory
 
 
 @click.command(short_help="List the supported families.")
@@ -54,13 +58,30 @@ def calibrate(
 @click.command(short_help="Choose what goes and bake it in.")
 @shared.RUN
 @shared.PRUNING
-def prune(run: Path, **values: Any) -> None:
-    """Choose what goes by its attention score and bake it into the weights."""
+@click.option(
+    "--budget",
+    metavar="METRIC<=BOUND",
+    help="With --alpha auto: what quality may cost, e.g. 'fvd<=+0%' against the dense model, or 'psnr>=30'.",
+)
+@shared.JUDGING
+def prune(run: Path, budget: str | None, **values: Any) -> None:
+    """Choose what goes by its score and bake it into the weights.
+
+    With --alpha auto and --budget, the largest ratio within the budget is found by bisection, on --samples videos.
+    """
+    names = ("samples", "dataset", "root", "captions", "lpips", "clip", "fvd", "fid")
+    judge = {name: values.pop(name) for name in names}
+    if (budget is None) != (values["alpha"] != "auto"):
+        raise InputError("--alpha auto and --budget belong together: give both, or a pruning ratio alone")
     with opened(run) as (directory, reporter):
         from f3prune._cli.common import prune_config
         from f3prune.steps.prune import prune as step
 
-        entry, made = step(directory, prune_config(values), reporter)
+        if budget is not None:
+            config = _within_budget(directory, budget, prune_config({**values, "alpha": 0.0}), judge, reporter)
+        else:
+            config = prune_config(values)
+        entry, made = step(directory, config, reporter)
         before = directory.require("calibrate").facts["parameters"]
     from f3prune._cli.tables import describe_counts
 
@@ -70,6 +91,24 @@ def prune(run: Path, **values: Any) -> None:
             f"{directory.path / name}: {describe_counts(counts)}; {before:,} parameters before, {after:,} after"
             f"{_kept(made)}"
         )
+
+
+def _within_budget(
+    directory: RunDirectory, budget: str, config: PruneConfig, judge: dict[str, Any], reporter: Reporter
+) -> PruneConfig:
+    from f3prune._cli.common import judge_options
+    from f3prune.steps._state import RunState
+    from f3prune.steps.quality.auto_alpha import Budget, Trial, auto_alpha
+
+    def tell(trial: Trial) -> None:
+        against = "" if trial.dense is None else f", dense {trial.dense:.4g}"
+        verdict = "within the budget" if trial.within else "over the budget"
+        click.echo(f"alpha {trial.alpha:g}: {wanted.metric} {trial.pruned:.4g}{against}: {verdict}")
+
+    wanted = Budget.parse(budget)
+    found = auto_alpha(RunState.of(directory), config, wanted, judge_options(judge), reporter, tell)
+    click.echo(f"largest ratio within {budget}: alpha {found.alpha:g}")
+    return found
 
 
 @click.command(short_help="Write the pruned denoiser as ONNX.")

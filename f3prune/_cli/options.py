@@ -55,6 +55,31 @@ class BoundedFloat(click.ParamType[Any]):
         return number
 
 
+class Fractions(click.ParamType[Any]):
+    """Comma-separated numbers from 0 to 1; ``none`` where none at all has a meaning."""
+
+    name = "fractions"
+
+    def __init__(self, meaning: str, may_be_none: bool = False) -> None:
+        self._one, self._may_be_none = BoundedFloat(0.0, 1.0, meaning), may_be_none
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        """Parse; every one must be such a number."""
+        if isinstance(value, tuple):
+            return value
+        if self._may_be_none and value == "none":
+            return ()
+        return tuple(self._one.convert(text.strip(), param, ctx) for text in str(value).split(",") if text.strip())
+
+
+class Alpha(BoundedFloat):
+    """A pruning ratio, or ``auto`` for the largest within a budget."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Parse; ``auto`` stays as it is."""
+        return value if value == "auto" else super().convert(value, param, ctx)
+
+
 class NameList(click.ParamType[Any]):
     """Comma-separated names out of a fixed set."""
 
@@ -147,9 +172,9 @@ CALIBRATION = stack(
 PRUNING = stack(
     click.option(
         "--alpha",
-        type=BoundedFloat(0.0, 1.0, "a pruning ratio"),
+        type=Alpha(0.0, 1.0, "a pruning ratio"),
         required=True,
-        help="Pruning ratio: the share of units that goes.",
+        help="Pruning ratio: the share of units that goes. `f3prune prune` also takes auto, with --budget.",
     ),
     click.option(
         "--granularity", type=click.Choice(GRANULARITIES), default="layer", show_default=True, help="The unit."
@@ -200,4 +225,29 @@ CAPABILITIES = click.option(
     multiple=True,
     type=Capability(),
     help="GPU that a TensorRT-RTX engine is compiled for, e.g. 8.9; may be repeated. [default: all]",
+)
+DATASETS = ("ucf101", "captions")
+RUNNERS = ("engine", "torch")
+JUDGING = stack(
+    click.option("--samples", type=COUNT, default=64, show_default=True, help="Videos of every variant."),
+    click.option("--dataset", type=click.Choice(DATASETS), help="Real videos: class folders, or a caption file."),
+    click.option("--root", type=click.Path(path_type=Path), help="Directory of the dataset."),
+    click.option("--captions", type=click.Path(path_type=Path), help="Caption file of --dataset captions."),
+    click.option("--lpips", type=click.Path(path_type=Path), help="AlexNet weights or a TorchScript LPIPS."),
+    click.option("--clip", type=click.Path(path_type=Path), help="Directory of a CLIP model, for clipsim."),
+    click.option("--fvd", type=click.Path(path_type=Path), help="TorchScript video network (I3D), for FVD."),
+    click.option("--fid", type=click.Path(path_type=Path), help="TorchScript image network (Inception), for FID."),
+)
+JUDGED_BY = stack(
+    click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Of the first sample. [default: the run's]"),
+    click.option(
+        "--prompts", type=click.Path(path_type=Path), help="A .txt or .jsonl file. [default: the model's own]"
+    ),
+    click.option(
+        "--metrics",
+        type=NameList(METRICS),
+        help=f"Some of {','.join(METRICS)}. [default: all that can be measured with what was given]",
+    ),
+    click.option("--runner", type=click.Choice(RUNNERS), help="[default: the engine if one is built, else PyTorch]"),
+    click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="Of the bootstrap."),
 )

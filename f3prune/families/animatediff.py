@@ -27,6 +27,11 @@ def _synthetic_inputs(
     return inputs
 
 
+def _pipeline_arguments(pipeline: Any) -> dict[str, Any]:
+    """The pipeline's own 16 frames, or as many as the motion modules have positions for."""
+    return {"num_frames": min(16, pipeline.unet.config.motion_max_seq_length)}
+
+
 FAMILY = Family(
     name="animatediff",
     title="AnimateDiff",
@@ -39,5 +44,6 @@ FAMILY = Family(
     latents="sample",
     # A motion module's group norm takes its statistics over all frames.
     only_path_between_frames=False,
+    pipeline_arguments=_pipeline_arguments,
     notes="both attentions of a motion block are temporal; its group norm also spans the frames",
 )

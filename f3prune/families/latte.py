@@ -36,6 +36,13 @@ def _synthetic_inputs(
     }
 
 
+def _pipeline_arguments(pipeline: Any) -> dict[str, Any]:
+    """The pipeline's own size is that of the published model, whatever the transformer was made for."""
+    config = pipeline.transformer.config
+    edge = config.sample_size * pipeline.vae_scale_factor
+    return {"video_length": config.video_length, "height": edge, "width": edge}
+
+
 FAMILY = Family(
     name="latte",
     title="Latte",
@@ -45,5 +52,6 @@ FAMILY = Family(
     token_grid=_token_grid,
     default_shape=_default_shape,
     synthetic_inputs=_synthetic_inputs,
+    pipeline_arguments=_pipeline_arguments,
     notes="the number of frames is fixed by the configuration (video_length)",
 )

@@ -110,7 +110,7 @@ def sweep(run: RunDirectory, options: SweepOptions, reporter: Reporter = SILENT)
     def make(scratch: Path) -> dict[str, Any]:
         points = _distinct(state, configs, reporter)
         qualities = _qualities(judging, points, options, reporter)
-        seconds = _latencies(state, [config for config, _ in points], options, reporter)
+        seconds = latencies(state, [config for config, _ in points], options, reporter)
         data = _result(points, qualities, seconds, options)
         (scratch / FILE).write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
         return {"points": len(points)}
@@ -143,7 +143,7 @@ def _qualities(
     return found
 
 
-def _latencies(
+def latencies(
     state: RunState, configs: Sequence[PruneConfig], options: SweepOptions, reporter: Reporter
 ) -> dict[str, Any]:
     """Every engine's time for one call, all in turn: name → median and quartiles in seconds."""

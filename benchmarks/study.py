@@ -1,0 +1,208 @@
+"""The study behind docs/fidelity.md: what each way of choosing what to prune does to trained models.
+
+Every part can be run by itself, goes on where it was interrupted, and adds its rows to the JSON file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from calibration import Calibration, PruneConfig
+from calibration.score_table import units
+from calibration.scores import attention_scores
+from f3prune.atomic_files import atomic_write
+from f3prune.evaluation.compare import compare
+from f3prune.evaluation.statistics import paired_test
+from f3prune.pipeline_runs import GenerationSettings
+from f3prune.progress import Reporter, RichReporter
+from f3prune.run_directory import RunDirectory
+from f3prune.steps._state import RunState
+from f3prune.steps.build import build
+from f3prune.steps.calibrate import AAS, CalibrateOptions, calibrate
+from f3prune.steps.contest.sweep import masks_key
+from f3prune.steps.export import export
+from f3prune.steps.prune import counts, prune
+from f3prune.steps.quality.judging import JudgeOptions, Judging
+from f3prune.steps.quality.pool import measure_many
+from f3prune.steps.quality.sweep import DENSE, SweepOptions, latencies
+from f3prune.steps.scores import masks_of
+
+MODELS = ("digits-latte", "digits-cogvideo", "digits", "digits-animatediff")
+METRICS = ("psnr", "flicker", "dynamic", "prompt_digit", "prompt_motion", "fvd")
+RANDOM_SEEDS = (0, 1, 2)
+SCORES = ("aas", "leave-one-out", "magnitude", "reversed")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One question: the configurations that answer it."""
+
+    name: str
+    configs: tuple[PruneConfig, ...]
+
+
+def parts(cached: bool) -> list[Part]:
+    """The questions that videos answer; a model that generates token by token has no pairs and no stages."""
+    selection = []
+    for granularity, alpha in (("layer", 0.35), ("layer", 0.5), ("head", 0.35), ("head", 0.5)):
+        selection += [PruneConfig(alpha, granularity, score=score) for score in SCORES]  # type: ignore[arg-type]
+        selection += [PruneConfig(alpha, granularity, score="random", score_seed=seed) for seed in RANDOM_SEEDS]  # type: ignore[arg-type]
+    mode = [
+        PruneConfig(0.5, granularity, mode="drop", score=score)  # type: ignore[arg-type]
+        for granularity in ("layer", "head")
+        for score in ("aas", "leave-one-out")
+    ]
+    found = [Part("selection", tuple(selection)), Part("mode", tuple(mode))]
+    if cached:
+        return found
+    pairs = [PruneConfig(0.5, "frame-pair", score=score) for score in ("aas", "leave-one-out", "reversed", "random")]  # type: ignore[arg-type]
+    stages = [PruneConfig(0.5, "layer", stages=k, score=score) for k in (2, 4) for score in ("aas", "leave-one-out")]  # type: ignore[arg-type]
+    return [*found, Part("pairs", tuple(pairs)), Part("stages", tuple(stages))]
+
+
+def judged(state: RunState, part: Part, samples: int, jobs: int, reporter: Reporter) -> list[dict[str, Any]]:
+    """Every configuration of a part, measured beside the dense model on the same prompts and seeds."""
+    judging = Judging(state, JudgeOptions(samples=samples, metrics=METRICS), reporter)
+    masks = [masks_of(state, config, reporter) for config in part.configs]
+    measured = measure_many(judging, masks, jobs, reporter)
+    dense, real = judging.dense("torch"), judging.real()
+    rows = []
+    for config, chosen, one in zip(part.configs, masks, measured, strict=True):
+        found = compare(dense, one, real)
+        stages = counts(chosen)
+        rows.append(
+            {
+                "part": part.name,
+                "config": {**asdict(config), "protect": list(config.protect)},
+                "masks": masks_key(chosen),
+                "pruned": {name: sum(stage[name] for stage in stages) for name in stages[0]},
+                "sites": [[n for n, m in stage.sites.items() if not m.untouched] for stage in chosen.stages],
+                "quality": found["pruned"],
+                "difference": found["difference"],
+                "dense": found["dense"],
+                "psnr": [round(float(value), 3) for value in one.values["psnr"]],
+            }
+        )
+    return rows
+
+
+def against_random(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """PSNR of every measure against the mean of random selection: the gain, and p of a paired test over samples."""
+    import numpy as np
+
+    found = []
+    for granularity, alpha in dict.fromkeys((r["config"]["granularity"], r["config"]["alpha"]) for r in rows):
+        here = [r for r in rows if (r["config"]["granularity"], r["config"]["alpha"]) == (granularity, alpha)]
+        luck = np.mean([r["psnr"] for r in here if r["config"]["score"] == "random"], axis=0)
+        for row in here:
+            if row["config"]["score"] != "random":
+                values = np.asarray(row["psnr"])
+                gain, p = float((values - luck).mean()), paired_test(luck, values)
+                found.append(
+                    {"granularity": granularity, "alpha": alpha, "score": row["config"]["score"], "gain": gain, "p": p}
+                )
+    return found
+
+
+def speeds(state: RunState, reporter: Reporter) -> list[dict[str, Any]]:
+    """Latency of engines beside the dense one's, all in turn: half and a third of layers and heads, in both modes."""
+    run = state.run
+    configs = [
+        PruneConfig(alpha, granularity, mode=mode)  # type: ignore[arg-type]
+        for granularity in ("layer", "head")
+        for alpha in (0.35, 0.5)
+        for mode in ("local", "drop")
+    ]
+    prune(run, configs[0], reporter)
+    export(run, reporter=reporter)
+    build(run, reporter=reporter)
+    seconds = latencies(RunState.of(run), configs, SweepOptions(rounds=30), reporter)
+    dense = seconds[DENSE]
+    return [
+        {"config": asdict(config), "seconds": seconds[str(k)], "speedup": dense["median"] / seconds[str(k)]["median"]}
+        for k, config in enumerate(configs)
+    ]
+
+
+def rankings(model: str, home: Path, reporter: Reporter) -> list[dict[str, Any]]:
+    """Spearman's correlation of AAS from few prompts and steps with AAS from all."""
+    from scipy.stats import spearmanr
+
+    def scores(prompts: int, steps: int | None) -> dict[str, list[float]]:
+        run = RunDirectory.create(home / f"{model}-{prompts}-{steps or 'all'}")
+        calibrate(
+            run,
+            CalibrateOptions(f"zoo:{model}", num_prompts=prompts, settings=GenerationSettings(steps=steps)),
+            reporter,
+        )
+        found = Calibration.load(run.path / AAS)
+        tables = {g: attention_scores(found, g) for g in ("layer", "head")}  # type: ignore[arg-type]
+        return {g: [unit.score for unit in units(t, "timesteps", list(found.sites))] for g, t in tables.items()}
+
+    full = scores(8, None)
+    cases: list[tuple[int, int | None]] = [(1, None), (2, None), (4, None)]
+    if "cogvideo" not in model:
+        cases += [(1, 2), (1, 4), (4, 4), (4, 8)]
+    rows = []
+    for prompts, steps in cases:
+        few = scores(prompts, steps)
+        ranks = {g: float(spearmanr(full[g], few[g]).statistic) for g in full}
+        rows.append({"prompts": prompts, "steps": steps, "spearman": ranks})
+    return rows
+
+
+def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: Reporter) -> None:
+    """All chosen parts of one model; each is written down as soon as it is done."""
+    home: Path = options.runs
+    home.mkdir(parents=True, exist_ok=True)
+    run = RunDirectory.create(home / model)
+    calibrate(run, CalibrateOptions(f"zoo:{model}"), reporter)
+    state = RunState.of(run)
+    for part in parts(state.family.cached):
+        if part.name in chosen:
+            rows = judged(state, part, options.samples, options.jobs, reporter)
+            note(options.json, model, part.name, rows)
+            if part.name == "selection":
+                note(options.json, model, "against_random", against_random(rows))
+    if "speed" in chosen:
+        note(options.json, model, "speed", speeds(state, reporter))
+    if "calibration" in chosen:
+        note(options.json, model, "calibration", rankings(model, home, reporter))
+    note(options.json, model, "facts", {"samples": options.samples, "torch": torch.__version__})
+
+
+def note(path: Path, model: str, part: str, rows: Any) -> None:
+    """Put one part's rows into the JSON file, in place of what it held of them."""
+    data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    data.setdefault(model, {})[part] = rows
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(data, indent=1, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Command line."""
+    names = ("selection", "mode", "pairs", "stages", "speed", "calibration")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
+    parser.add_argument("--parts", nargs="+", choices=names, default=names)
+    parser.add_argument("--samples", type=int, default=40, help="videos of every configuration")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="worker processes")
+    parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="where runs and videos are kept")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/study.json"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)  # two threads are slower than one on models so small
+    with RichReporter() as reporter:
+        for model in options.models:
+            study(model, set(options.parts), options, reporter)
+
+
+if __name__ == "__main__":
+    main()
