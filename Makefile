@@ -2,6 +2,7 @@
 # make test       install, then ruff, mypy and pytest
 # make gpu-check  what needs an NVIDIA GPU; skips with a reason where there is none
 # make bench      the figures of docs/performance.md (bench-large: those of docs/benchmarks.md)
+# make study      what pruning does to trained models: docs/fidelity.md (hours; goes on where it was stopped)
 # make bench-14b  pruning and export of Wan 2.1 14B (60 GB of disk, not part of make bench)
 
 PYTHON ?= python3.11
@@ -9,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test gpu-check bench bench-large bench-14b clean
+.PHONY: demo test gpu-check bench bench-large bench-14b study clean
 
 demo: $(STAMP)
 	$(BIN)/f3prune run zoo:digits -o runs/demo --alpha 0.4
@@ -41,6 +42,10 @@ bench-large: $(STAMP)
 bench-14b: $(STAMP)
 	$(BIN)/python benchmarks/full_size.py --only wan-14b --json benchmarks/results/full_size_14b.json
 	$(BIN)/python benchmarks/performance_page.py
+
+study: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/study.py --json benchmarks/results/study.json
+	$(BIN)/python benchmarks/study_page.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)

@@ -51,7 +51,7 @@ class Part:
 def parts(cached: bool) -> list[Part]:
     """The questions that videos answer; a model that generates token by token has no pairs and no stages."""
     selection = []
-    for granularity, alpha in (("layer", 0.35), ("layer", 0.5), ("head", 0.35), ("head", 0.5)):
+    for granularity, alpha in (("layer", 0.35), ("layer", 0.5), ("head", 0.5)):
         selection += [PruneConfig(alpha, granularity, score=score) for score in SCORES]  # type: ignore[arg-type]
         selection += [PruneConfig(alpha, granularity, score="random", score_seed=seed) for seed in RANDOM_SEEDS]  # type: ignore[arg-type]
     mode = [

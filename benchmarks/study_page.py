@@ -1,0 +1,254 @@
+"""Writes docs/fidelity.md from the study's results: every number and every verdict comes from the JSON file."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HOME = Path(__file__).parent
+KINDS = {
+    "digits": "joint spatio-temporal attention (CogVideoX class)",
+    "digits-latte": "alternating spatial and temporal blocks (Latte class)",
+    "digits-animatediff": "UNet with motion modules (AnimateDiff class)",
+    "digits-cogvideo": "autoregressive, a temporal channel beside the spatial one (CogVideo class)",
+}
+SCORES = {
+    "aas": "AAS",
+    "leave-one-out": "leave-one-out",
+    "magnitude": "weight magnitude",
+    "reversed": "AAS reversed",
+    "random": "random",
+}
+LEAST_ALPHA = 0.3
+SIGNIFICANT = 0.01
+Row = Mapping[str, Any]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
+
+
+def number(value: Row, digits: int = 2, scale: float = 1.0) -> str:
+    """A value with its interval."""
+    text = f"{scale * value['value']:.{digits}f}"
+    if value["interval"] is None:
+        return text
+    low, high = (scale * bound for bound in value["interval"])
+    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def change(row: Row, name: str, digits: int, scale: float = 1.0) -> str:
+    """The pruned value, and what it is worse or better by if the interval says so."""
+    verdict = row["difference"][name]["verdict"]
+    mark = {"better": " ▲", "worse": " ▼", "undecided": ""}[verdict]
+    return f"{scale * row['quality'][name]['value']:.{digits}f}{mark}"
+
+
+def quality_table(rows: Sequence[Row]) -> str:
+    """A row per configuration, beside the dense model."""
+    dense = rows[0]["dense"]
+    header = ("α", "unit", "mode", "stages", "chosen by", "PSNR, dB", "digit, %", "motion, %", "dynamic", "FVD")
+    first = (
+        "0",
+        "",
+        "",
+        "",
+        "dense",
+        "",
+        f"{100 * dense['prompt_digit']['value']:.0f}",
+        f"{100 * dense['prompt_motion']['value']:.0f}",
+        f"{dense['dynamic']['value']:.2f}",
+        f"{dense['fvd']['value']:.1f}",
+    )
+    body = [first]
+    for row in rows:
+        config = row["config"]
+        seed = f" {config['score_seed']}" if config["score"] == "random" else ""
+        body.append(
+            (
+                f"{config['alpha']:g}",
+                config["granularity"],
+                config["mode"],
+                str(config["stages"]),
+                SCORES[config["score"]] + seed,
+                number(row["quality"]["psnr"], 1),
+                change(row, "prompt_digit", 0, 100),
+                change(row, "prompt_motion", 0, 100),
+                change(row, "dynamic", 2),
+                change(row, "fvd", 1),
+            )
+        )
+    return table(header, body)
+
+
+def random_table(rows: Sequence[Row]) -> str:
+    """PSNR gained over random selection, and p."""
+    return table(
+        ("unit", "α", "chosen by", "PSNR over random, dB", "p"),
+        ((r["granularity"], f"{r['alpha']:g}", SCORES[r["score"]], f"{r['gain']:+.1f}", f"{r['p']:.1g}") for r in rows),
+    )
+
+
+def keeps_quality(row: Row) -> bool:
+    """No interval says that digit or motion is lower, and FVD is not higher."""
+    lower = any(row["difference"][name]["verdict"] == "worse" for name in ("prompt_digit", "prompt_motion"))
+    return not lower and row["difference"]["fvd"]["value"] <= 0
+
+
+def speed_of(model: Row, config: Row) -> str:
+    """Measured speed of an engine that prunes as many units of that kind in that mode."""
+    for row in model.get("speed", ()):
+        own = row["config"]
+        if all(own[name] == config[name] for name in ("alpha", "granularity", "mode")) and config["stages"] == 1:
+            return f"{row['speedup']:.2f}×"
+    return "not measured"
+
+
+def videos_of(model: Row) -> list[Row]:
+    """All configurations of a model."""
+    return [row for part in ("selection", "mode", "pairs", "stages") for row in model.get(part, ())]
+
+
+def verdicts(data: Mapping[str, Any]) -> str:
+    """Which configurations keep quality, and what AAS is worth against chance."""
+    rows = []
+    for name, model in data.items():
+        for row in videos_of(model):
+            config = row["config"]
+            if config["alpha"] >= LEAST_ALPHA and config["score"] != "random" and keeps_quality(row):
+                rows.append(
+                    (
+                        f"zoo:{name}",
+                        f"{config['alpha']:g}",
+                        config["granularity"],
+                        config["mode"],
+                        str(config["stages"]),
+                        SCORES[config["score"]],
+                        number(row["difference"]["fvd"], 1),
+                        f"{row['quality']['psnr']['value']:.1f}",
+                        speed_of(model, config),
+                    )
+                )
+    header = ("model", "α", "unit", "mode", "stages", "chosen by", "FVD, pruned - dense", "PSNR, dB", "engine speed")
+    parts = [
+        "## Pruned without loss\n",
+        f"Configurations of α ≥ {LEAST_ALPHA:g} whose FVD is not above the dense model's, and for which no interval "
+        "says that fewer digits or motions are right:\n",
+        table(header, rows) if rows else "None.\n",
+        "## Does the score tell what to prune?\n",
+    ]
+    for score in ("aas", "leave-one-out", "magnitude", "reversed"):
+        found = [
+            (name, row)
+            for name, model in data.items()
+            for row in model.get("against_random", ())
+            if row["score"] == score
+        ]
+        if not found:
+            continue
+        won = [1 for _, row in found if row["gain"] > 0 and row["p"] < SIGNIFICANT]
+        lost = [1 for _, row in found if row["gain"] < 0 and row["p"] < SIGNIFICANT]
+        parts.append(
+            f"- **{SCORES[score]}**: better PSNR than random selection (p < {SIGNIFICANT:g}) in {len(won)} of "
+            f"{len(found)} cases (model × unit × α), worse in {len(lost)}.\n"
+        )
+    return "\n".join(parts)
+
+
+def recommended(data: Mapping[str, Any]) -> str:
+    """The best selection for every kind of model: that of the greatest PSNR at each α."""
+    rows = []
+    for name, model in data.items():
+        for alpha in sorted({row["config"]["alpha"] for row in videos_of(model)}):
+            here = [row for row in videos_of(model) if row["config"]["alpha"] == alpha]
+            best = max(here, key=lambda row: row["quality"]["psnr"]["value"])
+            layers = [row for row in here if row["config"]["granularity"] == "layer"]
+            best_layer = max(layers, key=lambda row: row["quality"]["psnr"]["value"])
+            for row in (best_layer, best) if best is not best_layer else (best,):
+                config = row["config"]
+                rows.append(
+                    (
+                        KINDS[name],
+                        f"{alpha:g}",
+                        f"`--granularity {config['granularity']} --score {config['score']} --mode {config['mode']} "
+                        f"--stages {config['stages']}`",
+                        number(row["quality"]["psnr"], 1),
+                        change(row, "prompt_digit", 0, 100),
+                        change(row, "prompt_motion", 0, 100),
+                        speed_of(model, config),
+                    )
+                )
+    header = ("kind of model", "α", "best for layers, and best of all", "PSNR, dB", "digit, %", "motion, %", "speed")
+    return table(header, rows)
+
+
+def model_section(name: str, model: Row) -> str:
+    """Everything that was measured on one model."""
+    samples = model["facts"]["samples"]
+    parts = [f"## zoo:{name}\n", f"{KINDS[name].capitalize()}; {samples} videos of every row.\n"]
+    for part, title in (
+        ("selection", "What to prune"),
+        ("mode", "What takes a pruned unit's place: drop"),
+        ("pairs", "Frame pairs"),
+        ("stages", "Masks of their own for 2 and 4 ranges of steps"),
+    ):
+        if model.get(part):
+            parts += [f"### {title}\n", quality_table(model[part])]
+        if part == "selection" and model.get("against_random"):
+            parts += ["PSNR against the mean of three random selections, paired by video:\n"]
+            parts += [random_table(model["against_random"])]
+    if model.get("calibration"):
+        parts += ["### How much calibration the ranking needs\n"]
+        parts += ["Spearman's correlation with the AAS of 8 prompts and all steps:\n"]
+        parts += [
+            table(
+                ("prompts", "steps", "layers", "heads"),
+                (
+                    (
+                        str(row["prompts"]),
+                        str(row["steps"] or "all"),
+                        f"{row['spearman']['layer']:.3f}",
+                        f"{row['spearman']['head']:.3f}",
+                    )
+                    for row in model["calibration"]
+                ),
+            )
+        ]
+    return "\n".join(parts)
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """The whole page."""
+    ordered = {name: data[name] for name in KINDS if name in data}
+    missing = [name for name in KINDS if name not in data]
+    asked = ("selection", "mode", "pairs", "stages", "speed", "calibration")
+    without = [
+        f"zoo:{name}: {', '.join(gone)}"
+        for name, model in ordered.items()
+        if (gone := [part for part in asked if part not in model and not ("cogvideo" in name and part in asked[2:4])])
+    ]
+    text = (HOME / "fidelity_head.md").read_text(encoding="utf-8")
+    if missing or without:
+        not_there = [f"zoo:{name}: everything" for name in missing] + without
+        text += "\nNot measured yet: " + "; ".join(not_there) + ".\n"
+    sections = [text, verdicts(ordered), "## Recommended settings\n", recommended(ordered)]
+    sections += [model_section(name, model) for name, model in ordered.items()]
+    return "\n".join(section.rstrip() + "\n" for section in sections)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, default=HOME / "results" / "study.json")
+    parser.add_argument("--out", type=Path, default=HOME.parent / "docs" / "fidelity.md")
+    options = parser.parse_args()
+    options.out.write_text(page(json.loads(options.json.read_text(encoding="utf-8"))), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
