@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -10,18 +10,27 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from calibration.masks import Masks, SiteMask
+from calibration.masks import Masks, Mode, SiteMask
 from f3prune.families import family_of
-from f3prune.seam import AttentionCall, Seam
+from f3prune.seam import AttentionCall, Handler, Seam
 
 
 @contextmanager
-def masked_reference(denoiser: nn.Module, masks: Masks, stage: int = 0) -> Iterator[nn.Module]:
+def masked_reference(
+    denoiser: nn.Module, masks: Masks, stage: int = 0, handler: Callable[[SiteMask, Mode], Handler] | None = None
+) -> Iterator[nn.Module]:
     """Let a dense denoiser compute what the baked one would, for as long as the context lasts.
 
     Every pruned head attends through a boolean mask ``1 h n n``; dropped heads are multiplied by zero, and the output
     of a site with no head left, bias included, is replaced by zeros.
+
+    Args:
+        denoiser: the dense denoiser.
+        masks: what is pruned.
+        stage: of the masks.
+        handler: what attends at a site instead; the default holds a whole mask in memory and is there to test with.
     """
+    handler = handler or _MaskedSite
     family = family_of(denoiser)
     wanted = {name: m for name, m in masks.stages[stage].sites.items() if not m.untouched}
     dropped = {n for n, m in wanted.items() if masks.mode == "drop" and len(m.pruned_heads) == m.heads}
@@ -31,7 +40,7 @@ def masked_reference(denoiser: nn.Module, masks: Masks, stage: int = 0) -> Itera
                 denoiser,
                 family,
                 {
-                    name: _MaskedSite(mask, masks.mode)
+                    name: handler(mask, masks.mode)
                     for name, mask in wanted.items()
                     if name not in dropped and mask.layout != "sparse-causal"
                 },

@@ -28,7 +28,7 @@ class LocalHeads:
         if self.dense == 0:
             return frame_local(call)
         heads = call.query.shape[1]
-        parts = [_heads(call, 0, self.dense).dense(), frame_local(_heads(call, self.dense, heads))]
+        parts = [heads_of(call, 0, self.dense).dense(), frame_local(heads_of(call, self.dense, heads))]
         return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
 
 
@@ -45,7 +45,7 @@ class LeadingHeads:
     def __call__(self, call: AttentionCall) -> torch.Tensor:
         call = _ordered(call, self.order)
         dropped = call.query.shape[1] - self.kept
-        output = _heads(call, 0, self.kept).dense()
+        output = heads_of(call, 0, self.kept).dense()
         return F.pad(output, (0, 0, 0, 0, 0, dropped))
 
 
@@ -210,7 +210,7 @@ def _ordered(call: AttentionCall, order: tuple[int, ...] | None) -> AttentionCal
     return dataclasses.replace(call, query=query, key=key)
 
 
-def _heads(call: AttentionCall, start: int, stop: int) -> AttentionCall:
+def heads_of(call: AttentionCall, start: int, stop: int) -> AttentionCall:
     """The same call for heads ``start`` to ``stop - 1``, cut while heads lie inside tokens (see ``_attend``)."""
     mask = call.mask
     if mask is not None and mask.ndim >= 3 and mask.shape[-3] > 1:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
+from calibration.bake.attention import KeptPairs, frame_local, heads_of
 from calibration.calibration_file import Calibration
 from calibration.masks import Masks, Mode, SiteMask, Stage
 from calibration.reference import masked_reference
 from calibration.score_table import Granularity, ScoreTable
+from f3prune.seam import AttentionCall
 
 Calls = Sequence[tuple[float, Mapping[str, Any]]]
 """Timestep and forward arguments of recorded calls of the denoiser."""
@@ -46,7 +49,7 @@ def leave_one_out(
             shape = {"layer": (), "head": (info.heads,), "frame-pair": (frames, frames)}[granularity]
             scores = torch.zeros(len(timesteps), *shape, dtype=torch.float64)
             for index, masks in _one_at_a_time(calibration, name, granularity, mode):
-                with masked_reference(denoiser, masks):
+                with masked_reference(denoiser, masks, handler=_PrunedSite):
                     for (timestep, arguments), reference in zip(calls, references, strict=True):
                         error = (_output(denoiser, arguments) - reference).square().sum() / reference.square().sum()
                         same = sum(other == timestep for other, _ in calls)
@@ -54,6 +57,25 @@ def leave_one_out(
                 on_unit()
             values[name] = scores
     return ScoreTable(granularity, timesteps, values)
+
+
+@dataclass(frozen=True)
+class _PrunedSite:
+    """Attention of a site without the masked unit, by the same computation that a baked model uses: no whole mask."""
+
+    mask: SiteMask
+    mode: Mode
+
+    def __call__(self, call: AttentionCall) -> torch.Tensor:
+        if self.mask.kept_pairs is not None:
+            return KeptPairs(self.mask.kept_pairs)(call)
+        if len(self.mask.pruned_heads) == self.mask.heads:
+            return frame_local(call)
+        output = call.dense().clone()
+        for head in self.mask.pruned_heads:
+            place = slice(head, head + 1)
+            output[:, place] = 0.0 if self.mode == "drop" else frame_local(heads_of(call, head, head + 1))
+        return output
 
 
 def count_units(calibration: Calibration, granularity: Granularity) -> int:
