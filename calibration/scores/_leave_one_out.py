@@ -14,6 +14,7 @@ from calibration.calibration_file import Calibration
 from calibration.masks import Masks, Mode, SiteMask, Stage
 from calibration.reference import masked_reference
 from calibration.score_table import Granularity, ScoreTable
+from f3prune.families import family_of
 from f3prune.seam import AttentionCall
 
 Calls = Sequence[tuple[float, Mapping[str, Any]]]
@@ -40,6 +41,8 @@ def leave_one_out(
         mode: what takes the unit's place.
         on_unit: called after every unit.
     """
+    # A model that generates token by token leaves its last frame a token short, which frames cannot be cut out of.
+    handler = None if family_of(denoiser).cached else _PrunedSite
     timesteps = tuple(dict.fromkeys(timestep for timestep, _ in calls))
     with torch.no_grad():
         references = [_output(denoiser, arguments) for _, arguments in calls]
@@ -49,7 +52,7 @@ def leave_one_out(
             shape = {"layer": (), "head": (info.heads,), "frame-pair": (frames, frames)}[granularity]
             scores = torch.zeros(len(timesteps), *shape, dtype=torch.float64)
             for index, masks in _one_at_a_time(calibration, name, granularity, mode):
-                with masked_reference(denoiser, masks, handler=_PrunedSite):
+                with masked_reference(denoiser, masks, handler=handler):
                     for (timestep, arguments), reference in zip(calls, references, strict=True):
                         error = (_output(denoiser, arguments) - reference).square().sum() / reference.square().sum()
                         same = sum(other == timestep for other, _ in calls)

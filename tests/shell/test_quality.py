@@ -196,4 +196,5 @@ def test_videos_come_back_as_they_were_and_altered_ones_do_not(tmp_path: Path) -
     (tmp_path / "videos" / "00000.mkv").write_bytes(b"something else")
     with pytest.raises(ArtifactError, match="altered"):
         again[0]
+    assert VideoStore(tmp_path / "videos", 2, {"masks": "a"}).missing() == [0, 1]
     assert VideoStore(tmp_path / "videos", 2, {"masks": "b"}).missing() == [0, 1]

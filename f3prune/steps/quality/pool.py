@@ -15,6 +15,7 @@ from f3prune.evaluation.compare import Measured
 from f3prune.progress import SILENT, Reporter
 from f3prune.run_directory import RunDirectory
 from f3prune.steps._state import RunState
+from f3prune.steps.contest.sweep import masks_key
 from f3prune.steps.quality.judging import JudgeOptions, Judging
 from f3prune.steps.quality.variants import Variant
 
@@ -31,15 +32,18 @@ def measure_many(
         reporter: of progress.
     """
     judging.dense("torch")
-    jobs = min(jobs or len(os.sched_getaffinity(0)), max(len(masks), 1))
+    keys = [masks_key(chosen) for chosen in masks]
+    # Whatever they were chosen by, masks that prune the same are measured once.
+    distinct = dict(zip(reversed(keys), reversed(masks), strict=True))
+    jobs = min(jobs or len(os.sched_getaffinity(0)), max(len(distinct), 1))
     if jobs > 1:
-        _in_workers(judging, masks, jobs, reporter)
-    with reporter.task("judging", total=len(masks)) as advance:
-        found = []
-        for chosen in masks:
-            found.append(judging.pruned(Variant(chosen), keep=False))
+        _in_workers(judging, list(distinct.values()), jobs, reporter)
+    found = {}
+    with reporter.task("judging", total=len(distinct)) as advance:
+        for key, chosen in distinct.items():
+            found[key] = judging.pruned(Variant(chosen), keep=False)
             advance()
-    return found
+    return [found[key] for key in keys]
 
 
 def _in_workers(judging: Judging, masks: Sequence[Masks], jobs: int, reporter: Reporter) -> None:

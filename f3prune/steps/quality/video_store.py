@@ -23,7 +23,8 @@ VERSION = 1
 class VideoStore(Sequence[Frames]):
     """Videos ``f h w 3`` (float32 in [0, 1], stored in 8 bits) of one variant of a model, by number of the sample.
 
-    A folder that was made from anything else than ``recipe`` is emptied; a video counts once its hash is written down.
+    A folder that was made from anything else than ``recipe`` is emptied; a video counts once its hash is written down,
+    and one that was altered since is missing.
 
     Args:
         folder: where they are.
@@ -37,7 +38,7 @@ class VideoStore(Sequence[Frames]):
         self._hashes: dict[str, str] = {}
         found = _read_index(folder / INDEX)
         if found is not None and found[0] == self._recipe:
-            self._hashes = found[1]
+            self._hashes = {name: value for name, value in found[1].items() if _hash(self._path(int(name))) == value}
         elif folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -84,12 +85,8 @@ class VideoStore(Sequence[Frames]):
             raise IndexError(number)
         number %= self._count
         path = self._path(number)
-        try:
-            intact = sha256_file(path) == self._hashes.get(f"{number:05}")
-        except OSError:
-            intact = False
-        if not intact:
-            raise ArtifactError(f"{path} is missing or was altered: delete {self.folder} and run again")
+        if _hash(path) != self._hashes.get(f"{number:05}", ""):
+            raise ArtifactError(f"{path} is missing or was altered: run the same command again, which makes it anew")
         return _decode(path).astype(np.float32) / np.float32(255.0)
 
     def __iter__(self) -> Iterator[Frames]:
@@ -97,6 +94,13 @@ class VideoStore(Sequence[Frames]):
 
     def _path(self, number: int) -> Path:
         return self.folder / f"{number:05}.mkv"
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        return sha256_file(path)
+    except OSError:
+        return None
 
 
 def _read_index(path: Path) -> tuple[str, dict[str, str]] | None:

@@ -1,0 +1,44 @@
+"""docs/fidelity.md says what the study's results say."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HOME = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def study_page() -> Any:
+    spec = importlib.util.spec_from_file_location("study_page", HOME / "benchmarks" / "study_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_that_of_the_results(study_page: Any) -> None:
+    data = json.loads((HOME / "benchmarks" / "results" / "study.json").read_text(encoding="utf-8"))
+    assert study_page.page(data) == (HOME / "docs" / "fidelity.md").read_text(encoding="utf-8")
+
+
+def test_kept_quality_needs_all_three(study_page: Any) -> None:
+    def row(digit: str, motion: str, fvd: float) -> dict[str, Any]:
+        return {
+            "difference": {
+                "prompt_digit": {"verdict": digit},
+                "prompt_motion": {"verdict": motion},
+                "fvd": {"value": fvd},
+            }
+        }
+
+    assert study_page.keeps_quality(row("undecided", "better", -1.0))
+    assert study_page.keeps_quality(row("undecided", "undecided", 0.0))
+    assert not study_page.keeps_quality(row("worse", "undecided", -1.0))
+    assert not study_page.keeps_quality(row("undecided", "worse", -1.0))
+    assert not study_page.keeps_quality(row("undecided", "undecided", 0.1))
