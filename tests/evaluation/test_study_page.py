@@ -27,18 +27,8 @@ def test_the_page_is_that_of_the_results(study_page: Any) -> None:
     assert study_page.page(data) == (HOME / "docs" / "fidelity.md").read_text(encoding="utf-8")
 
 
-def test_kept_quality_needs_all_three(study_page: Any) -> None:
-    def row(digit: str, motion: str, fvd: float) -> dict[str, Any]:
-        return {
-            "difference": {
-                "prompt_digit": {"verdict": digit},
-                "prompt_motion": {"verdict": motion},
-                "fvd": {"value": fvd},
-            }
-        }
-
-    assert study_page.keeps_quality(row("undecided", "better", -1.0))
-    assert study_page.keeps_quality(row("undecided", "undecided", 0.0))
-    assert not study_page.keeps_quality(row("worse", "undecided", -1.0))
-    assert not study_page.keeps_quality(row("undecided", "worse", -1.0))
-    assert not study_page.keeps_quality(row("undecided", "undecided", 0.1))
+@pytest.mark.parametrize("metric", ["prompt_digit", "prompt_motion", "fvd"])
+def test_kept_quality_needs_all_three(study_page: Any, metric: str) -> None:
+    kept = {name: {"verdict": "undecided"} for name in ("prompt_digit", "prompt_motion", "fvd")}
+    assert study_page.keeps_quality({"difference": kept | {metric: {"verdict": "better"}}})
+    assert not study_page.keeps_quality({"difference": kept | {metric: {"verdict": "worse"}}})
