@@ -136,8 +136,8 @@ def verdicts(data: Mapping[str, Any]) -> str:
     header = ("model", "α", "unit", "mode", "stages", "chosen by", "FVD, pruned - dense", "PSNR, dB", "engine speed")
     parts = [
         "## Pruned without loss\n",
-        f"Configurations of α ≥ {LEAST_ALPHA:g} for which no interval says that fewer digits or motions are right or that "
-        "FVD is higher (a difference below zero is a lower FVD; random selections are left out):\n",
+        f"Configurations of α ≥ {LEAST_ALPHA:g} for which no interval says that fewer digits or motions are right "
+        "or that FVD is higher (a difference below zero is a lower FVD; random selections are left out):\n",
         table(header, rows) if rows else "None.\n",
         "## Does the score tell what to prune?\n",
     ]
