@@ -17,6 +17,7 @@ import torch
 from calibration import Calibration, PruneConfig
 from calibration.score_table import units
 from calibration.scores import attention_scores
+from f3prune import zoo
 from f3prune.atomic_files import atomic_write
 from f3prune.evaluation.compare import compare
 from f3prune.evaluation.statistics import paired_test
@@ -34,7 +35,9 @@ from f3prune.steps.quality.pool import measure_many
 from f3prune.steps.quality.sweep import DENSE, SweepOptions, latencies
 from f3prune.steps.scores import masks_of
 
-MODELS = ("digits-latte", "digits-cogvideo", "digits", "digits-animatediff")
+MODELS = tuple(
+    name for name in ("digits-latte", "digits-cogvideo", "digits", "digits-animatediff") if name in zoo.names()
+)
 METRICS = ("psnr", "flicker", "dynamic", "prompt_digit", "prompt_motion", "fvd")
 RANDOM_SEEDS = (0, 1, 2)
 SCORES = ("aas", "leave-one-out", "magnitude", "reversed")
