@@ -198,6 +198,13 @@ def draw_timesteps(batch: Batch, count: int, centre: float, uniform: float) -> t
     return (shares * count).long().clamp(max=count - 1)
 
 
+def frame_latents(vae: Any, video: torch.Tensor) -> torch.Tensor:
+    """Latents `b c f h w` of a video `b c f h w` in [-1, 1], by an autoencoder of images, frame by frame."""
+    latents: torch.Tensor = vae.encode(video.transpose(1, 2).flatten(0, 1)).latent_dist.mode()
+    latents = latents * vae.config.scaling_factor
+    return latents.unflatten(0, (video.shape[0], video.shape[2])).transpose(1, 2).contiguous()  # type: ignore[no-any-return,no-untyped-call]
+
+
 class DiffusionTrainer(Trainer):
     """A denoiser and a text encoder that learn together, on latents of an autoencoder that stays as it is."""
 

@@ -11,7 +11,7 @@ from f3prune import zoo
 from f3prune.zoo.digits.dataset import FRAMES
 from f3prune.zoo.digits_animatediff.architecture import build_unet
 from f3prune.zoo.digits_latte.architecture import build_scheduler
-from f3prune.zoo.training import Batch, DiffusionTrainer, Phase, Recipe, tidy_configs
+from f3prune.zoo.training import Batch, DiffusionTrainer, Phase, Recipe, frame_latents, tidy_configs
 
 KINDS = HALF, WHOLE = Batch(FRAMES // 2, 8), Batch(FRAMES, 5)
 
@@ -46,9 +46,7 @@ class AnimateDiffTrainer(DiffusionTrainer):
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         """Latents `b c f h w`."""
-        images = video.transpose(1, 2).flatten(0, 1)
-        latents = self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor
-        return latents.unflatten(0, (video.shape[0], video.shape[2])).transpose(1, 2).contiguous()  # type: ignore[no-any-return]
+        return frame_latents(self.vae, video)
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, prompts: list[str], kept: list[bool]) -> Any:
         """Noise `b c f h w`; the text goes to every frame, as in the pipeline."""

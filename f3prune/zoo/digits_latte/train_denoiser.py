@@ -11,7 +11,7 @@ from f3prune.zoo.digits.architecture import build_text_encoder
 from f3prune.zoo.digits.build_tokenizer import MAX_TOKENS, build_tokenizer
 from f3prune.zoo.digits.dataset import FRAMES
 from f3prune.zoo.digits_latte.architecture import build_scheduler, build_transformer, with_variance
-from f3prune.zoo.training import Batch, DiffusionTrainer, Phase, Recipe, tidy_configs
+from f3prune.zoo.training import Batch, DiffusionTrainer, Phase, Recipe, frame_latents, tidy_configs
 
 KINDS = IMAGES, WHOLE = Batch(1, 64), Batch(FRAMES, 10)
 
@@ -38,9 +38,7 @@ class LatteTrainer(DiffusionTrainer):
 
     def encode(self, video: torch.Tensor) -> torch.Tensor:
         """Latents `b c f h w`."""
-        images = video.transpose(1, 2).flatten(0, 1)
-        latents = self.vae.encode(images).latent_dist.mode() * self.vae.config.scaling_factor
-        return latents.unflatten(0, (video.shape[0], video.shape[2])).transpose(1, 2).contiguous()  # type: ignore[no-any-return]
+        return frame_latents(self.vae, video)
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, prompts: list[str], kept: list[bool]) -> Any:
         """Velocity `b c f h w`.
