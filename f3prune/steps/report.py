@@ -29,7 +29,7 @@ from f3prune.video import FPS
 JSON, HTML = "report.json", "report.html"
 VERSION = 1
 """Of ``report.json``."""
-PAGE = 4
+PAGE = 5
 """Of the page: another number writes it again."""
 EVALUATION, SWEEP, GRAPH = "evaluation.json", "sweep.json", "denoiser.onnx"
 _READ = ("generate", "check", "bench", "evaluate", "sweep")

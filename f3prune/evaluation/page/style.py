@@ -48,7 +48,8 @@ table{border-collapse:collapse;font-size:.88rem;font-variant-numeric:tabular-num
 caption{text-align:left;color:var(--soft);padding-bottom:.35rem}
 th,td{text-align:left;padding:.35rem 1.1rem .35rem 0;border-bottom:1px solid var(--rule);vertical-align:top}
 thead th{color:var(--soft);font-weight:500;font-size:.8rem;border-bottom-color:var(--line);white-space:nowrap}
-tbody th{font-weight:500}td{white-space:nowrap}th.n,td.n{text-align:right}tbody tr:last-child>*{border-bottom:0}
+tbody th{font-weight:500;min-width:8rem}.heat tbody th{min-width:0}
+td{white-space:nowrap}th.n,td.n{text-align:right}tbody tr:last-child>*{border-bottom:0}
 .facts td{white-space:normal;overflow-wrap:anywhere;min-width:12rem}
 .facts th{color:var(--soft);white-space:nowrap}
 .heat{border-spacing:3px;border-collapse:separate}.heat th,.heat td{border:0;padding:.3rem .6rem}
