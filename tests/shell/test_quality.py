@@ -160,6 +160,11 @@ def test_real_videos_give_prompts_and_distances(run: Path, tmp_path: Path) -> No
     assert data["dataset"]["prompts"] == 2
     assert data["dataset"]["real"] == 6
     assert data["dense"]["fvd"]["value"] > 0
+    again = (*options, "--metrics", "psnr,fvd")
+    assert "up to date" in f3prune("evaluate", run, *again).out
+    one = tmp_path / "Archery" / "v_Archery_g01_c00.avi"
+    one.write_bytes((tmp_path / "Archery" / "v_Archery_g01_c02.avi").read_bytes())
+    assert "up to date" not in f3prune("evaluate", run, *again).out  # the real videos are others
     network.write_bytes(b"no TorchScript")
     assert "TorchScript" in f3prune("evaluate", run, *options, "--metrics", "psnr,fvd").err
 

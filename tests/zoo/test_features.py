@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from f3prune.errors import ArtifactError, InputError
+from f3prune.evaluation.metrics import frechet_from_features
 from f3prune.zoo import features
 from f3prune.zoo.digits.dataset import FRAMES, Clips, ClipSource, Digits, load_split
 from f3prune.zoo.features import train
 from f3prune.zoo.features.augmentation import augment, blur
-from f3prune.zoo.features.frechet import frechet_distance
 from f3prune.zoo.features.network import FEATURES, STILL, FeatureNetwork
 from f3prune.zoo.features.train import AIM, brightness_of, measure
 
@@ -48,14 +48,14 @@ def test_knows_held_out_clips(network: FeatureNetwork, frames: int) -> None:
 @pytest.mark.parametrize("spoilt", ["frozen", "blurred", "other digits"])
 def test_spoilt_clips_are_far_from_real_ones(network: FeatureNetwork, real: Videos, spoilt: str) -> None:
     other = draw(2)
-    nearest = frechet_distance(network.features(real), network.features(other))
+    nearest = frechet_from_features(network.features(real), network.features(other))
     if spoilt == "frozen":
         other = np.repeat(other[:, :1], FRAMES, axis=1)
     elif spoilt == "blurred":
         other = blur(torch.from_numpy(other[..., 0]), 2.0)[..., None].numpy()
     else:
         other = draw(2, digits=(0, 1, 2, 3, 4))
-    assert frechet_distance(network.features(real), network.features(other)) > FAR * nearest
+    assert frechet_from_features(network.features(real), network.features(other)) > FAR * nearest
 
 
 def test_frames_are_judged_one_by_one(network: FeatureNetwork, real: Videos) -> None:
@@ -66,15 +66,15 @@ def test_frames_are_judged_one_by_one(network: FeatureNetwork, real: Videos) -> 
     frozen = np.repeat(draw(2)[:, :1], FRAMES, axis=1)[:, :2]
     blurred = blur(torch.from_numpy(frozen[..., 0]), 2.0)[..., None].numpy()
     frames = network.frame_features(real[:, ::4])
-    near = frechet_distance(frames, network.frame_features(draw(2)[:, ::4]))
-    assert frechet_distance(frames, network.frame_features(blurred)) > FAR * near
+    near = frechet_from_features(frames, network.frame_features(draw(2)[:, ::4]))
+    assert frechet_from_features(frames, network.frame_features(blurred)) > FAR * near
 
 
 def test_distance_of_known_distributions() -> None:
     draws = np.random.default_rng(0).normal(size=(4000, 3))
-    assert frechet_distance(draws, draws) == pytest.approx(0.0, abs=1e-9)
-    assert frechet_distance(draws, draws + 2.0) == pytest.approx(12.0, abs=1e-6)
-    assert frechet_distance(draws, 3.0 * draws) == pytest.approx(4.0 * np.cov(draws.T).trace(), abs=0.02)
+    assert frechet_from_features(draws, draws) == pytest.approx(0.0, abs=1e-9)
+    assert frechet_from_features(draws, draws + 2.0) == pytest.approx(12.0, abs=1e-6)
+    assert frechet_from_features(draws, 3.0 * draws) == pytest.approx(4.0 * np.cov(draws.T).trace(), abs=0.02)
 
 
 def test_unfit_input_is_refused(network: FeatureNetwork, tmp_path: Path) -> None:
@@ -82,8 +82,8 @@ def test_unfit_input_is_refused(network: FeatureNetwork, tmp_path: Path) -> None
         network.features(np.zeros((8, 32, 32, 3), np.float32))
     with pytest.raises(InputError, match="between 0 and 1"):
         network.features(np.full((1, 8, 32, 32, 3), 2.0, np.float32))
-    with pytest.raises(InputError, match="two rows"):
-        frechet_distance(np.zeros((1, 3)), np.zeros((4, 3)))
+    with pytest.raises(InputError, match="at least 4"):
+        frechet_from_features(np.zeros((1, 3)), np.zeros((4, 3)))
     with pytest.raises(ArtifactError, match="cannot be read"):
         features.load(tmp_path / "none.safetensors")
 

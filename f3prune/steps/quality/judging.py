@@ -78,7 +78,7 @@ class Judging:
     Attributes:
         samples: prompts and seeds.
         names: of the metrics.
-        key: SHA-256 of samples, metrics and networks.
+        key: SHA-256 of samples, metrics, networks and real videos.
 
     Raises:
         InputError: a denoiser alone, a dataset that cannot be used, a metric that lacks its network.
@@ -106,10 +106,11 @@ class Judging:
                 f"it out of --metrics"
             )
         self._metrics = build_metrics(self.names, Networks(**networks))
-        files = {
-            name: sha256_file(path) for name, path in networks.items() if isinstance(path, Path) and path.is_file()
-        }
-        self.key = sha256_text(canonical_json([list(self.names), files, [s.to_json() for s in self.samples]]))
+        files = {name: _hashes(path) for name, path in networks.items() if isinstance(path, Path)}
+        with reporter.task("checking files"):
+            self._real_hashes = [sha256_file(video.path) for video in self._real_videos]
+        asked = [sample.to_json() for sample in self.samples]
+        self.key = sha256_text(canonical_json([list(self.names), files, asked, self._real_hashes]))
 
     def _samples(self) -> list[Sample]:
         options = self.options
@@ -210,10 +211,9 @@ class Judging:
             prompts = [""] * ZOO_REAL
             source: Any = "zoo"
         else:
-            options = self.options
             videos = (decode(video, shape[0], shape[1], shape[2]) for video in self._real_videos)
             prompts = [video.prompt for video in self._real_videos]
-            source = [str(options.root), [sha256_file(video.path) for video in self._real_videos]]
+            source = self._real_hashes
         digest = sha256_text(canonical_json([source, list(shape), self.key]))
 
         def make() -> Measured:
@@ -271,6 +271,12 @@ def _zoo_clips(frames: int) -> Iterator[Frames]:
     for _ in range(ZOO_REAL):
         video = source.batch(1, frames).video[0]
         yield (video * 0.5 + 0.5).clamp(0.0, 1.0).permute(1, 2, 3, 0).float().numpy()
+
+
+def _hashes(path: Path) -> dict[str, str]:
+    """SHA-256 of a file, or of every file of a directory, by name; nothing of what does not exist."""
+    files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
+    return {str(file.relative_to(path)): sha256_file(file) for file in files if file.is_file()}
 
 
 def plain(value: Any) -> Any:
