@@ -75,7 +75,7 @@ def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTabl
     count = len(calibration.timesteps)
     if config.stages > count:
         raise InputError(f"stages is {config.stages}, but calibration has only {count} steps: use at most {count}")
-    candidates = _unprotected(list(calibration.sites), config.protect)
+    candidates = unprotected(list(calibration.sites), config.protect)
     if config.granularity == "frame-pair":
         _refuse_pairs(calibration, candidates)
     table = _table(calibration, config) if table is None else table
@@ -93,7 +93,12 @@ def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTabl
     )
 
 
-def _unprotected(names: list[str], globs: tuple[str, ...]) -> list[str]:
+def unprotected(names: list[str], globs: tuple[str, ...]) -> list[str]:
+    """The sites that no glob keeps out of pruning, in their order.
+
+    Raises:
+        UnknownSiteError: a glob matches no site.
+    """
     for glob in globs:
         if not fnmatch.filter(names, glob):
             raise UnknownSiteError(

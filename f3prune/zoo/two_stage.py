@@ -19,6 +19,8 @@ class StageTrainer(Protocol):
     step: int
     seconds: float
 
+    clips: dict[str, int]
+
     @property
     def checkpoint(self) -> Path:
         """Where training can carry on from."""
@@ -40,6 +42,11 @@ class StageTrainer(Protocol):
     def export(self, folder: Path) -> None:
         """Write the pipeline."""
         ...
+
+
+def count_clips(trainer: StageTrainer, out: Path) -> dict[str, Any]:
+    """Clips drawn, per number of frames."""
+    return {"clips": trainer.clips}
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,7 @@ class TwoStages:
     make_first: Callable[[argparse.Namespace, Path], Any]
     load_first: Callable[[Path], Any]
     make_trainer: Callable[[Any, argparse.Namespace, Path], StageTrainer]
-    summarise: Callable[[Any, Path], dict[str, Any]]
+    summarise: Callable[[Any, Path], dict[str, Any]] = count_clips
 
     def parser(self, description: str | None) -> argparse.ArgumentParser:
         """Options of the command."""
@@ -142,3 +149,20 @@ def load_image_vae(folder: Path) -> Any:
     from diffusers import AutoencoderKL
 
     return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
+
+
+def on_the_image_vae(
+    minutes: float, make_trainer: Callable[[Any, argparse.Namespace, Path], StageTrainer]
+) -> TwoStages:
+    """The training of a denoiser alone, for ``minutes``, on the autoencoder of ``zoo:digits-image``."""
+    return TwoStages(
+        first="vae",
+        second="denoiser",
+        first_is="the autoencoder",
+        second_is="the denoiser",
+        first_minutes=None,
+        second_minutes=minutes,
+        make_first=take_image_vae,
+        load_first=load_image_vae,
+        make_trainer=make_trainer,
+    )

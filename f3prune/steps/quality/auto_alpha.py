@@ -10,6 +10,7 @@ from typing import Any
 from calibration import Calibration, PruneConfig
 from calibration.score_table import units
 from calibration.scores import attention_scores
+from calibration.selection import unprotected
 from f3prune.errors import InputError
 from f3prune.evaluation.compare import Measured, compare
 from f3prune.evaluation.metrics import INFO
@@ -102,7 +103,8 @@ def auto_alpha(
         options = replace(options, metrics=(budget.metric,))
     judging = Judging(state, options, reporter)
     found = Calibration.load(state.run.path / AAS)
-    count = len(units(attention_scores(found, config.granularity), config.aggregate, _candidates(found, config)))
+    candidates = unprotected(list(found.sites), config.protect)
+    count = len(units(attention_scores(found, config.granularity), config.aggregate, candidates))
     dense = judging.dense("torch")
     known: dict[str, Trial] = {}
 
@@ -125,12 +127,6 @@ def auto_alpha(
         else:
             high = middle - 1
     return replace(config, alpha=1.0 if low == count else round((low + 0.5) / count, 6) if low else 0.0)
-
-
-def _candidates(found: Calibration, config: PruneConfig) -> list[str]:
-    import fnmatch
-
-    return [name for name in found.sites if not any(fnmatch.fnmatchcase(name, glob) for glob in config.protect)]
 
 
 def _trial(alpha: float, budget: Budget, dense: Measured, measured: Measured, judging: Judging) -> Trial:

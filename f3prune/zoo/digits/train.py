@@ -16,7 +16,7 @@ from typing import Any
 from f3prune.zoo.digits.train_denoiser import FLAT_UNTIL, DigitsTrainer
 from f3prune.zoo.digits.train_vae import train_vae
 from f3prune.zoo.training import Recipe
-from f3prune.zoo.two_stage import TwoStages, write_first
+from f3prune.zoo.two_stage import TwoStages, count_clips, write_first
 
 EARLIER = "earlier_training.json"
 """In the folder of a run that trains a pipeline further: how that was trained before."""
@@ -56,7 +56,7 @@ def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> DigitsTrainer:
 def _summarise(trainer: DigitsTrainer, out: Path) -> dict[str, Any]:
     """Clips drawn per number of frames; of a run that went on from another, sums over both."""
     if not (out / EARLIER).exists():
-        return {"clips": trainer.clips}
+        return count_clips(trainer, out)
     earlier = json.loads((out / EARLIER).read_text(encoding="utf-8"))
     minutes = trainer.seconds / 60
     return {

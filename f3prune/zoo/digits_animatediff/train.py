@@ -12,7 +12,7 @@ from typing import Any
 
 from f3prune.zoo.digits_animatediff.train_denoiser import AnimateDiffTrainer
 from f3prune.zoo.training import Recipe
-from f3prune.zoo.two_stage import TwoStages, load_image_vae, take_image_vae
+from f3prune.zoo.two_stage import on_the_image_vae
 
 
 def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> AnimateDiffTrainer:
@@ -20,22 +20,7 @@ def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> AnimateDiffTra
     return AnimateDiffTrainer(vae, recipe, out, options.start_from)
 
 
-def _summarise(trainer: AnimateDiffTrainer, out: Path) -> dict[str, Any]:
-    return {"clips": trainer.clips}
-
-
-TRAINING = TwoStages(
-    first="vae",
-    second="denoiser",
-    first_is="the autoencoder",
-    second_is="the denoiser",
-    first_minutes=None,
-    second_minutes=60.0,
-    make_first=take_image_vae,
-    load_first=load_image_vae,
-    make_trainer=_trainer,
-    summarise=_summarise,
-)
+TRAINING = on_the_image_vae(60.0, _trainer)
 
 
 def main(arguments: list[str] | None = None) -> None:

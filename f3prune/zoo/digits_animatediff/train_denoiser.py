@@ -13,7 +13,7 @@ from f3prune.zoo.digits_animatediff.architecture import build_unet
 from f3prune.zoo.digits_latte.architecture import build_scheduler
 from f3prune.zoo.training import Batch, DiffusionTrainer, Phase, Recipe, frame_latents, tidy_configs
 
-KINDS = HALF, WHOLE = Batch(FRAMES // 2, 8), Batch(FRAMES, 5)
+KINDS = (WHOLE,) = (Batch(FRAMES, 5),)
 
 
 class AnimateDiffTrainer(DiffusionTrainer):
@@ -23,7 +23,7 @@ class AnimateDiffTrainer(DiffusionTrainer):
     an error of the predicted noise says next to nothing about the layout.
     """
 
-    curriculum = (Phase(0.25, (HALF, WHOLE)), Phase(1.00, (WHOLE,)))
+    curriculum = (Phase(1.00, (WHOLE,)),)
     uniform_timesteps = 0.4
     still_share = 0.0
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from f3prune.models.cogvideo.vq import PatchVQ
 from f3prune.zoo.digits.judge import Judge
@@ -34,10 +33,6 @@ def _trainer(vq: PatchVQ, options: argparse.Namespace, out: Path) -> CogVideoTra
     return CogVideoTrainer(vq, Recipe(options.minutes, options.steps, options.seed, bfloat16=not options.float32), out)
 
 
-def _summarise(trainer: CogVideoTrainer, out: Path) -> dict[str, Any]:
-    return {"clips": trainer.clips}
-
-
 TRAINING = TwoStages(
     first="vq",
     second="transformer",
@@ -48,7 +43,6 @@ TRAINING = TwoStages(
     make_first=_train_vq,
     load_first=_load_vq,
     make_trainer=_trainer,
-    summarise=_summarise,
 )
 
 

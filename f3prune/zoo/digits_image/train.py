@@ -13,19 +13,13 @@ from typing import Any
 from f3prune.zoo.digits_image.train_unet import FLAT_UNTIL, IMAGES, ImageTrainer
 from f3prune.zoo.digits_image.train_vae import train_vae
 from f3prune.zoo.training import Recipe
-from f3prune.zoo.two_stage import TwoStages, write_first
+from f3prune.zoo.two_stage import TwoStages, load_image_vae, write_first
 
 
 def _train_vae(options: argparse.Namespace, out: Path) -> Any:
     vae, report = train_vae(options.vae_minutes, options.seed, out / "vae.jsonl", options.vae_steps)
     write_first(vae, asdict(report), out, "vae")
     return vae
-
-
-def _load_vae(folder: Path) -> Any:
-    from diffusers import AutoencoderKL
-
-    return AutoencoderKL.from_pretrained(folder).eval().requires_grad_(False)
 
 
 def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> ImageTrainer:
@@ -44,7 +38,7 @@ TRAINING = TwoStages(
     first_minutes=4.0,
     second_minutes=31.0,
     make_first=_train_vae,
-    load_first=_load_vae,
+    load_first=load_image_vae,
     make_trainer=_trainer,
     summarise=_summarise,
 )

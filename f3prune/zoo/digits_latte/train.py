@@ -11,29 +11,14 @@ from typing import Any
 
 from f3prune.zoo.digits_latte.train_denoiser import LatteTrainer
 from f3prune.zoo.training import Recipe
-from f3prune.zoo.two_stage import TwoStages, load_image_vae, take_image_vae
+from f3prune.zoo.two_stage import on_the_image_vae
 
 
 def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> LatteTrainer:
     return LatteTrainer(vae, Recipe(options.minutes, options.steps, options.seed, bfloat16=True), out)
 
 
-def _summarise(trainer: LatteTrainer, out: Path) -> dict[str, Any]:
-    return {"clips": trainer.clips}
-
-
-TRAINING = TwoStages(
-    first="vae",
-    second="denoiser",
-    first_is="the autoencoder",
-    second_is="the denoiser",
-    first_minutes=None,
-    second_minutes=75.0,
-    make_first=take_image_vae,
-    load_first=load_image_vae,
-    make_trainer=_trainer,
-    summarise=_summarise,
-)
+TRAINING = on_the_image_vae(75.0, _trainer)
 
 
 def main(arguments: list[str] | None = None) -> None:
