@@ -11,11 +11,14 @@ from command_line import f3prune
 
 from f3prune.errors import ArtifactError, InputError
 from f3prune.run_directory import RunDirectory
+from f3prune.steps._state import RunState
 from f3prune.steps.quality.auto_alpha import Budget
+from f3prune.steps.quality.judging import JudgeOptions, Judging
 from f3prune.steps.quality.video_store import VideoStore
 
 pytestmark = pytest.mark.xdist_group("quality")
 SAMPLES = 34  # one more than a Fréchet distance of the zoo's 32 features needs
+DIGIT_AND_MOTION = {"prompt_digit", "prompt_motion"}
 FEW = ("--metrics", "psnr,dynamic,prompt_digit,prompt_motion")
 
 
@@ -112,7 +115,10 @@ def test_a_sweep_measures_engines_and_quality_side_by_side(run: Path) -> None:
         (("--dataset", "ucf101"), "--dataset and --root belong together"),
         (("--metrics", "fvd", "--prompts", "absent.txt"), "absent.txt"),
         (("--fvd", "absent.pt"), "--fvd absent.pt does not exist"),
-        (("--samples", 3), "33"),
+        (
+            ("--samples", 3),
+            "fvd compares covariances of 32 features, for which 33 videos are needed, and --samples is 3",
+        ),
         (("--metrics", "clipsim"), "clip"),
     ],
 )
@@ -121,6 +127,16 @@ def test_what_cannot_be_measured_is_refused_in_one_line(run: Path, arguments: tu
     assert outcome.code == 2, outcome.out
     assert outcome.err.count("\n") == 1
     assert said in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("prompt", "judged"), [("a cat on a beach", set()), ("a 7", {"prompt_digit"}), ("a 7 moving up", DIGIT_AND_MOTION)]
+)
+def test_prompts_are_judged_by_what_they_name(run: Path, tmp_path: Path, prompt: str, judged: set[str]) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text(f"{prompt}\n", encoding="utf-8")
+    judging = Judging(RunState.of(RunDirectory(run)), JudgeOptions(samples=2, prompts=prompts))
+    assert set(judging.names) & DIGIT_AND_MOTION == judged
 
 
 def test_a_dataset_without_videos_is_refused(run: Path, tmp_path: Path) -> None:

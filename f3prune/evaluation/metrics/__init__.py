@@ -8,6 +8,7 @@ from f3prune.evaluation.metrics._build import (
     PairedMetric,
     build_metrics,
 )
+from f3prune.evaluation.metrics._digits import request_of
 from f3prune.evaluation.metrics._frechet import frechet_distance, frechet_from_features
 from f3prune.evaluation.metrics._info import INFO, MetricInfo
 from f3prune.evaluation.metrics._networks import FeatureNetwork
@@ -24,4 +25,5 @@ __all__ = [
     "build_metrics",
     "frechet_distance",
     "frechet_from_features",
+    "request_of",
 ]

@@ -12,7 +12,7 @@ from f3prune.atomic_files import atomic_directory, canonical_json, sha256_file, 
 from f3prune.errors import ArtifactError, InputError
 from f3prune.evaluation.compare import Measured, measure
 from f3prune.evaluation.datasets import RealVideo, captions, decode, ucf101
-from f3prune.evaluation.metrics import INFO, Networks, build_metrics
+from f3prune.evaluation.metrics import INFO, DistanceMetric, Networks, build_metrics, request_of
 from f3prune.pipeline_runs import Frames
 from f3prune.progress import SILENT, Reporter
 from f3prune.prompts import Prompt, read_prompts
@@ -88,6 +88,7 @@ class Judging:
         need_pipeline(state, "make videos")
         self.state, self.options, self._reporter = state, options, reporter
         self._real_videos: list[RealVideo] = []
+        self._enough = False
         self.samples = self._samples()
         zoo = bool(zoo_samples(state.source, 1, 0)) and options.dataset is None
         networks: dict[str, Any] = {name: getattr(options, name) for name in ("lpips", "clip", "fvd", "fid")}
@@ -135,7 +136,11 @@ class Judging:
     def _measurable(self, networks: dict[str, Any]) -> Iterator[str]:
         yield from ALWAYS
         if self._zoo:
-            yield from ("prompt_digit", "prompt_motion")
+            wanted = [request_of(sample.prompt.text) for sample in self.samples]
+            if any(request.digit is not None for request in wanted):
+                yield "prompt_digit"
+            if any(request.direction is not None for request in wanted):
+                yield "prompt_motion"
         for name, network in (("lpips", "lpips"), ("clipsim", "clip"), ("fvd", "fvd"), ("fid", "fid")):
             if networks[network] is not None:
                 yield name
@@ -164,8 +169,27 @@ class Judging:
         """The dense model, without the metrics that compare with it."""
         variant = Variant(None, runner)
         store = self.store(variant)
-        generate_missing(self.state, variant, self.samples, store, "generating with the dense model", self._reporter)
+        said = "generating with the dense model"
+        generate_missing(self.state, variant, self.samples, store, said, self._reporter, self._refuse_too_few)
         return self._kept(f"dense-{runner}", store.digest, lambda: self._measure(store, None))
+
+    def _refuse_too_few(self, video: Frames) -> None:
+        """Before hours go into videos: whether so many are enough for a covariance of a network's features.
+
+        Raises:
+            InputError: they are not, or a network does not take the model's videos.
+        """
+        for metric in () if self._enough else self._metrics:
+            if isinstance(metric, DistanceMetric):
+                rows, width = metric.rows(video).shape
+                needed = -(-(width + 1) // rows)
+                if len(self.samples) < needed:
+                    name = metric.info.name
+                    raise InputError(
+                        f"{name} compares covariances of {width} features, for which {needed} videos are needed, and "
+                        f"--samples is {len(self.samples)}: give more, or --metrics without {name}"
+                    )
+        self._enough = True
 
     def pruned(self, variant: Variant, keep: bool = True) -> Measured:
         """A pruned variant, measured beside the dense one.

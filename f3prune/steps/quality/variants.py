@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from calibration import Masks, StagedDenoiser, prune_denoiser
 from f3prune.errors import InputError
 from f3prune.families import denoiser_component
 from f3prune.loading import load_denoiser, load_pipeline, pick_device, working_dtype
-from f3prune.pipeline_runs import run_prompt
+from f3prune.pipeline_runs import Frames, run_prompt
 from f3prune.progress import SILENT, Reporter
 from f3prune.steps._state import RunState, settings_json
 from f3prune.steps.quality.samples import Sample
@@ -80,8 +80,9 @@ def generate_missing(
     store: VideoStore,
     description: str,
     reporter: Reporter = SILENT,
+    on_video: Callable[[Frames], None] = lambda frames: None,
 ) -> None:
-    """Generate the videos that the store lacks.
+    """Generate the videos that the store lacks; ``on_video`` sees each before it is kept.
 
     Raises:
         InputError: the pipeline refuses the settings, or gives no frames.
@@ -99,5 +100,6 @@ def generate_missing(
                 frames = run_prompt(pipeline, settings, sample.prompt, 0, state.family)
                 if frames is None:
                     raise InputError(f"{type(pipeline).__name__} gave no frames")
+                on_video(frames)
                 store.add(number, frames)
                 advance()
