@@ -107,7 +107,10 @@ def collect(state: RunState, entries: dict[str, Manifest]) -> dict[str, Any]:
         "prompt": generated.get("prompt"),
         "parameters": {"before": facts["parameters"], "after": pruned["parameters"]},
         "pruning": {
-            **{name: chosen[name] for name in ("alpha", "granularity", "aggregate", "mode", "protect", "digest")},
+            **{
+                name: chosen[name]
+                for name in ("alpha", "granularity", "aggregate", "mode", "score", "protect", "digest")
+            },
             "counts": pruned["counts"],
         },
         "stages": masks["stages"],

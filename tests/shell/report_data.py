@@ -162,6 +162,7 @@ def report(
             "alpha": 0.4,
             "granularity": granularity,
             "aggregate": "timesteps",
+            "score": "aas",
             "mode": "local",
             "protect": [],
             "digest": "0" * 64,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import html.parser
 import re
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import report_data
 
+from calibration.score_table import Score
 from f3prune.evaluation.page import Media, render
 from f3prune.evaluation.page.cells import Scale, bins, grid
+from f3prune.evaluation.page.head import SCORES
 from f3prune.evaluation.page.plot import Axis
 
 
@@ -69,16 +71,23 @@ def test_pictures_are_described_and_tables_have_heads() -> None:
 
 def test_quality_has_intervals_and_verdicts() -> None:
     found = Tables(page())
-    assert found.row("PSNR, dB")[3:] == ["–", "21.3 [20.4, 22.1]", "–", "–"]
-    assert found.row("LPIPS")[4] == "0.081"
-    assert found.row("Text alignment")[1:] == [
-        "↑ higher",
+    assert found.row("PSNR, dB ↑")[2:] == ["–", "21.3 [20.4, 22.1]", "–", "–"]
+    assert found.row("LPIPS ↓")[3] == "0.081"
+    assert found.row("Text alignment ↑")[1:] == [
         "each by itself",
         "0.912 [0.87, 0.95]",
         "0.861 [0.81, 0.9]",
         "−0.051 [−0.083, −0.02]",
         "worse",
     ]
+
+
+@pytest.mark.parametrize("score", get_args(Score))
+def test_the_page_says_which_score_chose(score: str) -> None:
+    data = report_data.report()
+    text = page(pruning={**data["pruning"], "score": score})
+    assert f"those of least {SCORES[score]}," in text
+    assert ("chose, not this score" in text) == (score != "aas")
 
 
 def test_better_lies_at_the_right_whichever_way_a_metric_goes() -> None:

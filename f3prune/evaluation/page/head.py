@@ -8,6 +8,15 @@ from typing import Any
 
 from f3prune.evaluation.page.html import Section, finite, number
 
+SCORES = {
+    "aas": "Aggregate Attention Score",
+    "leave-one-out": "leave-one-out error",
+    "magnitude": "weight magnitude",
+    "random": "random score",
+    "reversed": "reversed Aggregate Attention Score",
+}
+"""Names of the scores that choose what goes."""
+
 
 def head(data: Mapping[str, Any], sections: Sequence[Section]) -> str:
     """Title, key numbers and links to the sections."""
@@ -16,8 +25,8 @@ def head(data: Mapping[str, Any], sections: Sequence[Section]) -> str:
         str(pruning["granularity"]), str(pruning["granularity"])
     )
     what = (
-        f"{data['denoiser_class']} ({data['family']}). {100 * pruning['alpha']:g} % of its {unit} pruned by Aggregate "
-        f"Attention Score, aggregated over {pruning['aggregate']}, mode {pruning['mode']}."
+        f"{data['denoiser_class']} ({data['family']}). {100 * pruning['alpha']:g} % of its {unit} pruned, those of "
+        f"least {SCORES[pruning['score']]}, aggregated over {pruning['aggregate']}, mode {pruning['mode']}."
     )
     note = " Conditioning was synthetic: structure, speed and export are measured, not quality." * data["synthetic"]
     links = "".join(f'<a href="#{section.anchor}">{escape(section.title)}</a>' for section in sections)

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from f3prune.evaluation.page.cells import Scale
+from f3prune.evaluation.page.head import SCORES
 from f3prune.evaluation.page.html import Section, details, paragraph, scroll, table
 
 _SHOWN = 400
@@ -32,10 +33,11 @@ def pruned(data: Mapping[str, Any]) -> Section:
     header = ["stage", "steps", "whole sites", "heads", "frame pairs", "parameters before", "after"]
     parts = [table(header, rows)]
     parts.append("<h3>Scores</h3>")
+    score = str(data["pruning"]["score"])
     parts.append(
         paragraph(
             "Aggregate Attention Score of every head: attention paid to other frames, summed over timesteps and "
-            "frames. Outlined: pruned.",
+            "frames. Outlined: pruned" + ("." if score == "aas" else f", as {SCORES[score]} chose, not this score."),
             "soft",
         )
     )

@@ -9,7 +9,7 @@ from f3prune.evaluation.page.html import Section, chip, figure, finite, interval
 from f3prune.evaluation.page.rows import Row, dots
 
 _VERDICTS = {"better": "good", "worse": "bad", "undecided": "plain"}
-_DIRECTIONS = {"higher": "↑ higher", "lower": "↓ lower"}
+_DIRECTIONS = {"higher": " ↑", "lower": " ↓"}
 _KINDS = {"paired": "pruned to dense", "each": "each by itself", "distance": "real videos"}
 
 
@@ -28,15 +28,14 @@ def quality(data: Mapping[str, Any]) -> Section | None:
         verdict = chip(str(change["verdict"]), _VERDICTS.get(change["verdict"], "plain")) if change else None
         rows.append(
             [
-                title_of(metric),
-                _DIRECTIONS.get(str(metric.get("better")), "–"),
+                title_of(metric) + _DIRECTIONS.get(str(metric.get("better")), ""),
                 _KINDS.get(metric["kind"], metric["kind"]),
                 *(_shown(side) for side in sides),
                 _shown(change),
                 verdict,
             ]
         )
-    header = ["metric", "better", "compares", "dense", "pruned", "difference", "verdict"]
+    header = ["metric", "compares", "dense", "pruned", "difference", "verdict"]
     return Section("quality", "Quality", body + table(header, rows))
 
 
@@ -55,7 +54,8 @@ def _about(found: Mapping[str, Any]) -> str:
         text += f" {dataset['real']:,} real videos to compare with."
     return text + (
         f" Brackets are {100 * found['confidence']:g} % intervals of {found['resamples']:,} bootstrap resamples; a "
-        f"verdict is given where the interval of the difference leaves zero out."
+        f"verdict is given where the interval of the difference leaves zero out. ↑: more is "
+        f"better, ↓: less is."
     )
 
 
