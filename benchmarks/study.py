@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from calibration import Calibration, PruneConfig
+from calibration import Calibration, Masks, PruneConfig
 from calibration.score_table import units
 from calibration.scores import attention_scores
 from f3prune import zoo
@@ -30,7 +31,7 @@ from f3prune.steps.calibrate import AAS, CalibrateOptions, calibrate
 from f3prune.steps.contest.sweep import masks_key
 from f3prune.steps.export import export
 from f3prune.steps.prune import counts, prune
-from f3prune.steps.quality.judging import JudgeOptions, Judging
+from f3prune.steps.quality.judging import ZOO_SEED, JudgeOptions, Judging
 from f3prune.steps.quality.pool import measure_many
 from f3prune.steps.quality.sweep import DENSE, SweepOptions, latencies
 from f3prune.steps.scores import masks_of
@@ -39,7 +40,9 @@ MODELS = tuple(
     name for name in ("digits-latte", "digits-cogvideo", "digits", "digits-animatediff") if name in zoo.names()
 )
 METRICS = ("psnr", "flicker", "dynamic", "prompt_digit", "prompt_motion", "fvd")
-RANDOM_SEEDS = (0, 1, 2)
+RANDOM_SEEDS = SEEDS = (0, 1, 2)
+SEED_SPACING = 1000
+"""Between the first videos of two seeds; more than there are videos of each."""
 SCORES = ("aas", "leave-one-out", "magnitude", "reversed")
 
 
@@ -73,16 +76,23 @@ def parts(cached: bool) -> list[Part]:
 def judged(state: RunState, part: Part, samples: int, jobs: int, reporter: Reporter) -> list[dict[str, Any]]:
     """Every configuration of a part, measured beside the dense model on the same prompts and seeds."""
     judging = Judging(state, JudgeOptions(samples=samples, metrics=METRICS), reporter)
-    masks = [masks_of(state, config, reporter) for config in part.configs]
+    return rows_of(
+        judging, part.configs, [masks_of(state, config, reporter) for config in part.configs], jobs, reporter
+    )
+
+
+def rows_of(
+    judging: Judging, configs: Sequence[PruneConfig], masks: Sequence[Masks], jobs: int, reporter: Reporter
+) -> list[dict[str, Any]]:
+    """What each configuration, which chose these masks, does to quality."""
     measured = measure_many(judging, masks, jobs, reporter)
     dense, real = judging.dense("torch"), judging.real()
     rows = []
-    for config, chosen, one in zip(part.configs, masks, measured, strict=True):
+    for config, chosen, one in zip(configs, masks, measured, strict=True):
         found = compare(dense, one, real)
         stages = counts(chosen)
         rows.append(
             {
-                "part": part.name,
                 "config": {**asdict(config), "protect": list(config.protect)},
                 "masks": masks_key(chosen),
                 "pruned": {name: sum(stage[name] for stage in stages) for name in stages[0]},
@@ -93,6 +103,23 @@ def judged(state: RunState, part: Part, samples: int, jobs: int, reporter: Repor
                 "psnr": [round(float(value), 3) for value in one.values["psnr"]],
             }
         )
+    return rows
+
+
+def over_seeds(
+    state: RunState, model: str, home: Path, samples: int, jobs: int, reporter: Reporter
+) -> list[dict[str, Any]]:
+    """Calibrated from other noise, judged on other videos: do the choice and what it does stay the same?"""
+    configs = [PruneConfig(alpha, score=score) for alpha in (0.35, 0.5) for score in ("aas", "leave-one-out")]  # type: ignore[arg-type]
+    rows = []
+    for seed in SEEDS:
+        run = RunDirectory.create(home / f"{model}-seed-{seed}")
+        calibrate(run, CalibrateOptions(f"zoo:{model}", settings=GenerationSettings(seed=seed)), reporter)
+        own = RunState.of(run)
+        options = JudgeOptions(samples=samples, metrics=METRICS, seed=ZOO_SEED + seed * SEED_SPACING)
+        masks = [masks_of(own, config, reporter) for config in configs]
+        found = rows_of(Judging(state, options, reporter), configs, masks, jobs, reporter)
+        rows += [{"seed": seed, **row} for row in found]
     return rows
 
 
@@ -174,6 +201,9 @@ def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: R
             note(options.json, model, part.name, rows)
             if part.name == "selection":
                 note(options.json, model, "against_random", against_random(rows))
+    if "seeds" in chosen:
+        found = over_seeds(state, model, home, options.samples, options.jobs, reporter)
+        note(options.json, model, "seeds", found)
     if "speed" in chosen:
         note(options.json, model, "speed", speeds(state, reporter))
     if "calibration" in chosen:
@@ -192,7 +222,7 @@ def note(path: Path, model: str, part: str, rows: Any) -> None:
 
 def main() -> None:
     """Command line."""
-    names = ("selection", "mode", "pairs", "stages", "speed", "calibration")
+    names = ("selection", "mode", "pairs", "stages", "seeds", "speed", "calibration")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--parts", nargs="+", choices=names, default=names)

@@ -99,6 +99,63 @@ def keeps_quality(row: Row) -> bool:
     return not any(row["difference"][name]["verdict"] == "worse" for name in ("prompt_digit", "prompt_motion", "fvd"))
 
 
+def seeds_table(rows: Sequence[Row]) -> str:
+    """The same selection from three calibrations, each judged on videos of its own."""
+    first = {(r["config"]["alpha"], r["config"]["score"]): r["sites"] for r in rows if r["seed"] == rows[0]["seed"]}
+    body = []
+    for row in sorted(rows, key=lambda r: (r["config"]["alpha"], r["config"]["score"], r["seed"])):
+        config = row["config"]
+        same = row["sites"] == first[config["alpha"], config["score"]]
+        body.append(
+            (
+                f"{config['alpha']:g}",
+                SCORES[config["score"]],
+                str(row["seed"]),
+                "same" if same else "others",
+                number(row["quality"]["psnr"], 1),
+                change(row, "prompt_digit", 0, 100),
+                change(row, "prompt_motion", 0, 100),
+                number(row["difference"]["fvd"], 1),
+            )
+        )
+    header = (
+        "α",
+        "chosen by",
+        "seed",
+        "layers as seed 0's",
+        "PSNR, dB",
+        "digit, %",
+        "motion, %",
+        "FVD, pruned - dense",
+    )
+    return table(header, body)
+
+
+def seeds_kept(data: Mapping[str, Any]) -> str:
+    """In how many of the seeds quality is kept, per model, ratio and score."""
+    rows = []
+    for name, model in data.items():
+        found = model.get("seeds", ())
+        for alpha, score in dict.fromkeys((r["config"]["alpha"], r["config"]["score"]) for r in found):
+            here = [r for r in found if (r["config"]["alpha"], r["config"]["score"]) == (alpha, score)]
+            psnr = [r["quality"]["psnr"]["value"] for r in here]
+            rows.append(
+                (
+                    f"zoo:{name}",
+                    f"{alpha:g}",
+                    SCORES[score],
+                    f"{sum(map(keeps_quality, here))} of {len(here)}",
+                    f"{min(psnr):.1f} to {max(psnr):.1f}",
+                )
+            )
+    if not rows:
+        return ""
+    return (
+        "Layers, chosen from three calibrations with noise of their own, and judged on three sets of videos; kept as "
+        "above:\n\n" + table(("model", "α", "chosen by", "quality kept, seeds", "PSNR, dB"), rows)
+    )
+
+
 def speed_of(model: Row, config: Row) -> str:
     """Measured speed of an engine that prunes as many units of that kind in that mode."""
     for row in model.get("speed", ()):
@@ -139,6 +196,7 @@ def verdicts(data: Mapping[str, Any]) -> str:
         f"Configurations of α ≥ {LEAST_ALPHA:g} for which no interval says that fewer digits or motions are right "
         "or that FVD is higher (a difference below zero is a lower FVD; random selections are left out):\n",
         table(header, rows) if rows else "None.\n",
+        seeds_kept(data),
         "## Does the score tell what to prune?\n",
     ]
     for score in ("aas", "leave-one-out", "magnitude", "reversed"):
@@ -201,6 +259,8 @@ def model_section(name: str, model: Row) -> str:
         if part == "selection" and model.get("against_random"):
             parts += ["PSNR against the mean of three random selections, paired by video:\n"]
             parts += [random_table(model["against_random"])]
+    if model.get("seeds"):
+        parts += ["### Other calibrations, other videos\n", seeds_table(model["seeds"])]
     if model.get("calibration"):
         parts += ["### How much calibration the ranking needs\n"]
         parts += ["Spearman's correlation with the AAS of 8 prompts and all steps:\n"]
@@ -225,7 +285,7 @@ def page(data: Mapping[str, Any]) -> str:
     """The whole page."""
     ordered = {name: data[name] for name in KINDS if name in data}
     missing = [name for name in KINDS if name not in data]
-    asked = ("selection", "mode", "pairs", "stages", "speed", "calibration")
+    asked = ("selection", "mode", "pairs", "stages", "seeds", "speed", "calibration")
     without = [
         f"zoo:{name}: {', '.join(gone)}"
         for name, model in ordered.items()
