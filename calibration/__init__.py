@@ -11,7 +11,7 @@ from calibration.pruned_model import load_pruned, save_pruned
 from calibration.reference import masked_reference
 from calibration.score_table import ScoreTable
 from calibration.scores import count_units, leave_one_out, magnitude_scores
-from calibration.selection import PruneConfig, select_masks
+from calibration.selection import PruneConfig, default_score, select_masks
 from calibration.staged import StagedDenoiser
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "StagedDenoiser",
     "calibrate",
     "count_units",
+    "default_score",
     "denoise_synthetic",
     "head_scores",
     "leave_one_out",

@@ -60,6 +60,15 @@ class PruneConfig:
             raise InputError("mode drop takes whole heads away and has no meaning for frame pairs: use --mode local")
 
 
+def default_score(granularity: Granularity) -> Score:
+    """What units are ranked by unless another score is asked for.
+
+    Leave-one-out, which at equal ratio keeps more of the video than AAS does (docs/fidelity.md). AAS for frame pairs:
+    there are too many of them to leave out one at a time.
+    """
+    return "aas" if granularity == "frame-pair" else "leave-one-out"
+
+
 def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTable | None = None) -> Masks:
     """Prune the units of smallest score; ties go by site order. Deterministic, needs no model.
 

@@ -62,10 +62,11 @@ def prune_config(values: Mapping[str, Any]) -> PruneConfig:
         InputError: two options that exclude each other.
     """
     check_pruning(values)
-    from calibration import PruneConfig
+    from calibration import PruneConfig, default_score
 
-    names = ("alpha", "granularity", "aggregate", "mode", "stages", "protect", "score", "score_seed")
-    return PruneConfig(**{name: values[name] for name in names})
+    names = ("alpha", "granularity", "aggregate", "mode", "stages", "protect", "score_seed")
+    score = values["score"] or default_score(values["granularity"])
+    return PruneConfig(**{name: values[name] for name in names}, score=score)
 
 
 def check_pruning(values: Mapping[str, Any]) -> None:

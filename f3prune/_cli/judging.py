@@ -50,7 +50,7 @@ def evaluate(run: Path, json_file: Path | None, **values: Any) -> None:
 @click.option("--granularities", type=shared.NameList(shared.GRANULARITIES), default="layer,head", show_default=True)
 @click.option("--modes", type=shared.NameList(shared.MODES), default="local,drop", show_default=True)
 @click.option("--aggregates", type=shared.NameList(shared.AGGREGATES), default="timesteps", show_default=True)
-@click.option("--scores", type=shared.NameList(shared.SCORES), default="aas", show_default=True)
+@click.option("--scores", type=shared.NameList(shared.SCORES), help="[default: that of `f3prune prune`]")
 @click.option("--stages", type=click.IntRange(1), multiple=True, default=(1,), help="May be repeated. [default: 1]")
 @click.option(
     "--quality",

@@ -196,10 +196,9 @@ PRUNING = stack(
     click.option(
         "--score",
         type=click.Choice(SCORES),
-        default="aas",
-        show_default=True,
-        help="What units are ranked by, the least first: attention to other frames, or what the output loses without "
-        "the unit (slower); magnitude, random and reversed are there to compare with.",
+        help="What units are ranked by, the least first: what the output loses without the unit, or attention to other "
+        "frames (aas, which is free); magnitude, random and reversed are there to compare with. [default: "
+        "leave-one-out; aas for frame pairs]",
     ),
     click.option("--score-seed", type=click.IntRange(min=0), default=0, help="Seed of --score random."),
     click.option("--stages", type=COUNT, default=1, show_default=True, help="Ranges of steps with masks of their own."),

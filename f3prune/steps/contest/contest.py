@@ -10,7 +10,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,16 +77,16 @@ class ContestOptions:
             raise InputError(f"--rounds is {self.rounds}: quartiles need at least {LEAST_ROUNDS}")
 
     def points(self, own: PruneConfig) -> list[PruneConfig]:
-        """Every combination, with the run's own aggregation, stages and protected sites."""
+        """Every combination, with the run's own aggregation, stages, protected sites and score."""
         found = []
         for granularity in self.granularities:
             for mode in self.modes:
-                if granularity == "frame-pair" and mode == "drop":
+                if granularity == "frame-pair" and (mode == "drop" or own.score == "magnitude"):
                     continue
                 aggregate = "timesteps" if granularity == "layer" else own.aggregate
                 for alpha in self.alphas:
-                    shape: Any = (granularity, aggregate, mode, own.stages, own.protect)
-                    found.append(PruneConfig(alpha, *shape))
+                    changes: Any = {"granularity": granularity, "aggregate": aggregate, "mode": mode}
+                    found.append(replace(own, alpha=alpha, **changes))
         return found
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calibration import Masks, PruneConfig
+from calibration import Masks, PruneConfig, default_score
 from f3prune.errors import InputError
 from f3prune.evaluation.compare import compare
 from f3prune.evaluation.metrics import INFO
@@ -39,7 +39,8 @@ class SweepOptions:
     """What is tried: all combinations that have a meaning, those that prune the same once.
 
     Attributes:
-        alphas, granularities, aggregates, modes, scores, stages: see ``PruneConfig``.
+        alphas, granularities, aggregates, modes, stages: see ``PruneConfig``.
+        scores: see ``PruneConfig``; None takes the default of each granularity.
         quality: the metric of the Pareto front.
         judge: how quality is measured.
         jobs: worker processes; None takes one per processor.
@@ -50,7 +51,7 @@ class SweepOptions:
     granularities: tuple[str, ...] = ("layer", "head")
     aggregates: tuple[str, ...] = ("timesteps",)
     modes: tuple[str, ...] = ("local", "drop")
-    scores: tuple[str, ...] = ("aas",)
+    scores: tuple[str, ...] | None = None
     stages: tuple[int, ...] = (1,)
     quality: str = "psnr"
     judge: JudgeOptions = field(default_factory=lambda: JudgeOptions(samples=16))
@@ -67,13 +68,15 @@ class SweepOptions:
 
     def configs(self) -> Iterator[PruneConfig]:
         """Every combination that has a meaning."""
-        shapes = (self.granularities, self.aggregates, self.modes, self.scores, self.stages, self.alphas)
+        scores = self.scores or (None,)
+        shapes = (self.granularities, self.aggregates, self.modes, scores, self.stages, self.alphas)
         for granularity, aggregate, mode, score, stages, alpha in itertools.product(*shapes):
             if granularity == "layer" and aggregate == "layers":
                 continue
             if granularity == "frame-pair" and (mode == "drop" or score == "magnitude"):
                 continue
-            yield PruneConfig(alpha, granularity, aggregate, mode, stages, score=score)  # type: ignore[arg-type]
+            chosen = score or default_score(granularity)  # type: ignore[arg-type]
+            yield PruneConfig(alpha, granularity, aggregate, mode, stages, score=chosen)  # type: ignore[arg-type]
 
 
 def sweep(run: RunDirectory, options: SweepOptions, reporter: Reporter = SILENT) -> tuple[dict[str, Any], bool]:

@@ -1,0 +1,47 @@
+"""What units are ranked by when nobody says: leave-one-out where that can be afforded, the same in all commands."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from command_line import f3prune
+
+from calibration import PruneConfig
+from f3prune.run_directory import RunDirectory
+from f3prune.steps.contest.contest import ContestOptions
+from f3prune.steps.quality.sweep import SweepOptions
+
+
+@pytest.fixture(scope="module")
+def run(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("score") / "run"
+    assert f3prune("calibrate", tiny_pipeline, "-o", path, "--steps", 2, "--num-prompts", 1).code == 0
+    return path
+
+
+@pytest.mark.parametrize(
+    ("granularity", "score"), [("layer", "leave-one-out"), ("head", "leave-one-out"), ("frame-pair", "aas")]
+)
+def test_prune_and_sweep_agree(run: Path, granularity: str, score: str) -> None:
+    assert f3prune("prune", run, "--alpha", "0.5", "--granularity", granularity).code == 0
+    assert RunDirectory.open(run).require("masks").options["score"] == score
+    tried = SweepOptions(alphas=(0.5,), granularities=(granularity,)).configs()
+    assert {config.score for config in tried} == {score}
+
+
+def test_another_score_is_taken_at_its_word(run: Path) -> None:
+    assert f3prune("prune", run, "--alpha", "0.5", "--score", "random", "--score-seed", 3).code == 0
+    assert RunDirectory.open(run).require("masks").options["score"] == "random"
+    tried = SweepOptions(alphas=(0.5,), scores=("aas", "magnitude")).configs()
+    assert {(config.granularity, config.score) for config in tried} == set(
+        itertools.product(("layer", "head"), ("aas", "magnitude"))
+    )
+
+
+def test_a_contest_keeps_the_score_of_the_run() -> None:
+    own = PruneConfig(0.4, protect=("*.0",), score="random", score_seed=2)
+    points = ContestOptions(alphas=(0.5,), granularities=("layer", "head"), modes=("local", "drop")).points(own)
+    assert {(p.granularity, p.mode) for p in points} == set(itertools.product(("layer", "head"), ("local", "drop")))
+    assert {(p.alpha, p.score, p.score_seed, p.protect) for p in points} == {(0.5, "random", 2, ("*.0",))}
