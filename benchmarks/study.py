@@ -194,6 +194,7 @@ def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: R
     home.mkdir(parents=True, exist_ok=True)
     run = RunDirectory.create(home / model)
     calibrate(run, CalibrateOptions(f"zoo:{model}"), reporter)
+    note(options.json, model, "facts", {"samples": options.samples, "torch": torch.__version__})
     state = RunState.of(run)
     for part in parts(state.family.cached):
         if part.name in chosen:
@@ -208,7 +209,6 @@ def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: R
         note(options.json, model, "speed", speeds(state, reporter))
     if "calibration" in chosen:
         note(options.json, model, "calibration", rankings(model, home, reporter))
-    note(options.json, model, "facts", {"samples": options.samples, "torch": torch.__version__})
 
 
 def note(path: Path, model: str, part: str, rows: Any) -> None:
