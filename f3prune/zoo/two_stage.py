@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, Protocol
 
 import torch
 from rich.console import Console
+
+from f3prune.zoo.training import Recipe
 
 
 class StageTrainer(Protocol):
@@ -47,6 +50,45 @@ class StageTrainer(Protocol):
 def count_clips(trainer: StageTrainer, out: Path) -> dict[str, Any]:
     """Clips drawn, per number of frames."""
     return {"clips": trainer.clips}
+
+
+EARLIER = "earlier_training.json"
+"""In the folder of a run that trains a pipeline further: how that was trained before."""
+
+
+def may_go_on(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """Options of a model that can be trained further from an exported pipeline."""
+    parser.add_argument("--start-from", type=Path, help="exported pipeline to train further, also with --resume")
+    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    return parser
+
+
+def keep_earlier(options: argparse.Namespace, out: Path) -> None:
+    """Note how the pipeline of ``--start-from`` was trained, or that there is none."""
+    if options.start_from is None:
+        (out / EARLIER).unlink(missing_ok=True)
+    else:
+        (out / EARLIER).write_bytes((options.start_from / "training.json").read_bytes())
+
+
+def count_all_clips(trainer: Any, out: Path) -> dict[str, Any]:
+    """Clips drawn, per number of frames; of a run that went on from another, sums over both."""
+    if not (out / EARLIER).exists():
+        return count_clips(trainer, out)
+    earlier = json.loads((out / EARLIER).read_text(encoding="utf-8"))
+    minutes = trainer.seconds / 60
+    return {
+        "steps": earlier["steps"] + trainer.step,
+        "minutes": round(earlier["minutes"] + minutes, 1),
+        "clips": dict(sorted((Counter(earlier["clips"]) + Counter(trainer.clips)).items())),
+        "continued": {
+            "steps": trainer.step,
+            "minutes": round(minutes, 1),
+            "clips": trainer.clips,
+            "learning_rate": trainer.recipe.learning_rate,
+            "earlier_note": earlier["note"],
+        },
+    }
 
 
 @dataclass(frozen=True)

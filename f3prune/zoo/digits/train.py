@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,19 +15,15 @@ from typing import Any
 from f3prune.zoo.digits.train_denoiser import FLAT_UNTIL, DigitsTrainer
 from f3prune.zoo.digits.train_vae import train_vae
 from f3prune.zoo.training import Recipe
-from f3prune.zoo.two_stage import TwoStages, count_clips, write_first
-
-EARLIER = "earlier_training.json"
-"""In the folder of a run that trains a pipeline further: how that was trained before."""
+from f3prune.zoo.two_stage import TwoStages, count_all_clips, keep_earlier, may_go_on, write_first
 
 
 def _make_vae(options: argparse.Namespace, out: Path) -> Any:
+    keep_earlier(options, out)
     if options.start_from:
-        earlier = (options.start_from / "training.json").read_text(encoding="utf-8")
-        (out / EARLIER).write_text(earlier, encoding="utf-8")
-        vae, report = _load_vae(options.start_from / "vae"), json.loads(earlier)["vae"]
+        earlier = json.loads((options.start_from / "training.json").read_text(encoding="utf-8"))
+        vae, report = _load_vae(options.start_from / "vae"), earlier["vae"]
     else:
-        (out / EARLIER).unlink(missing_ok=True)
         vae, measured = train_vae(options.vae_minutes, options.seed, out / "vae.jsonl", options.vae_steps)
         report = asdict(measured)
     write_first(vae, report, out, "vae")
@@ -53,26 +48,6 @@ def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> DigitsTrainer:
     return DigitsTrainer(vae, recipe, out, options.start_from)
 
 
-def _summarise(trainer: DigitsTrainer, out: Path) -> dict[str, Any]:
-    """Clips drawn per number of frames; of a run that went on from another, sums over both."""
-    if not (out / EARLIER).exists():
-        return count_clips(trainer, out)
-    earlier = json.loads((out / EARLIER).read_text(encoding="utf-8"))
-    minutes = trainer.seconds / 60
-    return {
-        "steps": earlier["steps"] + trainer.step,
-        "minutes": round(earlier["minutes"] + minutes, 1),
-        "clips": dict(sorted((Counter(earlier["clips"]) + Counter(trainer.clips)).items())),
-        "continued": {
-            "steps": trainer.step,
-            "minutes": round(minutes, 1),
-            "clips": trainer.clips,
-            "learning_rate": trainer.recipe.learning_rate,
-            "earlier_note": earlier["note"],
-        },
-    }
-
-
 TRAINING = TwoStages(
     first="vae",
     second="denoiser",
@@ -83,15 +58,13 @@ TRAINING = TwoStages(
     make_first=_make_vae,
     load_first=_load_vae,
     make_trainer=_trainer,
-    summarise=_summarise,
+    summarise=count_all_clips,
 )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line of the training; leaves `DIR/pipeline`, logs and checkpoints."""
-    parser = TRAINING.parser(__doc__)
-    parser.add_argument("--start-from", type=Path, help="exported pipeline to train further, also with --resume")
-    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
+    parser = may_go_on(TRAINING.parser(__doc__))
     parser.add_argument("--bfloat16", action="store_true", help="multiply matrices in bfloat16")
     TRAINING.run(parser.parse_args(arguments))
 

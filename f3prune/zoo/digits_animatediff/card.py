@@ -43,5 +43,5 @@ CARD = DiffusionCard(
     parts=_parts,
     shape=_shape,
     recipe="UNet and text encoder start from `zoo:digits-image`, the motion modules from nothing; Muon and AdamW, "
-    "noise prediction, prompts left out one time in ten, averaged weights",
+    "velocity prediction, prompts left out one time in ten, averaged weights",
 )

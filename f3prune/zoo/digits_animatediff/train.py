@@ -7,12 +7,18 @@ PIPELINE` trains the denoiser and the text encoder of an exported pipeline furth
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from f3prune.zoo.digits_animatediff.train_denoiser import AnimateDiffTrainer
 from f3prune.zoo.training import Recipe
-from f3prune.zoo.two_stage import on_the_image_vae
+from f3prune.zoo.two_stage import count_all_clips, keep_earlier, may_go_on, on_the_image_vae, take_image_vae
+
+
+def _vae(options: argparse.Namespace, out: Path) -> Any:
+    keep_earlier(options, out)
+    return take_image_vae(options, out)
 
 
 def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> AnimateDiffTrainer:
@@ -20,15 +26,12 @@ def _trainer(vae: Any, options: argparse.Namespace, out: Path) -> AnimateDiffTra
     return AnimateDiffTrainer(vae, recipe, out, options.start_from)
 
 
-TRAINING = on_the_image_vae(60.0, _trainer)
+TRAINING = replace(on_the_image_vae(60.0, _trainer), make_first=_vae, summarise=count_all_clips)
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Command line of the training; leaves `DIR/pipeline`, logs and checkpoints."""
-    parser = TRAINING.parser(__doc__)
-    parser.add_argument("--start-from", type=Path, help="exported pipeline to train further, also with --resume")
-    parser.add_argument("--learning-rate", type=float, default=Recipe.learning_rate)
-    TRAINING.run(parser.parse_args(arguments))
+    TRAINING.run(may_go_on(TRAINING.parser(__doc__)).parse_args(arguments))
 
 
 if __name__ == "__main__":
