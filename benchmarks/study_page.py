@@ -261,6 +261,12 @@ def model_section(name: str, model: Row) -> str:
     ):
         if model.get(part):
             parts += [f"### {title}\n", quality_table(model[part])]
+        if part == "stages" and model.get(part):
+            rows = model[part]
+            same = sum(all(sites == row["sites"][0] for sites in row["sites"]) for row in rows)
+            parts += [
+                f"In {same} of {len(rows)} rows all ranges chose the same layers, so that one mask does the same.\n"
+            ]
         if part == "selection" and model.get("against_random"):
             parts += ["PSNR against the mean of three random selections, paired by video:\n"]
             parts += [random_table(model["against_random"])]
