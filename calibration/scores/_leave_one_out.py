@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from calibration.calibration_file import Calibration
 from calibration.masks import Masks, Mode, SiteMask, Stage
 from calibration.reference import masked_reference
 from calibration.score_table import Granularity, ScoreTable
+from f3prune.errors import InputError
 from f3prune.families import family_of
 from f3prune.seam import AttentionCall
 
@@ -40,12 +42,21 @@ def leave_one_out(
         granularity: what a unit is.
         mode: what takes the unit's place.
         on_unit: called after every unit.
+
+    Raises:
+        InputError: the dense output is zero or not finite, so that nothing can be compared with it.
     """
     # A model that generates token by token leaves its last frame a token short, which frames cannot be cut out of.
     handler = None if family_of(denoiser).cached else _PrunedSite
     timesteps = tuple(dict.fromkeys(timestep for timestep, _ in calls))
     with torch.no_grad():
         references = [_output(denoiser, arguments) for _, arguments in calls]
+        for (timestep, _), reference in zip(calls, references, strict=True):
+            if not 0.0 < float(reference.square().sum()) < math.inf:
+                raise InputError(
+                    f"the denoiser's output at timestep {timestep:g} is zero or not finite: leave-one-out has nothing "
+                    f"to compare with, so use --score aas"
+                )
         values = {}
         for name, info in calibration.sites.items():
             frames = calibration.mass[name].shape[-2]
