@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from calibration import Calibration, Masks, PruneConfig
@@ -20,7 +21,7 @@ from calibration.score_table import units
 from calibration.scores import attention_scores
 from f3prune import zoo
 from f3prune.atomic_files import atomic_write
-from f3prune.evaluation.compare import compare
+from f3prune.evaluation.compare import Measured, compare
 from f3prune.evaluation.statistics import paired_test
 from f3prune.pipeline_runs import GenerationSettings
 from f3prune.progress import Reporter, RichReporter
@@ -87,23 +88,35 @@ def rows_of(
     """What each configuration, which chose these masks, does to quality."""
     measured = measure_many(judging, masks, jobs, reporter)
     dense, real = judging.dense("torch"), judging.real()
-    rows = []
-    for config, chosen, one in zip(configs, masks, measured, strict=True):
-        found = compare(dense, one, real)
-        stages = counts(chosen)
-        rows.append(
-            {
-                "config": {**asdict(config), "protect": list(config.protect)},
-                "masks": masks_key(chosen),
-                "pruned": {name: sum(stage[name] for stage in stages) for name in stages[0]},
-                "sites": [[n for n, m in stage.sites.items() if not m.untouched] for stage in chosen.stages],
-                "quality": found["pruned"],
-                "difference": found["difference"],
-                "dense": found["dense"],
-                "psnr": [round(float(value), 3) for value in one.values["psnr"]],
-            }
-        )
-    return rows
+    return [row_of(*one, dense, real) for one in zip(configs, masks, measured, strict=True)]
+
+
+def row_of(
+    config: PruneConfig, masks: Masks, measured: Measured, dense: Measured, real: Measured | None
+) -> dict[str, Any]:
+    """One configuration beside the dense model."""
+    found, stages = compare(dense, measured, real), counts(masks)
+    return {
+        "config": {**asdict(config), "protect": list(config.protect)},
+        "masks": masks_key(masks),
+        "pruned": {name: sum(stage[name] for stage in stages) for name in stages[0]},
+        "sites": [[n for n, m in stage.sites.items() if not m.untouched] for stage in masks.stages],
+        "quality": found["pruned"],
+        "difference": found["difference"],
+        "dense": found["dense"],
+        "psnr": [round(float(value), 3) for value in measured.values["psnr"]],
+    }
+
+
+def joined(parts: Sequence[Measured]) -> Measured:
+    """The measurements of several sets of videos as those of one."""
+    first = parts[0]
+    return Measured(
+        first.info,
+        [prompt for part in parts for prompt in part.prompts],
+        {name: np.concatenate([part.values[name] for part in parts]) for name in first.values},
+        {name: np.concatenate([part.features[name] for part in parts]) for name in first.features},
+    )
 
 
 def over_seeds(
@@ -111,22 +124,28 @@ def over_seeds(
 ) -> list[dict[str, Any]]:
     """Calibrated from other noise, judged on other videos: do the choice and what it does stay the same?"""
     configs = [PruneConfig(alpha, score=score) for alpha in (0.35, 0.5) for score in ("aas", "leave-one-out")]  # type: ignore[arg-type]
-    rows = []
+    rows, chosen, denses, measured = [], [], [], []
     for seed in SEEDS:
         run = RunDirectory.create(home / f"{model}-seed-{seed}")
         calibrate(run, CalibrateOptions(f"zoo:{model}", settings=GenerationSettings(seed=seed)), reporter)
         own = RunState.of(run)
-        options = JudgeOptions(samples=samples, metrics=METRICS, seed=ZOO_SEED + seed * SEED_SPACING)
-        masks = [masks_of(own, config, reporter) for config in configs]
-        found = rows_of(Judging(state, options, reporter), configs, masks, jobs, reporter)
-        rows += [{"seed": seed, **row} for row in found]
+        judging = Judging(
+            state, JudgeOptions(samples=samples, metrics=METRICS, seed=ZOO_SEED + seed * SEED_SPACING), reporter
+        )
+        chosen.append([masks_of(own, config, reporter) for config in configs])
+        measured.append(measure_many(judging, chosen[-1], jobs, reporter))
+        denses.append(judging.dense("torch"))
+        real = judging.real()
+        found = zip(configs, chosen[-1], measured[-1], strict=True)
+        rows += [{"seed": seed, **row_of(*one, denses[-1], real)} for one in found]
+    dense = joined(denses)
+    for k, config in enumerate(configs):
+        rows.append({"seed": "all", **row_of(config, chosen[0][k], joined([one[k] for one in measured]), dense, real)})
     return rows
 
 
 def against_random(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """PSNR of every measure against the mean of random selection: the gain, and p of a paired test over samples."""
-    import numpy as np
-
     found = []
     for granularity, alpha in dict.fromkeys((r["config"]["granularity"], r["config"]["alpha"]) for r in rows):
         here = [r for r in rows if (r["config"]["granularity"], r["config"]["alpha"]) == (granularity, alpha)]
