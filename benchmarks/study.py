@@ -35,7 +35,7 @@ from f3prune.steps.prune import counts, prune
 from f3prune.steps.quality.judging import ZOO_SEED, JudgeOptions, Judging
 from f3prune.steps.quality.pool import measure_many
 from f3prune.steps.quality.sweep import DENSE, SweepOptions, latencies
-from f3prune.steps.scores import masks_of
+from f3prune.steps.scores import masks_of, score_table
 
 MODELS = tuple(
     name for name in ("digits-latte", "digits-cogvideo", "digits", "digits-animatediff") if name in zoo.names()
@@ -207,6 +207,30 @@ def rankings(model: str, home: Path, reporter: Reporter) -> list[dict[str, Any]]
     return rows
 
 
+def agreement(state: RunState, reporter: Reporter) -> list[dict[str, Any]]:
+    """Spearman's correlation, over layers and over heads, of AAS with what leaving each out does to the output."""
+    from scipy.stats import spearmanr
+
+    found = Calibration.load(state.run.path / AAS)
+    rows = []
+    for granularity in ("layer", "head"):
+        aas = units(attention_scores(found, granularity), "timesteps", list(found.sites))  # type: ignore[arg-type]
+        for mode in ("local", "drop"):
+            config = PruneConfig(0.5, granularity, mode=mode, score="leave-one-out")  # type: ignore[arg-type]
+            errors = units(score_table(state, found, config, reporter), "timesteps", list(found.sites))
+            rank = spearmanr([unit.score for unit in aas], [unit.score for unit in errors])
+            rows.append(
+                {
+                    "granularity": granularity,
+                    "mode": mode,
+                    "units": len(aas),
+                    "spearman": float(rank.statistic),
+                    "p": float(rank.pvalue),
+                }
+            )
+    return rows
+
+
 def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: Reporter) -> None:
     """All chosen parts of one model; each is written down as soon as it is done."""
     home: Path = options.runs
@@ -226,6 +250,8 @@ def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: R
         note(options.json, model, "seeds", found)
     if "speed" in chosen:
         note(options.json, model, "speed", speeds(state, reporter))
+    if "agreement" in chosen:
+        note(options.json, model, "agreement", agreement(state, reporter))
     if "calibration" in chosen:
         note(options.json, model, "calibration", rankings(model, home, reporter))
 
@@ -241,7 +267,7 @@ def note(path: Path, model: str, part: str, rows: Any) -> None:
 
 def main() -> None:
     """Command line."""
-    names = ("selection", "mode", "pairs", "stages", "seeds", "speed", "calibration")
+    names = ("selection", "mode", "pairs", "stages", "seeds", "agreement", "speed", "calibration")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--parts", nargs="+", choices=names, default=names)

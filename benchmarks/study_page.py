@@ -181,13 +181,43 @@ def videos_of(model: Row) -> list[Row]:
     return [row for part in ("selection", "mode", "pairs", "stages") for row in model.get(part, ())]
 
 
+def is_chosen_on_purpose(row: Row) -> bool:
+    """Neither a lucky draw, nor a score turned upside down, nor stages that all chose the same."""
+    if row["config"]["stages"] > 1 and all(sites == row["sites"][0] for sites in row["sites"]):
+        return False
+    return row["config"]["score"] not in ("random", "reversed")
+
+
+def agreement_table(data: Mapping[str, Any]) -> str:
+    """How far AAS ranks units as the error does that leaving them out makes."""
+    found = [(name, row) for name, model in data.items() for row in model.get("agreement", ())]
+    if not found:
+        return ""
+    sure = sum(row["spearman"] > 0 and row["p"] < SIGNIFICANT for _, row in found)
+    rows = (
+        (
+            f"zoo:{name}",
+            f"{row['units']} {row['granularity']}s",
+            row["mode"],
+            f"{row['spearman']:+.2f}",
+            f"{row['p']:.2g}",
+        )
+        for name, row in found
+    )
+    return (
+        "AAS stands for the error that leaving a unit out makes in the denoiser's output. Spearman's correlation of "
+        f"the two is positive with p < {SIGNIFICANT:g} in {sure} of {len(found)} cases:\n\n"
+        + table(("model", "units", "mode", "correlation", "p"), rows)
+    )
+
+
 def verdicts(data: Mapping[str, Any]) -> str:
     """Which configurations keep quality, and what AAS is worth against chance."""
     rows = []
     for name, model in data.items():
         for row in videos_of(model):
             config = row["config"]
-            if config["alpha"] >= LEAST_ALPHA and config["score"] != "random" and keeps_quality(row):
+            if config["alpha"] >= LEAST_ALPHA and is_chosen_on_purpose(row) and keeps_quality(row):
                 rows.append(
                     (
                         f"zoo:{name}",
@@ -205,7 +235,8 @@ def verdicts(data: Mapping[str, Any]) -> str:
     parts = [
         "## Pruned without loss\n",
         f"Configurations of α ≥ {LEAST_ALPHA:g} for which no interval says that fewer digits or motions are right "
-        "or that FVD is higher (a difference below zero is a lower FVD; random selections are left out):\n",
+        "or that FVD is higher (a difference below zero is a lower FVD). Left out are random and reversed selections, "
+        "and stages that all chose the same layers.\n",
         table(header, rows) if rows else "None.\n",
         seeds_kept(data),
         "## Does the score tell what to prune?\n",
@@ -225,15 +256,14 @@ def verdicts(data: Mapping[str, Any]) -> str:
             f"- **{SCORES[score]}**: better PSNR than random selection (p < {SIGNIFICANT:g}) in {len(won)} of "
             f"{len(found)} cases (model × unit × α), worse in {len(lost)}.\n"
         )
-    return "\n".join(parts)
+    return "\n".join([*parts, agreement_table(data)])
 
 
 def recommended(data: Mapping[str, Any]) -> str:
     """For every kind of model what stays nearest to the dense one at each α, and the fastest that keeps quality."""
     rows = []
     for name, model in data.items():
-        # What comes of a lucky draw, or of a score turned upside down, recommends nothing.
-        serious = [row for row in videos_of(model) if row["config"]["score"] not in ("random", "reversed")]
+        serious = [row for row in videos_of(model) if is_chosen_on_purpose(row)]
         for alpha in sorted({row["config"]["alpha"] for row in serious}):
             here = [row for row in serious if row["config"]["alpha"] == alpha]
             layers = [row for row in here if row["config"]["granularity"] == "layer"]
@@ -274,7 +304,7 @@ def _recommendation(name: str, model: Row, what: str, row: Row) -> tuple[str, ..
 def model_section(name: str, model: Row) -> str:
     """Everything that was measured on one model."""
     samples = model["facts"]["samples"]
-    parts = [f"## zoo:{name}\n", f"{KINDS[name].capitalize()}; {samples} videos of every row.\n"]
+    parts = [f"## zoo:{name}\n", f"{KINDS[name][0].upper()}{KINDS[name][1:]}; {samples} videos of every row.\n"]
     for part, title in (
         ("selection", "What to prune"),
         ("mode", "What takes a pruned unit's place: drop"),
@@ -318,7 +348,7 @@ def page(data: Mapping[str, Any]) -> str:
     """The whole page."""
     ordered = {name: data[name] for name in KINDS if name in data}
     missing = [name for name in KINDS if name not in data]
-    asked = ("selection", "mode", "pairs", "stages", "seeds", "speed", "calibration")
+    asked = ("selection", "mode", "pairs", "stages", "seeds", "agreement", "speed", "calibration")
     without = [
         f"zoo:{name}: {', '.join(gone)}"
         for name, model in ordered.items()

@@ -40,11 +40,11 @@ def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) 
         return select_masks(found, config)
     # Mistakes in the rest of the configuration are found before the model is loaded.
     select_masks(found, replace(config, score="aas"))
-    return select_masks(found, config, _kept(state, found, config, reporter))
+    return select_masks(found, config, score_table(state, found, config, reporter))
 
 
-def _kept(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter) -> ScoreTable:
-    """The scores, measured once for every kind of them and kept below the run."""
+def score_table(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter = SILENT) -> ScoreTable:
+    """The scores that need the model, measured once for every kind of them and kept below the run."""
     options: dict[str, Any] = {"score": config.score, "granularity": config.granularity}
     if config.score == "leave-one-out":
         options["mode"] = config.mode

@@ -8,12 +8,29 @@ from typing import Any
 import torch
 
 from f3prune import zoo
-from f3prune.zoo.digits.dataset import FRAMES
+from f3prune.zoo.digits.dataset import DIRECTIONS, FRAMES
 from f3prune.zoo.digits_animatediff.architecture import build_unet
 from f3prune.zoo.digits_latte.architecture import build_scheduler
 from f3prune.zoo.training import Batch, DiffusionTrainer, Phase, Recipe, frame_latents, tidy_configs
 
-KINDS = (WHOLE,) = (Batch(FRAMES, 5),)
+KINDS = FIRST, PAIRS, WHOLE = Batch(1, 40), Batch(2, 20), Batch(FRAMES, 5)
+
+LOUD = 100.0
+"""Norm of the embeddings of direction words."""
+
+
+def speak_up(text_encoder: Any, tokenizer: Any) -> None:
+    """Makes the direction words heard: embeddings at right angles to each other, of norm ``LOUD``.
+
+    The image model was never shown a direction, and its text encoder puts a hundred times the norm of a word's
+    embedding on top of it, by the words before: what comes out for "left" and for "right" hardly differs, and a
+    denoiser that gets the same for both learns in hours to move digits, but never whither.
+    """
+    words = tokenizer.convert_tokens_to_ids([f"{word}</w>" for word in DIRECTIONS])
+    table = text_encoder.get_input_embeddings().weight
+    with torch.no_grad():
+        if float(table[words].norm(dim=1).min()) < LOUD / 2:
+            table[words] = LOUD * torch.linalg.qr(torch.randn(table.shape[1], len(words))).Q.T
 
 
 class AnimateDiffTrainer(DiffusionTrainer):
@@ -37,6 +54,7 @@ class AnimateDiffTrainer(DiffusionTrainer):
         if start_from is not None:
             nets["unet"] = UNetMotionModel.from_pretrained(start_from / "unet").train().requires_grad_(True)
             nets["text_encoder"] = CLIPTextModel.from_pretrained(start_from / "text_encoder")
+        speak_up(nets["text_encoder"], image.tokenizer)
         parts = {"vae": vae, "tokenizer": image.tokenizer, "scheduler": build_scheduler()}
         super().__init__(nets, parts, recipe, folder)
 
@@ -49,7 +67,7 @@ class AnimateDiffTrainer(DiffusionTrainer):
         return frame_latents(self.vae, video)
 
     def predict(self, noisy: torch.Tensor, timesteps: torch.Tensor, prompts: list[str], kept: list[bool]) -> Any:
-        """Noise `b c f h w`; the text goes to every frame, as in the pipeline."""
+        """Velocity `b c f h w`; the text goes to every frame, as in the pipeline."""
         tokens = self.tokenizer(
             [prompt if keep else "" for prompt, keep in zip(prompts, kept, strict=True)],
             padding="max_length",
