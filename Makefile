@@ -46,6 +46,7 @@ bench-14b: $(STAMP)
 study: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/study.py --json benchmarks/results/study.json
 	$(BIN)/python benchmarks/study_page.py
+	$(BIN)/python benchmarks/performance_page.py
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || python3 -m venv $(VENV)

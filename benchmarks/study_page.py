@@ -259,6 +259,48 @@ def verdicts(data: Mapping[str, Any]) -> str:
     return "\n".join([*parts, agreement_table(data)])
 
 
+def fastest_kept(model: Row) -> Row | None:
+    """The configuration of the fastest engine that keeps quality, if one that does is faster than the dense engine."""
+    kept = [
+        row
+        for row in videos_of(model)
+        if is_chosen_on_purpose(row) and keeps_quality(row) and (speedup(model, row["config"]) or 0.0) > 1.0
+    ]
+    return max(
+        kept,
+        key=lambda row: (speedup(model, row["config"]) or 0.0, row["quality"]["psnr"]["value"]),
+        default=None,
+    )
+
+
+def tables(data: Mapping[str, Any]) -> dict[str, str]:
+    """Markdown for other pages: ``short`` has, of every model, the largest ratio at which the defaults keep quality."""
+    rows = []
+    for name in KINDS:
+        model = data.get(name, {})
+        kept = [
+            row
+            for row in model.get("seeds", ())
+            if row["seed"] == "all" and row["config"]["score"] == "leave-one-out" and keeps_quality(row)
+        ]
+        if kept:
+            row = max(kept, key=lambda one: one["config"]["alpha"])
+            apart = row["difference"]
+            rows.append(
+                (
+                    f"zoo:{name}",
+                    f"{row['config']['alpha']:g}",
+                    number(apart["prompt_digit"], 1, 100),
+                    number(apart["prompt_motion"], 1, 100),
+                    number(apart["fvd"], 1),
+                    number(row["quality"]["psnr"], 1),
+                    speed_of(model, row["config"]),
+                )
+            )
+    header = ("model", "α", "digit, % points", "motion, % points", "FVD", "PSNR, dB", "engine")
+    return {"short": table(header, rows)}
+
+
 def recommended(data: Mapping[str, Any]) -> str:
     """For every kind of model what stays nearest to the dense one at each α, and the fastest that keeps quality."""
     rows = []
@@ -273,9 +315,8 @@ def recommended(data: Mapping[str, Any]) -> str:
             rows.append(_recommendation(name, model, "nearest to dense, layers", nearest_layers))
             if nearest is not nearest_layers:
                 rows.append(_recommendation(name, model, "nearest to dense", nearest))
-        kept = [row for row in serious if keeps_quality(row) and (speedup(model, row["config"]) or 0.0) > 1.0]
-        if kept:
-            fastest = max(kept, key=lambda row: (speedup(model, row["config"]) or 0.0, row["quality"]["psnr"]["value"]))
+        fastest = fastest_kept(model)
+        if fastest is not None:
             rows.append(_recommendation(name, model, "fastest that keeps quality", fastest))
     header = ("kind of model", "to be", "α", "settings", "PSNR, dB", "digit, %", "motion, %", "FVD", "speed")
     defaults = (
