@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -32,3 +34,9 @@ def test_kept_quality_needs_all_three(study_page: Any, metric: str) -> None:
     kept = {name: {"verdict": "undecided"} for name in ("prompt_digit", "prompt_motion", "fvd")}
     assert study_page.keeps_quality({"difference": kept | {metric: {"verdict": "better"}}})
     assert not study_page.keeps_quality({"difference": kept | {metric: {"verdict": "worse"}}})
+
+
+def test_the_tables_of_other_pages_are_those_of_the_results() -> None:
+    script = HOME / "benchmarks" / "performance_page.py"
+    done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
