@@ -44,6 +44,7 @@ def _processor() -> str:
 
 
 QUICK_S = 5.0
+REST_S = 0.1
 
 
 def _time(run: Callable[[], object]) -> float:
@@ -55,8 +56,8 @@ def _time(run: Callable[[], object]) -> float:
 def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, warm_up: int = 1) -> dict[str, dict[str, float]]:
     """Time several contenders in turn, so that a slow spell of the machine hits all of them.
 
-    A quick one makes an untimed call first, as it would in a denoising loop: threads of the contender before it keep
-    spinning for a while, and would take a core from the one that comes next.
+    Each waits first: the threads of the contender before it keep spinning for less than 0.05 s and would take cores
+    from it. Then a quick one makes an untimed call, as it would in a denoising loop.
 
     Returns:
         Seconds per contender: median, first and third quartile.
@@ -64,6 +65,7 @@ def alternate(runs: Mapping[str, Callable[[], object]], rounds: int, warm_up: in
     times: dict[str, list[float]] = {name: [] for name in runs}
     for round_number in range(rounds + warm_up):
         for name, run in runs.items():
+            time.sleep(REST_S)
             seconds = _time(run)
             if seconds < QUICK_S:
                 seconds = _time(run)

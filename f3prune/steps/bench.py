@@ -35,6 +35,8 @@ from f3prune.steps.sessions import engine_denoiser
 FILE = "bench.json"
 VERSION = 2
 QUICK_S = 2.0
+REST_S = 0.1
+"""Seconds before a turn, in which the threads of whoever had the one before fall asleep."""
 DENSE_ENGINE, PRUNED_ENGINE = "dense engine", "pruned engine"
 DENSE_TORCH, PRUNED_TORCH = "dense PyTorch", "pruned PyTorch"
 
@@ -168,8 +170,8 @@ def alternate(
 ) -> dict[str, list[float]]:
     """Seconds of every call, by contestant: one timed call each per round, in a seeded random order.
 
-    A quick contestant makes an untimed call first, as it would in a denoising loop: the threads of the one before it
-    keep spinning for a while, and would take a core from whoever always comes next.
+    A contestant waits first: the threads of the one before it keep spinning for less than 0.05 s and would take cores
+    from it. Then a quick one makes an untimed call, as it would in a denoising loop.
     """
     names = list(contestants)
     seconds: dict[str, list[float]] = {name: [] for name in names}
@@ -181,6 +183,7 @@ def alternate(
         with torch.no_grad():
             for number in range(options.warm_up + options.rounds):
                 for name in order.sample(names, len(names)):
+                    time.sleep(REST_S)
                     elapsed = _time(contestants[name], inputs, device)
                     if elapsed < QUICK_S:
                         elapsed = _time(contestants[name], inputs, device)
