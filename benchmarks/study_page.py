@@ -99,6 +99,18 @@ def keeps_quality(row: Row) -> bool:
     return not any(row["difference"][name]["verdict"] == "worse" for name in ("prompt_digit", "prompt_motion", "fvd"))
 
 
+def is_contradicted(model: Row, config: Row) -> bool:
+    """The videos of all seeds together say that this configuration loses quality, whatever those of one seed say."""
+    return any(
+        row["seed"] == "all" and row["config"] == config and not keeps_quality(row) for row in model.get("seeds", ())
+    )
+
+
+def stays_good(model: Row, row: Row) -> bool:
+    """No interval says that quality is lost, neither of these videos nor of those of all seeds together."""
+    return keeps_quality(row) and not is_contradicted(model, row["config"])
+
+
 def seeds_table(rows: Sequence[Row]) -> str:
     """The same selection from three calibrations, each judged on videos of its own."""
     first = {(r["config"]["alpha"], r["config"]["score"]): r["sites"] for r in rows if r["seed"] == rows[0]["seed"]}
@@ -217,7 +229,7 @@ def verdicts(data: Mapping[str, Any]) -> str:
     for name, model in data.items():
         for row in videos_of(model):
             config = row["config"]
-            if config["alpha"] >= LEAST_ALPHA and is_chosen_on_purpose(row) and keeps_quality(row):
+            if config["alpha"] >= LEAST_ALPHA and is_chosen_on_purpose(row) and stays_good(model, row):
                 rows.append(
                     (
                         f"zoo:{name}",
@@ -235,8 +247,9 @@ def verdicts(data: Mapping[str, Any]) -> str:
     parts = [
         "## Pruned without loss\n",
         f"Configurations of α ≥ {LEAST_ALPHA:g} for which no interval says that fewer digits or motions are right "
-        "or that FVD is higher (a difference below zero is a lower FVD). Left out are random and reversed selections, "
-        "and stages that all chose the same layers.\n",
+        "or that FVD is higher (a difference below zero is a lower FVD), neither over the videos of one seed nor, "
+        "where measured, over those of all seeds below. Left out are random and reversed selections, and stages that "
+        "all chose the same layers.\n",
         table(header, rows) if rows else "None.\n",
         seeds_kept(data),
         "## Does the score tell what to prune?\n",
@@ -264,7 +277,7 @@ def fastest_kept(model: Row) -> Row | None:
     kept = [
         row
         for row in videos_of(model)
-        if is_chosen_on_purpose(row) and keeps_quality(row) and (speedup(model, row["config"]) or 0.0) > 1.0
+        if is_chosen_on_purpose(row) and stays_good(model, row) and (speedup(model, row["config"]) or 0.0) > 1.0
     ]
     return max(
         kept,
@@ -318,10 +331,10 @@ def recommended(data: Mapping[str, Any]) -> str:
         fastest = fastest_kept(model)
         if fastest is not None:
             rows.append(_recommendation(name, model, "fastest that keeps quality", fastest))
-    header = ("kind of model", "to be", "α", "settings", "PSNR, dB", "digit, %", "motion, %", "FVD", "speed")
+    header = ("kind of model", "to be", "α", "settings", "PSNR, dB", "digit, %", "motion, %", "FVD", "kept", "speed")
     defaults = (
         "`f3prune prune` takes `--granularity layer --score leave-one-out --mode local --stages 1` unless told "
-        "otherwise (`--score aas` for frame pairs). What was measured to be best:\n\n"
+        "otherwise (`--score aas` for frame pairs). What was measured to be best; *kept* is quality kept as above:\n\n"
     )
     return defaults + table(header, rows)
 
@@ -338,6 +351,7 @@ def _recommendation(name: str, model: Row, what: str, row: Row) -> tuple[str, ..
         change(row, "prompt_digit", 0, 100),
         change(row, "prompt_motion", 0, 100),
         change(row, "fvd", 1),
+        "yes" if stays_good(model, row) else "no",
         speed_of(model, config),
     )
 

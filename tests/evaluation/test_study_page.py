@@ -40,3 +40,16 @@ def test_the_tables_of_other_pages_are_those_of_the_results() -> None:
     script = HOME / "benchmarks" / "performance_page.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_what_all_seeds_lose_one_seed_does_not_save(study_page: Any) -> None:
+    good, bad = (
+        {name: {"verdict": verdict} for name in ("prompt_digit", "prompt_motion", "fvd")}
+        for verdict in ("undecided", "worse")
+    )
+    row = {"config": {"alpha": 0.5, "score": "aas"}, "difference": good}
+    assert study_page.stays_good({"seeds": [{**row, "seed": "all"}]}, row)
+    assert study_page.stays_good({"seeds": [{**row, "seed": 1, "difference": bad}]}, row)
+    assert not study_page.stays_good({"seeds": [{**row, "seed": "all", "difference": bad}]}, row)
+    other = {**row, "seed": "all", "difference": bad, "config": {"alpha": 0.35, "score": "aas"}}
+    assert study_page.stays_good({"seeds": [other]}, row)
