@@ -44,7 +44,8 @@ METRICS = ("psnr", "flicker", "dynamic", "prompt_digit", "prompt_motion", "fvd")
 RANDOM_SEEDS = SEEDS = (0, 1, 2)
 SEED_SPACING = 1000
 """Between the first videos of two seeds; more than there are videos of each."""
-SCORES = ("aas", "leave-one-out", "magnitude", "reversed")
+SCORES = ("aas", "leave-one-out", "greedy", "magnitude", "reversed")
+SERIOUS = ("aas", "leave-one-out", "greedy")
 
 
 @dataclass(frozen=True)
@@ -64,22 +65,22 @@ def parts(cached: bool) -> list[Part]:
     mode = [
         PruneConfig(0.5, granularity, mode="drop", score=score)  # type: ignore[arg-type]
         for granularity in ("layer", "head")
-        for score in ("aas", "leave-one-out")
+        for score in SERIOUS
     ]
     found = [Part("selection", tuple(selection)), Part("mode", tuple(mode))]
     if cached:
         return found
     pairs = [PruneConfig(0.5, "frame-pair", score=score) for score in ("aas", "leave-one-out", "reversed", "random")]  # type: ignore[arg-type]
-    stages = [PruneConfig(0.5, "layer", stages=k, score=score) for k in (2, 4) for score in ("aas", "leave-one-out")]  # type: ignore[arg-type]
+    stages = [PruneConfig(0.5, "layer", stages=k, score=score) for k in (2, 4) for score in SERIOUS]  # type: ignore[arg-type]
     return [*found, Part("pairs", tuple(pairs)), Part("stages", tuple(stages))]
 
 
-def judged(state: RunState, part: Part, samples: int, jobs: int, reporter: Reporter) -> list[dict[str, Any]]:
-    """Every configuration of a part, measured beside the dense model on the same prompts and seeds."""
+def judged(
+    state: RunState, configs: Sequence[PruneConfig], samples: int, jobs: int, reporter: Reporter
+) -> list[dict[str, Any]]:
+    """Every configuration, measured beside the dense model on the same prompts and seeds."""
     judging = Judging(state, JudgeOptions(samples=samples, metrics=METRICS), reporter)
-    return rows_of(
-        judging, part.configs, [masks_of(state, config, reporter) for config in part.configs], jobs, reporter
-    )
+    return rows_of(judging, configs, [masks_of(state, config, reporter) for config in configs], jobs, reporter)
 
 
 def rows_of(
@@ -97,7 +98,7 @@ def row_of(
     """One configuration beside the dense model."""
     found, stages = compare(dense, measured, real), counts(masks)
     return {
-        "config": {**asdict(config), "protect": list(config.protect)},
+        "config": json_of(config),
         "masks": masks_key(masks),
         "pruned": {name: sum(stage[name] for stage in stages) for name in stages[0]},
         "sites": [[n for n, m in stage.sites.items() if not m.untouched] for stage in masks.stages],
@@ -119,11 +120,21 @@ def joined(parts: Sequence[Measured]) -> Measured:
     )
 
 
+def seeds_configs() -> tuple[PruneConfig, ...]:
+    """What is chosen from every seed's calibration."""
+    return tuple(PruneConfig(alpha, score=score) for alpha in (0.35, 0.5) for score in SERIOUS)  # type: ignore[arg-type]
+
+
 def over_seeds(
-    state: RunState, model: str, home: Path, samples: int, jobs: int, reporter: Reporter
+    state: RunState,
+    model: str,
+    configs: Sequence[PruneConfig],
+    home: Path,
+    samples: int,
+    jobs: int,
+    reporter: Reporter,
 ) -> list[dict[str, Any]]:
     """Calibrated from other noise, judged on other videos: do the choice and what it does stay the same?"""
-    configs = [PruneConfig(alpha, score=score) for alpha in (0.35, 0.5) for score in ("aas", "leave-one-out")]  # type: ignore[arg-type]
     rows, chosen, denses, measured = [], [], [], []
     for seed in SEEDS:
         run = RunDirectory.create(home / f"{model}-seed-{seed}")
@@ -235,25 +246,46 @@ def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: R
     """All chosen parts of one model; each is written down as soon as it is done."""
     home: Path = options.runs
     home.mkdir(parents=True, exist_ok=True)
+    scores = set(options.scores)
     run = RunDirectory.create(home / model)
     calibrate(run, CalibrateOptions(f"zoo:{model}"), reporter)
     note(options.json, model, "facts", {"samples": options.samples, "torch": torch.__version__})
     state = RunState.of(run)
     for part in parts(state.family.cached):
-        if part.name in chosen:
-            rows = judged(state, part, options.samples, options.jobs, reporter)
-            note(options.json, model, part.name, rows)
-            if part.name == "selection":
+        configs = [config for config in part.configs if config.score in scores]
+        if part.name in chosen and configs:
+            rows = judged(state, configs, options.samples, options.jobs, reporter)
+            rows = add_rows(options.json, model, part.name, rows, part.configs)
+            if part.name == "selection" and any(row["config"]["score"] == "random" for row in rows):
                 note(options.json, model, "against_random", against_random(rows))
-    if "seeds" in chosen:
-        found = over_seeds(state, model, home, options.samples, options.jobs, reporter)
-        note(options.json, model, "seeds", found)
+    configs = [config for config in seeds_configs() if config.score in scores]
+    if "seeds" in chosen and configs:
+        rows = over_seeds(state, model, configs, home, options.samples, options.jobs, reporter)
+        add_rows(options.json, model, "seeds", rows, seeds_configs())
     if "speed" in chosen:
         note(options.json, model, "speed", speeds(state, reporter))
     if "agreement" in chosen:
         note(options.json, model, "agreement", agreement(state, reporter))
     if "calibration" in chosen:
         note(options.json, model, "calibration", rankings(model, home, reporter))
+
+
+def add_rows(
+    path: Path, model: str, part: str, rows: list[dict[str, Any]], configs: Sequence[PruneConfig]
+) -> list[dict[str, Any]]:
+    """Put rows in place of those of the same scores; the rows of other scores stay. All, in the part's own order."""
+    measured = {row["config"]["score"] for row in rows}
+    data = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    kept = [row for row in data.get(model, {}).get(part, ()) if row["config"]["score"] not in measured]
+    order = [json_of(config) for config in configs]
+    found = sorted([*kept, *rows], key=lambda row: (str(row.get("seed", "")), order.index(row["config"])))
+    note(path, model, part, found)
+    return found
+
+
+def json_of(config: PruneConfig) -> dict[str, Any]:
+    """A configuration as the file has it."""
+    return {**asdict(config), "protect": list(config.protect)}
 
 
 def note(path: Path, model: str, part: str, rows: Any) -> None:
@@ -271,6 +303,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
+    parser.add_argument("--scores", nargs="+", choices=(*SCORES, "random"), default=(*SCORES, "random"))
     parser.add_argument("--samples", type=int, default=40, help="videos of every configuration")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="worker processes")
     parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="where runs and videos are kept")

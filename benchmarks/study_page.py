@@ -18,6 +18,7 @@ KINDS = {
 SCORES = {
     "aas": "AAS",
     "leave-one-out": "leave-one-out",
+    "greedy": "greedy",
     "magnitude": "weight magnitude",
     "reversed": "AAS reversed",
     "random": "random",
@@ -254,7 +255,7 @@ def verdicts(data: Mapping[str, Any]) -> str:
         seeds_kept(data),
         "## Does the score tell what to prune?\n",
     ]
-    for score in ("aas", "leave-one-out", "magnitude", "reversed"):
+    for score in ("aas", "leave-one-out", "greedy", "magnitude", "reversed"):
         found = [
             (name, row)
             for name, model in data.items()

@@ -10,8 +10,8 @@ from calibration.measure import FrameMassRecorder, calibrate, denoise_synthetic
 from calibration.pruned_model import load_pruned, save_pruned
 from calibration.reference import masked_reference
 from calibration.score_table import ScoreTable
-from calibration.scores import count_units, leave_one_out, magnitude_scores
-from calibration.selection import PruneConfig, default_score, select_masks
+from calibration.scores import count_trials, count_units, greedy, leave_one_out, magnitude_scores
+from calibration.selection import PruneConfig, default_score, select_masks, stage_ranges, unprotected
 from calibration.staged import StagedDenoiser
 
 __all__ = [
@@ -25,9 +25,11 @@ __all__ = [
     "Stage",
     "StagedDenoiser",
     "calibrate",
+    "count_trials",
     "count_units",
     "default_score",
     "denoise_synthetic",
+    "greedy",
     "head_scores",
     "leave_one_out",
     "load_pruned",
@@ -38,4 +40,6 @@ __all__ = [
     "pruning_of",
     "save_pruned",
     "select_masks",
+    "stage_ranges",
+    "unprotected",
 ]

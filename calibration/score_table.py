@@ -16,7 +16,7 @@ from f3prune.errors import ArtifactError, InputError
 
 Granularity = Literal["layer", "head", "frame-pair"]
 Aggregate = Literal["timesteps", "layers"]
-Score = Literal["aas", "leave-one-out", "magnitude", "random", "reversed"]
+Score = Literal["aas", "leave-one-out", "greedy", "magnitude", "random", "reversed"]
 FORMAT = "1"
 
 
@@ -61,6 +61,12 @@ class ScoreTable:
             middle = (highest + lowest) / 2
             rows = inside or [min(rows, key=lambda row: abs(self.timesteps[row] - middle))]
         return {name: value[rows].sum(0) for name, value in self.values.items()}
+
+    def put(self, unit: Unit, rows: slice | list[int], scores: torch.Tensor | float) -> None:
+        """Write a unit's scores at some timesteps into the tables of its sites."""
+        for name in unit.sites:
+            part = () if unit.head is None else (unit.head,)
+            self.values[name][(rows, *(unit.pair or part))] = scores
 
     def save(self, path: Path) -> None:
         """Write a safetensors file: tensors by site, the rest as metadata."""

@@ -11,9 +11,10 @@ from typing import get_args
 
 from calibration.aas import head_scores
 from calibration.calibration_file import Calibration
-from calibration.masks import Masks, Mode, SiteMask, Stage
+from calibration.masks import Masks, Mode, Stage
 from calibration.score_table import Aggregate, Granularity, Score, ScoreTable, units
 from calibration.scores import attention_scores, random_scores, reversed_scores
+from calibration.unit_masks import site_masks
 from f3prune.errors import InputError, UnknownSiteError
 
 
@@ -29,7 +30,8 @@ class PruneConfig:
         stages: number of contiguous ranges of denoising steps, each with masks of its own.
         protect: globs of site names that are never pruned and not counted.
         score: what units are ranked by, the least first: ``aas``; ``leave-one-out``, what the output loses without
-            the unit; ``magnitude`` of its weights; ``random`` and ``reversed`` (AAS upside down) to compare with.
+            the unit; ``greedy``, the same again after every unit that went; ``magnitude`` of its weights; ``random``
+            and ``reversed`` (AAS upside down) to compare with.
         score_seed: of ``random``.
     """
 
@@ -58,6 +60,8 @@ class PruneConfig:
             raise InputError(f"stages is {self.stages}, expected at least 1")
         if self.granularity == "frame-pair" and self.mode == "drop":
             raise InputError("mode drop takes whole heads away and has no meaning for frame pairs: use --mode local")
+        if self.granularity == "frame-pair" and self.score == "greedy":
+            raise InputError("frame pairs are too many to go one after another: use --score leave-one-out or aas")
 
 
 def default_score(granularity: Granularity) -> Score:
@@ -75,20 +79,16 @@ def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTabl
     Args:
         calibration: of the model.
         config: how much goes, and by what score.
-        table: the scores, where ``config.score`` needs the model: ``leave_one_out`` or ``magnitude_scores``.
+        table: the scores, where ``config.score`` needs the model: ``leave_one_out``, ``greedy``, ``magnitude_scores``.
 
     Raises:
         InputError: more stages than steps, a combination that has no meaning, or scores that are missing.
         UnknownSiteError: a ``protect`` glob matches no site.
     """
-    count = len(calibration.timesteps)
-    if config.stages > count:
-        raise InputError(f"stages is {config.stages}, but calibration has only {count} steps: use at most {count}")
     candidates = unprotected(list(calibration.sites), config.protect)
     if config.granularity == "frame-pair":
         _refuse_pairs(calibration, candidates)
     table = _table(calibration, config) if table is None else table
-    bounds = [round(count * k / config.stages) for k in range(config.stages + 1)]
     return Masks(
         family=calibration.family,
         alpha=config.alpha,
@@ -97,9 +97,26 @@ def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTabl
         mode=config.mode,
         score=config.score,
         stages=tuple(
-            _select_stage(calibration, config, table, candidates, steps) for steps in itertools.pairwise(bounds)
+            _select_stage(calibration, config, table, candidates, *found)
+            for found in stage_ranges(calibration, config.stages)
         ),
     )
+
+
+def stage_ranges(calibration: Calibration, stages: int) -> list[tuple[tuple[int, int], tuple[float, float]]]:
+    """``(first, last + 1)`` step and ``(highest, lowest)`` timestep of every stage.
+
+    Raises:
+        InputError: there are more stages than steps.
+    """
+    count = len(calibration.timesteps)
+    if stages > count:
+        raise InputError(f"stages is {stages}, but calibration has only {count} steps: use at most {count}")
+    found = []
+    for steps in itertools.pairwise(round(count * k / stages) for k in range(stages + 1)):
+        timesteps = calibration.timesteps[slice(*steps)]
+        found.append((steps, (max(timesteps), min(timesteps))))
+    return found
 
 
 def unprotected(names: list[str], globs: tuple[str, ...]) -> list[str]:
@@ -138,41 +155,16 @@ def _table(calibration: Calibration, config: PruneConfig) -> ScoreTable:
 
 
 def _select_stage(
-    calibration: Calibration, config: PruneConfig, table: ScoreTable, candidates: list[str], steps: tuple[int, int]
+    calibration: Calibration,
+    config: PruneConfig,
+    table: ScoreTable,
+    candidates: list[str],
+    steps: tuple[int, int],
+    bounds: tuple[float, float],
 ) -> Stage:
-    timesteps = calibration.timesteps[steps[0] : steps[1]]
-    bounds = (max(timesteps), min(timesteps))
     ranked = units(table, config.aggregate, candidates, bounds)
     # Decimal, because floor(0.29 * 100) is 28 in binary floating point.
     count = math.floor(Decimal(str(config.alpha)) * len(ranked))
     pruned = sorted(range(len(ranked)), key=lambda k: (ranked[k].score, k))[:count]
-    heads: dict[str, set[int]] = {name: set() for name in calibration.sites}
-    pairs: dict[str, set[tuple[int, int]]] = {name: set() for name in calibration.sites}
-    for unit in (ranked[k] for k in pruned):
-        for name in unit.sites:
-            if unit.pair is not None:
-                pairs[name].add(unit.pair)
-            else:
-                heads[name].update(range(calibration.sites[name].heads) if unit.head is None else [unit.head])
-    aas = head_scores(calibration, steps)
-    return Stage(
-        steps=steps,
-        timesteps=bounds,
-        sites={
-            name: SiteMask(
-                layout=info.layout,
-                frames=calibration.mass[name].shape[-2],
-                heads=info.heads,
-                aas=tuple(round(float(s), 6) for s in aas[name]),
-                pruned_heads=tuple(sorted(heads[name])),
-                kept_pairs=_kept(pairs[name], calibration.mass[name].shape[-2]),
-            )
-            for name, info in calibration.sites.items()
-        },
-    )
-
-
-def _kept(pruned: set[tuple[int, int]], frames: int) -> tuple[tuple[int, ...], ...] | None:
-    if not pruned:
-        return None
-    return tuple(tuple(j for j in range(frames) if (i, j) not in pruned) for i in range(frames))
+    chosen = site_masks(calibration, [ranked[k] for k in pruned], head_scores(calibration, steps))
+    return Stage(steps=steps, timesteps=bounds, sites=chosen)

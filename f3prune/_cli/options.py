@@ -13,7 +13,7 @@ BACKENDS = ("onnxruntime", "tensorrt-rtx", "tensorrt")
 DTYPES = ("fp32", "fp16", "bf16")
 GRANULARITIES = ("layer", "head", "frame-pair")
 AGGREGATES = ("timesteps", "layers")
-SCORES = ("aas", "leave-one-out", "magnitude", "random", "reversed")
+SCORES = ("aas", "leave-one-out", "greedy", "magnitude", "random", "reversed")
 MODES = ("local", "drop")
 DYNAMIC = ("batch", "text")
 METRICS = (
@@ -196,9 +196,10 @@ PRUNING = stack(
     click.option(
         "--score",
         type=click.Choice(SCORES),
-        help="What units are ranked by, the least first: what the output loses without the unit, or attention to other "
-        "frames (aas, which is free); magnitude, random and reversed are there to compare with. [default: "
-        "leave-one-out; aas for frame pairs]",
+        help="What units are ranked by, the least first: what the output loses without the unit, the same again after "
+        "every unit that went (greedy: N/2 times as slow for N units), or attention to other frames (aas, which is "
+        "free); magnitude, random and reversed are there to compare with. [default: leave-one-out; aas for frame "
+        "pairs]",
     ),
     click.option("--score-seed", type=click.IntRange(min=0), default=0, help="Seed of --score random."),
     click.option("--stages", type=COUNT, default=1, show_default=True, help="Ranges of steps with masks of their own."),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,10 +14,14 @@ from calibration import (
     Masks,
     PruneConfig,
     ScoreTable,
+    count_trials,
     count_units,
+    greedy,
     leave_one_out,
     magnitude_scores,
     select_masks,
+    stage_ranges,
+    unprotected,
 )
 from f3prune.loading import load_denoiser, pick_device, working_dtype
 from f3prune.manifest import Manifest, package_versions
@@ -24,7 +31,7 @@ from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.calibrate import AAS
 
 FILE, FOLDER = "scores.safetensors", "scores"
-NEED_MODEL = ("leave-one-out", "magnitude")
+NEED_MODEL = ("leave-one-out", "greedy", "magnitude")
 
 
 def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> Masks:
@@ -46,8 +53,11 @@ def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) 
 def score_table(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter = SILENT) -> ScoreTable:
     """The scores that need the model, measured once for every kind of them and kept below the run."""
     options: dict[str, Any] = {"score": config.score, "granularity": config.granularity}
-    if config.score == "leave-one-out":
+    if config.score in ("leave-one-out", "greedy"):
         options["mode"] = config.mode
+    if config.score == "greedy":
+        # What goes first decides what goes next, so that everything that limits the choice belongs to the order.
+        options |= {"aggregate": config.aggregate, "stages": config.stages, "protect": list(config.protect)}
     inputs = {"calibrate": state.calibration.digest, "source": state.verified_source_digest()}
 
     def make(scratch: Path) -> dict[str, Any]:
@@ -55,14 +65,14 @@ def score_table(state: RunState, found: Calibration, config: PruneConfig, report
         return options
 
     (state.run.path / FOLDER).mkdir(exist_ok=True)
-    home = RunDirectory.create(state.run.path / FOLDER / "-".join(options.values()))
+    home = RunDirectory.create(state.run.path / FOLDER / _folder(options))
     with home.lock():
         home.perform(Manifest("scores", inputs, options, package_versions(*PACKAGES)), make, files=(FILE,))
     return ScoreTable.load(home.path / FILE)
 
 
 def measure(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter = SILENT) -> ScoreTable:
-    """The scores that need the model: weight magnitude, or leave-one-out on the recorded calls."""
+    """The scores that need the model: weight magnitude, or what the output loses on the recorded calls."""
     device = pick_device()
     dtype = working_dtype(state.source, device)
     with reporter.task("loading the denoiser"):
@@ -75,5 +85,22 @@ def measure(state: RunState, found: Calibration, config: PruneConfig, reporter: 
         (min(found.timesteps, key=lambda timestep: abs(timestep - call.timestep)), {**call.on(device, dtype), **extra})
         for call in state.calls()
     ]
-    with reporter.task("leaving one out", total=count_units(found, config.granularity)) as advance:
-        return leave_one_out(denoiser, found, calls, config.granularity, config.mode, advance)
+    if config.score == "leave-one-out":
+        with reporter.task("leaving one out", total=count_units(found, config.granularity)) as advance:
+            return leave_one_out(denoiser, found, calls, config.granularity, config.mode, advance)
+    candidates = unprotected(list(found.sites), config.protect)
+    stages = [timesteps for _, timesteps in stage_ranges(found, config.stages)]
+    trials = count_trials(found, config.granularity, config.aggregate, candidates, len(stages))
+    with reporter.task("pruning one after another", total=trials) as advance:
+        return greedy(
+            denoiser, found, calls, config.granularity, config.mode, config.aggregate, candidates, stages, advance
+        )
+
+
+def _folder(options: Mapping[str, Any]) -> str:
+    """A name for every set of options; globs may hold what file names may not."""
+    words = [str(value) for name, value in options.items() if name != "protect"]
+    globs = options.get("protect")
+    if globs:
+        words.append(hashlib.sha256(json.dumps(globs).encode()).hexdigest()[:12])
+    return "-".join(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -10,7 +11,9 @@ import torch
 from calibration import (
     PruneConfig,
     ScoreTable,
+    count_trials,
     count_units,
+    greedy,
     leave_one_out,
     magnitude_scores,
     prune_denoiser,
@@ -72,6 +75,93 @@ def test_leave_one_out_is_the_error_of_the_baked_model_without_that_unit(variant
     )
     assert len(values) == count
     assert relative(run(baked, subject.inputs), subject.dense) == pytest.approx(float(values.min()) ** 0.5, rel=2e-3)
+
+
+def error_without(subject, granularity, mode, names_or_heads):
+    """Squared relative error of a baked model from which these ``(site, head)`` went; head ``None`` is all heads."""
+    masks = select_masks(subject.calibration, PruneConfig(0.0, granularity, mode=mode))
+    stage = masks.stages[0]
+    sites = dict(stage.sites)
+    for name, head in names_or_heads:
+        gone = range(sites[name].heads) if head is None else [*sites[name].pruned_heads, head]
+        sites[name] = dataclasses.replace(sites[name], pruned_heads=tuple(sorted(gone)))
+    masks = dataclasses.replace(masks, stages=(dataclasses.replace(stage, sites=sites),))
+    baked = prune_denoiser(copy.deepcopy(subject.denoiser), masks)
+    return relative(run(baked, subject.inputs), subject.dense) ** 2
+
+
+@pytest.mark.parametrize("mode", ["local", "drop"])
+@pytest.mark.parametrize(("variant", "granularity"), [("latte", "layer"), ("cogvideox", "layer"), ("latte", "head")])
+def test_greedy_takes_at_every_turn_what_the_baked_model_misses_least(variant, granularity, mode):
+    subject = subject_of(variant)
+    sites = list(subject.calibration.sites)
+    calls, tried = [(500.0, {**subject.inputs, "return_dict": False})], []
+    table = greedy(
+        subject.denoiser,
+        subject.calibration,
+        calls,
+        granularity,
+        mode,
+        "timesteps",
+        sites,
+        [(1000.0, 0.0)],
+        lambda: tried.append(1),
+    )
+    torch.testing.assert_close(run(subject.denoiser, subject.inputs), subject.dense)  # the hooks are gone
+    assert len(tried) == count_trials(subject.calibration, granularity, "timesteps", sites, 1)
+    places = {
+        (name, head): float(value.reshape(-1)[head or 0])
+        for name, value in table.values.items()
+        for head in ([None] if granularity == "layer" else range(value.shape[-1]))
+    }
+    order = sorted(places, key=lambda unit: places[unit])
+    assert [places[unit] for unit in order] == list(range(len(order)))
+    for turn in range(min(3, len(order) - 1)):
+        losses = {unit: error_without(subject, granularity, mode, [*order[:turn], unit]) for unit in order[turn:]}
+        assert losses[order[turn]] <= min(losses.values()) * (1 + 2e-3)
+
+
+def test_greedy_has_an_order_for_every_stage_and_leaves_protected_sites_out():
+    subject = subject_of("cogvideox")
+    sites, other = list(subject.calibration.sites), {**subject.inputs, "return_dict": False}
+    louder = {**other, "hidden_states": 3 * other["hidden_states"]}
+    arguments = (subject.denoiser, subject.calibration)
+    rest = ("head", "local", "timesteps", sites[1:])
+    early, late = (
+        greedy(*arguments, [(timestep, call)], *rest, [(1000.0, 0.0)])
+        for timestep, call in ((900.0, other), (100.0, louder))
+    )
+    both = greedy(*arguments, [(900.0, other), (100.0, louder)], *rest, [(1000.0, 500.0), (499.0, 0.0)])
+    for name, value in both.values.items():
+        assert torch.equal(value, torch.cat([early.values[name], late.values[name]]))
+    units = sum(subject.calibration.sites[name].heads for name in sites[1:])
+    assert float(both.values[sites[0]].min()) == units
+    assert {int(v) for name in sites[1:] for v in early.values[name].flatten()} == set(range(units))
+
+
+def test_greedy_over_layers_gives_a_head_one_place_at_all_sites():
+    subject = subject_of("cogvideox")
+    sites, calls = list(subject.calibration.sites), [(500.0, {**subject.inputs, "return_dict": False})]
+    table = greedy(subject.denoiser, subject.calibration, calls, "head", "local", "layers", sites, [(1000.0, 0.0)])
+    first = table.values[sites[0]]
+    assert sorted(first.flatten().tolist()) == list(range(first.shape[-1]))
+    assert all(torch.equal(value, first) for value in table.values.values())
+
+
+def test_an_output_that_is_no_number_any_more_is_no_small_loss(monkeypatch):
+    subject = subject_of("latte")
+    first, *_ = subject.calibration.sites
+    monkeypatch.setattr(
+        "calibration.scores._output_error.frame_local", lambda call: torch.full_like(call.query, torch.nan)
+    )
+    calls = [(500.0, {**subject.inputs, "return_dict": False})]
+    table = leave_one_out(subject.denoiser, subject.calibration, calls, "layer", "local")
+    assert float(table.values[first]) == float("inf")
+
+
+def test_frame_pairs_do_not_go_one_after_another():
+    with pytest.raises(InputError, match="--score leave-one-out or aas"):
+        PruneConfig(0.5, "frame-pair", score="greedy")
 
 
 def test_calls_of_one_timestep_are_averaged():

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import f3prune
 
-from calibration import PruneConfig
+from calibration import Masks, PruneConfig
 from f3prune.run_directory import RunDirectory
 from f3prune.steps.contest.contest import ContestOptions
 from f3prune.steps.quality.sweep import SweepOptions
@@ -38,6 +38,23 @@ def test_another_score_is_taken_at_its_word(run: Path) -> None:
     assert {(config.granularity, config.score) for config in tried} == set(
         itertools.product(("layer", "head"), ("aas", "magnitude"))
     )
+
+
+def test_one_order_serves_every_ratio_and_protection_has_its_own(run: Path) -> None:
+    def gone(*options: object) -> set[str]:
+        assert f3prune("prune", run, "--score", "greedy", *options).code == 0
+        sites = Masks.load(run / "masks.json").stages[0].sites
+        return {name for name, mask in sites.items() if not mask.untouched}
+
+    half = gone("--alpha", "0.5")
+    all_of_them = gone("--alpha", "1")
+    assert 0 < len(half) < len(all_of_them)
+    assert half < all_of_them
+    (home,) = (run / "scores").glob("greedy*")
+    one, *_ = half
+    assert one not in gone("--alpha", "1", "--protect", one)
+    assert len(list((run / "scores").glob("greedy*"))) == 2
+    assert home.is_dir()
 
 
 def test_a_contest_keeps_the_score_of_the_run() -> None:

@@ -11,6 +11,7 @@ from f3prune.evaluation.page.html import Section, finite, number
 SCORES = {
     "aas": "Aggregate Attention Score",
     "leave-one-out": "leave-one-out error",
+    "greedy": "leave-one-out error, one after another",
     "magnitude": "weight magnitude",
     "random": "random score",
     "reversed": "reversed Aggregate Attention Score",

@@ -1,0 +1,97 @@
+"""What the denoiser's output loses when units are pruned: the direct measure, on recorded calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from calibration.bake.attention import KeptPairs, frame_local, heads_of
+from calibration.calibration_file import Calibration
+from calibration.masks import Mode, SiteMask
+from calibration.reference import masked_reference
+from calibration.score_table import Granularity, Unit
+from calibration.unit_masks import one_stage
+from f3prune.errors import InputError
+from f3prune.families import family_of
+from f3prune.seam import AttentionCall
+
+Calls = Sequence[tuple[float, Mapping[str, Any]]]
+"""Timestep and forward arguments of recorded calls of the denoiser."""
+
+
+class OutputError:
+    """Squared relative error of the denoiser's output without some units, ``|pruned - dense|² / |dense|²``.
+
+    Attributes:
+        timesteps: those of the calls, each once, in their order.
+
+    Args:
+        denoiser: the dense denoiser; every call leaves it as it was.
+        calibration: names the sites.
+        calls: what to run; calls of one timestep are averaged.
+        granularity: what a unit is.
+        mode: what takes a unit's place.
+
+    Raises:
+        InputError: the dense output is zero or not finite, so that nothing can be compared with it.
+    """
+
+    def __init__(
+        self, denoiser: nn.Module, calibration: Calibration, calls: Calls, granularity: Granularity, mode: Mode
+    ) -> None:
+        self._denoiser, self._calibration, self._calls = denoiser, calibration, calls
+        self._granularity, self._mode = granularity, mode
+        # A model that generates token by token leaves its last frame a token short, which frames cannot be cut out of.
+        self._handler = None if family_of(denoiser).cached else _PrunedSite
+        self.timesteps = tuple(dict.fromkeys(timestep for timestep, _ in calls))
+        with torch.no_grad():
+            self._references = [_output(denoiser, arguments) for _, arguments in calls]
+        for (timestep, _), reference in zip(calls, self._references, strict=True):
+            if not 0.0 < float(reference.square().sum()) < math.inf:
+                raise InputError(
+                    f"the denoiser's output at timestep {timestep:g} is zero or not finite: leave-one-out has nothing "
+                    f"to compare with, so use --score aas"
+                )
+
+    def without(self, pruned: Iterable[Unit], timesteps: Collection[float] | None = None) -> torch.Tensor:
+        """The error without these units, per timestep (``t``, float64); zero where not asked for."""
+        masks = one_stage(self._calibration, self._granularity, self._mode, pruned)
+        errors = torch.zeros(len(self.timesteps), dtype=torch.float64)
+        with torch.no_grad(), masked_reference(self._denoiser, masks, handler=self._handler):
+            for (timestep, arguments), reference in zip(self._calls, self._references, strict=True):
+                if timesteps is None or timestep in timesteps:
+                    error = (_output(self._denoiser, arguments) - reference).square().sum() / reference.square().sum()
+                    same = sum(other == timestep for other, _ in self._calls)
+                    errors[self.timesteps.index(timestep)] += float(error) / same
+        # What is not a number any more is no small loss.
+        return errors.nan_to_num(nan=math.inf, posinf=math.inf)
+
+
+@dataclass(frozen=True)
+class _PrunedSite:
+    """Attention of a site without the masked units, by the computation that a baked model uses: no whole mask."""
+
+    mask: SiteMask
+    mode: Mode
+
+    def __call__(self, call: AttentionCall) -> torch.Tensor:
+        if self.mask.kept_pairs is not None:
+            return KeptPairs(self.mask.kept_pairs)(call)
+        if len(self.mask.pruned_heads) == self.mask.heads:
+            return frame_local(call)
+        output = call.dense().clone()
+        for head in self.mask.pruned_heads:
+            place = slice(head, head + 1)
+            output[:, place] = 0.0 if self.mode == "drop" else frame_local(heads_of(call, head, head + 1))
+        return output
+
+
+def _output(denoiser: nn.Module, arguments: Mapping[str, Any]) -> torch.Tensor:
+    output = denoiser(**arguments)
+    tensor = output if torch.is_tensor(output) else output[0]
+    return tensor.double()
