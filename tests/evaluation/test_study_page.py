@@ -14,14 +14,19 @@ import pytest
 HOME = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def study_page() -> Any:
-    spec = importlib.util.spec_from_file_location("study_page", HOME / "benchmarks" / "study_page.py")
+def script(monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(name, HOME / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, name, module)  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def study_page(monkeypatch: pytest.MonkeyPatch) -> Any:
+    return script(monkeypatch, "study_page")
 
 
 def test_the_page_is_that_of_the_results(study_page: Any) -> None:
@@ -40,6 +45,27 @@ def test_the_tables_of_other_pages_are_those_of_the_results() -> None:
     script = HOME / "benchmarks" / "performance_page.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_scores_measured_again_leave_those_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    study = script(monkeypatch, "study")
+    path, configs = tmp_path / "study.json", study.seeds_configs()
+    rows = [
+        {"seed": seed, "config": study.json_of(config), "psnr": 1}
+        for seed in ("all", 1, 0)
+        for config in reversed(configs)
+        if config.score != "greedy"
+    ]
+    study.add_rows(path, "digits", "seeds", rows, configs)
+    new = [{"seed": 0, "config": study.json_of(config), "psnr": 2} for config in configs if config.score != "aas"]
+    study.add_rows(path, "digits", "seeds", new, configs)
+    found = json.loads(path.read_text(encoding="utf-8"))["digits"]["seeds"]
+    first = [row for row in found if row["seed"] == 0]
+    assert [row["config"] for row in first] == [study.json_of(config) for config in configs]
+    assert [row["psnr"] for row in first] == [1 if row["config"]["score"] == "aas" else 2 for row in first]
+    assert [(row["seed"], row["config"]["score"]) for row in found[len(first) :]] == [
+        (seed, "aas") for seed in (1, "all") for _ in range(2)
+    ]
 
 
 def test_what_all_seeds_lose_one_seed_does_not_save(study_page: Any) -> None:
