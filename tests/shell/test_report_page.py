@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import json
 import re
 from typing import Any, get_args
 
@@ -14,6 +15,7 @@ from f3prune.evaluation.page import Media, render
 from f3prune.evaluation.page.cells import Scale, bins, grid
 from f3prune.evaluation.page.head import SCORES
 from f3prune.evaluation.page.plot import Axis
+from f3prune.steps.report import in_module_order
 
 
 class Tables(html.parser.HTMLParser):
@@ -136,6 +138,15 @@ def test_pruned_heads_are_marked_in_their_stage_only() -> None:
     assert Tables(text).row("transformer_blocks.0.attn1")[1:] == [
         f"{value:.1f}" for value in data["stages"][0]["sites"]["transformer_blocks.0.attn1"]["aas"]
     ]
+
+
+def test_blocks_stand_in_the_order_of_the_model() -> None:
+    names = [f"transformer_blocks.{index}.attn1" for index in (0, 1, 2, 10)]
+    stage = json.loads(json.dumps({"steps": [0, 8], "sites": {name: len(name) for name in names}}, sort_keys=True))
+    assert list(stage["sites"]) != names
+    (found,) = in_module_order([stage], names)
+    assert list(found["sites"]) == names
+    assert found == stage
 
 
 def test_pruned_frame_pairs_are_marked() -> None:
