@@ -201,6 +201,14 @@ def is_chosen_on_purpose(row: Row) -> bool:
     return row["config"]["score"] not in ("random", "reversed")
 
 
+def distinct(rows: Iterable[Row]) -> list[tuple[Row, str]]:
+    """One row of those that prune the same, that of the score which is named first, and all their scores."""
+    found: dict[str, tuple[Row, list[str]]] = {}
+    for row in rows:
+        found.setdefault(row["masks"], (row, []))[1].append(SCORES[row["config"]["score"]])
+    return [(row, ", ".join(dict.fromkeys(scores))) for row, scores in found.values()]
+
+
 def agreement_table(data: Mapping[str, Any]) -> str:
     """How far AAS ranks units as the error does that leaving them out makes."""
     found = [(name, row) for name, model in data.items() for row in model.get("agreement", ())]
@@ -228,9 +236,9 @@ def verdicts(data: Mapping[str, Any]) -> str:
     """Which configurations keep quality, and what AAS is worth against chance."""
     rows = []
     for name, model in data.items():
-        for row in videos_of(model):
+        for row, scores in distinct(row for row in videos_of(model) if is_chosen_on_purpose(row)):
             config = row["config"]
-            if config["alpha"] >= LEAST_ALPHA and is_chosen_on_purpose(row) and stays_good(model, row):
+            if config["alpha"] >= LEAST_ALPHA and stays_good(model, row):
                 rows.append(
                     (
                         f"zoo:{name}",
@@ -238,7 +246,7 @@ def verdicts(data: Mapping[str, Any]) -> str:
                         config["granularity"],
                         config["mode"],
                         str(config["stages"]),
-                        SCORES[config["score"]],
+                        scores,
                         number(row["difference"]["fvd"], 1),
                         f"{row['quality']['psnr']['value']:.1f}",
                         speed_of(model, config),
@@ -277,8 +285,8 @@ def fastest_kept(model: Row) -> Row | None:
     """The configuration of the fastest engine that keeps quality, if one that does is faster than the dense engine."""
     kept = [
         row
-        for row in videos_of(model)
-        if is_chosen_on_purpose(row) and stays_good(model, row) and (speedup(model, row["config"]) or 0.0) > 1.0
+        for row, _ in distinct(row for row in videos_of(model) if is_chosen_on_purpose(row))
+        if stays_good(model, row) and (speedup(model, row["config"]) or 0.0) > 1.0
     ]
     return max(
         kept,
@@ -328,7 +336,7 @@ def recommended(data: Mapping[str, Any]) -> str:
     """For every kind of model what stays nearest to the dense one at each α, and the fastest that keeps quality."""
     rows = []
     for name, model in data.items():
-        serious = [row for row in videos_of(model) if is_chosen_on_purpose(row)]
+        serious = [row for row, _ in distinct(row for row in videos_of(model) if is_chosen_on_purpose(row))]
         for alpha in sorted({row["config"]["alpha"] for row in serious}):
             here = [row for row in serious if row["config"]["alpha"] == alpha]
             layers = [row for row in here if row["config"]["granularity"] == "layer"]

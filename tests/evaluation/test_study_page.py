@@ -47,6 +47,14 @@ def test_the_tables_of_other_pages_are_those_of_the_results() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_what_prunes_the_same_is_shown_once_with_the_first_score(study_page: Any) -> None:
+    rows = [
+        {"masks": masks, "config": {"score": score}}
+        for masks, score in (("a", "aas"), ("b", "leave-one-out"), ("b", "greedy"), ("a", "magnitude"))
+    ]
+    assert study_page.distinct(rows) == [(rows[0], "AAS, weight magnitude"), (rows[1], "leave-one-out, greedy")]
+
+
 def test_scores_measured_again_leave_those_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     study = script(monkeypatch, "study")
     path, configs = tmp_path / "study.json", study.seeds_configs()
