@@ -114,15 +114,29 @@ def stays_good(model: Row, row: Row) -> bool:
 
 def seeds_table(rows: Sequence[Row]) -> str:
     """The same selection from three calibrations, each judged on videos of its own."""
-    first = {(r["config"]["alpha"], r["config"]["score"]): r["sites"] for r in rows if r["seed"] == rows[0]["seed"]}
+
+    def kind(row: Row) -> tuple[Any, ...]:
+        return tuple(row["config"][name] for name in ("alpha", "mode", "score"))
+
+    first = {kind(row): row["sites"] for row in rows if row["seed"] == rows[0]["seed"]}
     body = []
     each = [row for row in rows if row["seed"] != "all"]
-    for row in sorted(each, key=lambda r: (r["config"]["alpha"], r["config"]["score"], r["seed"])):
+    order = list(SCORES)
+    for row in sorted(
+        each,
+        key=lambda r: (
+            r["config"]["alpha"],
+            r["config"]["mode"] == "drop",
+            order.index(r["config"]["score"]),
+            r["seed"],
+        ),
+    ):
         config = row["config"]
-        same = row["sites"] == first[config["alpha"], config["score"]]
+        same = row["sites"] == first[kind(row)]
         body.append(
             (
                 f"{config['alpha']:g}",
+                config["mode"],
                 SCORES[config["score"]],
                 str(row["seed"]),
                 "same" if same else "others",
@@ -134,6 +148,7 @@ def seeds_table(rows: Sequence[Row]) -> str:
         )
     header = (
         "α",
+        "mode",
         "chosen by",
         "seed",
         "layers as seed 0's",
@@ -156,6 +171,7 @@ def seeds_kept(data: Mapping[str, Any]) -> str:
                     (
                         f"zoo:{name}",
                         f"{row['config']['alpha']:g}",
+                        row["config"]["mode"],
                         SCORES[row["config"]["score"]],
                         f"{row['quality']['psnr']['value']:.1f}",
                         number(apart["prompt_digit"], 1, 100),
@@ -167,7 +183,7 @@ def seeds_kept(data: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     videos = ", ".join(sorted({str(3 * model["facts"]["samples"]) for model in data.values() if model.get("seeds")}))
-    header = ("model", "α", "chosen by", "PSNR, dB", "digit, % points", "motion, % points", "FVD", "kept")
+    header = ("model", "α", "mode", "chosen by", "PSNR, dB", "digit, % points", "motion, % points", "FVD", "kept")
     return (
         f"Three calibrations with noise of their own chose layers, each judged on videos of its own; {videos} videos "
         "in all, pruned minus dense, quality kept as above:\n\n" + table(header, rows)
@@ -327,7 +343,9 @@ def _largest_kept(model: Row, score: str) -> Row | None:
     kept = [
         row
         for row in model.get("seeds", ())
-        if row["seed"] == "all" and row["config"]["score"] == score and keeps_quality(row)
+        if row["seed"] == "all"
+        and (row["config"]["score"], row["config"]["mode"]) == (score, "local")
+        and keeps_quality(row)
     ]
     return max(kept, key=lambda one: one["config"]["alpha"], default=None)
 
