@@ -435,6 +435,23 @@ def model_section(name: str, model: Row) -> str:
     return "\n".join(parts)
 
 
+def left_out(data: Mapping[str, Any]) -> list[str]:
+    """Rows that some model has and another lacks, in a part that both have."""
+    found = []
+    for part in ("selection", "mode", "pairs", "stages", "seeds"):
+        rows = {name: [_kind(row) for row in model.get(part, ())] for name, model in data.items()}
+        every = dict.fromkeys(kind for kinds in rows.values() for kind in kinds)
+        for name, kinds in rows.items():
+            missing = [kind for kind in every if kind not in kinds] if kinds else []
+            found += [f"zoo:{name}: {kind} ({part})" for kind in missing]
+    return found
+
+
+def _kind(row: Row) -> str:
+    config = row["config"]
+    return f"{config['granularity']}s by {SCORES[config['score']]}, {config['mode']}"
+
+
 def page(data: Mapping[str, Any]) -> str:
     """The whole page."""
     ordered = {name: data[name] for name in KINDS if name in data}
@@ -446,8 +463,7 @@ def page(data: Mapping[str, Any]) -> str:
         if (gone := [part for part in asked if part not in model and not ("cogvideo" in name and part in asked[2:4])])
     ]
     text = (HOME / "fidelity_head.md").read_text(encoding="utf-8")
-    if missing or without:
-        not_there = [f"zoo:{name}: everything" for name in missing] + without
+    if not_there := [*(f"zoo:{name}: everything" for name in missing), *without, *left_out(ordered)]:
         text += "\nNot measured yet: " + "; ".join(not_there) + ".\n"
     sections = [text, verdicts(ordered), "## Recommended settings\n", recommended(ordered)]
     sections += [model_section(name, model) for name, model in ordered.items()]

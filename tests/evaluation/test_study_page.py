@@ -55,6 +55,14 @@ def test_what_prunes_the_same_is_shown_once_with_the_first_score(study_page: Any
     assert study_page.distinct(rows) == [(rows[0], "AAS, weight magnitude"), (rows[1], "leave-one-out, greedy")]
 
 
+def test_the_page_names_the_rows_that_are_missing(study_page: Any) -> None:
+    one, two = (
+        {"config": {"alpha": 0.5, "granularity": "head", "mode": "drop", "score": score}} for score in ("aas", "greedy")
+    )
+    data = {"digits": {"mode": [one, two]}, "digits-latte": {"mode": [one]}, "digits-cogvideo": {}}
+    assert study_page.left_out(data) == ["zoo:digits-latte: heads by greedy, drop (mode)"]
+
+
 def test_scores_measured_again_leave_those_of_others(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     study = script(monkeypatch, "study")
     path, configs = tmp_path / "study.json", study.seeds_configs()
