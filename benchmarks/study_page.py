@@ -178,12 +178,24 @@ def seeds_kept(data: Mapping[str, Any]) -> str:
                         number(apart["prompt_motion"], 1, 100),
                         number(apart["fvd"], 1),
                         "yes" if keeps_quality(row) else "no",
+                        speed_of(model, row["config"]),
                     )
                 )
     if not rows:
         return ""
     videos = ", ".join(sorted({str(3 * model["facts"]["samples"]) for model in data.values() if model.get("seeds")}))
-    header = ("model", "α", "mode", "chosen by", "PSNR, dB", "digit, % points", "motion, % points", "FVD", "kept")
+    header = (
+        "model",
+        "α",
+        "mode",
+        "chosen by",
+        "PSNR, dB",
+        "digit, % points",
+        "motion, % points",
+        "FVD",
+        "kept",
+        "engine speed",
+    )
     return (
         f"Three calibrations with noise of their own chose layers, each judged on videos of its own; {videos} videos "
         "in all, pruned minus dense, quality kept as above:\n\n" + table(header, rows)
