@@ -11,7 +11,7 @@ from calibration.pruned_model import load_pruned, save_pruned
 from calibration.reference import masked_reference
 from calibration.score_table import ScoreTable
 from calibration.scores import count_trials, count_units, greedy, leave_one_out, magnitude_scores
-from calibration.selection import PruneConfig, default_score, select_masks, stage_ranges, unprotected
+from calibration.selection import PruneConfig, default_score, select_masks, stage_ranges, suits_pairs, unprotected
 from calibration.staged import StagedDenoiser
 
 __all__ = [
@@ -41,5 +41,6 @@ __all__ = [
     "save_pruned",
     "select_masks",
     "stage_ranges",
+    "suits_pairs",
     "unprotected",
 ]

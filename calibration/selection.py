@@ -73,6 +73,11 @@ def default_score(granularity: Granularity) -> Score:
     return "aas" if granularity == "frame-pair" else "leave-one-out"
 
 
+def suits_pairs(mode: Mode, score: Score) -> bool:
+    """Whether frame pairs can go in this mode by this score: they hold no weights, and are too many for greedy."""
+    return mode != "drop" and score not in ("magnitude", "greedy")
+
+
 def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTable | None = None) -> Masks:
     """Prune the units of smallest score; ties go by site order. Deterministic, needs no model.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +21,7 @@ from calibration import (
     stage_ranges,
     unprotected,
 )
+from f3prune.atomic_files import canonical_json, sha256_text
 from f3prune.loading import load_denoiser, pick_device, working_dtype
 from f3prune.manifest import Manifest, package_versions
 from f3prune.progress import SILENT, Reporter
@@ -102,5 +101,5 @@ def _folder(options: Mapping[str, Any]) -> str:
     words = [str(value) for name, value in options.items() if name != "protect"]
     globs = options.get("protect")
     if globs:
-        words.append(hashlib.sha256(json.dumps(globs).encode()).hexdigest()[:12])
+        words.append(sha256_text(canonical_json(globs))[:12])
     return "-".join(words)

@@ -57,6 +57,17 @@ def test_one_order_serves_every_ratio_and_protection_has_its_own(run: Path) -> N
     assert home.is_dir()
 
 
+@pytest.mark.parametrize("score", ["greedy", "magnitude"])
+def test_grids_leave_out_the_pairs_that_a_score_cannot_rank(score: str) -> None:
+    grid = ("layer", "head", "frame-pair")
+    tried = SweepOptions(alphas=(0.5,), granularities=grid, scores=("aas", score)).configs()
+    assert {(c.granularity, c.mode) for c in tried if c.score == score} == set(
+        itertools.product(("layer", "head"), ("local", "drop"))
+    )
+    points = ContestOptions(alphas=(0.5,), granularities=grid, modes=("local",)).points(PruneConfig(0.4, score=score))  # type: ignore[arg-type]
+    assert {p.granularity for p in points} == {"layer", "head"}
+
+
 def test_a_contest_keeps_the_score_of_the_run() -> None:
     own = PruneConfig(0.4, protect=("*.0",), score="random", score_seed=2)
     points = ContestOptions(alphas=(0.5,), granularities=("layer", "head"), modes=("local", "drop")).points(own)

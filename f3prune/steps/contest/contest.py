@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from calibration import PruneConfig
+from calibration import PruneConfig, suits_pairs
 from f3prune.contenders import Contender, Missing, line_up, registry
 from f3prune.contenders._base import Opened
 from f3prune.errors import InputError
@@ -81,7 +81,7 @@ class ContestOptions:
         found = []
         for granularity in self.granularities:
             for mode in self.modes:
-                if granularity == "frame-pair" and (mode == "drop" or own.score == "magnitude"):
+                if granularity == "frame-pair" and not suits_pairs(mode, own.score):  # type: ignore[arg-type]
                     continue
                 aggregate = "timesteps" if granularity == "layer" else own.aggregate
                 for alpha in self.alphas:

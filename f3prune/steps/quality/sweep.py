@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calibration import Masks, PruneConfig, default_score
+from calibration import Masks, PruneConfig, default_score, suits_pairs
 from f3prune.errors import InputError
 from f3prune.evaluation.compare import compare
 from f3prune.evaluation.metrics import INFO
@@ -73,9 +73,9 @@ class SweepOptions:
         for granularity, aggregate, mode, score, stages, alpha in itertools.product(*shapes):
             if granularity == "layer" and aggregate == "layers":
                 continue
-            if granularity == "frame-pair" and (mode == "drop" or score == "magnitude"):
-                continue
             chosen = score or default_score(granularity)  # type: ignore[arg-type]
+            if granularity == "frame-pair" and not suits_pairs(mode, chosen):  # type: ignore[arg-type]
+                continue
             yield PruneConfig(alpha, granularity, aggregate, mode, stages, score=chosen)  # type: ignore[arg-type]
 
 
