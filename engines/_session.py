@@ -52,6 +52,11 @@ class Session(ABC):
         """What the engine gives."""
         return self.record.outputs
 
+    @property
+    def graphs_recorded(self) -> int:
+        """For how many sets of input shapes a run replays a recorded CUDA graph; 0 where the backend records none."""
+        return 0
+
     def activate(self) -> None:
         """Load the engine now instead of at the first run. The files are hashed before anything parses them.
 

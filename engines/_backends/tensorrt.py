@@ -118,6 +118,11 @@ class TensorRTSession(Session):
         self._errors: list[str] = []
         self._stream: torch.cuda.Stream | None = None
 
+    @property
+    def graphs_recorded(self) -> int:
+        """For how many sets of input shapes a run replays a recorded CUDA graph."""
+        return sum(prepared.graph is not None for prepared in self._prepared.values())
+
     def _load(self) -> None:
         import torch
 
