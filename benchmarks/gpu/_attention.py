@@ -12,7 +12,6 @@ from _stand_ins import Near, exact_rows
 from _timing import attention_by, count_flops, in_turn, repeated
 from _visit import Visit
 
-
 from calibration.bake.attention import frame_local
 from f3prune.families import Site
 from f3prune.seam import AttentionCall

@@ -1,14 +1,14 @@
 """Whole denoisers at published sizes in PyTorch, bfloat16, random weights: dense against every replacement.
 
-Every ratio stands beside its GEMM bound: dense operations over the pruned model's, matrix products and attention kernels
-alone. Where less than nine tenths of it are reached, a profile of the kernels says what else took the time.
+Every ratio stands beside its GEMM bound: dense operations over the pruned model's, of matrix products and attention
+kernels alone. Where less than nine tenths of it are reached, a profile says what else took the time.
 """
 
 from __future__ import annotations
 
 import copy
-import gc
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -92,7 +92,7 @@ def animatediff(visit: Visit) -> None:
     """AnimateDiff on Stable Diffusion 1.5: 16 frames of 512 × 512, batch 2."""
     with torch.no_grad():
         subject = _subject(visit, "animatediff-sd15", "animatediff")
-        subject.kernel = "math" if visit.rehearse else "flash"
+        subject.kernel = "math" if visit.rehearse else "cudnn"
         models: dict[str, Callable[[], nn.Module]] = {}
         for alpha in ALPHAS:
             for mode in ("static", "local", "drop"):
@@ -252,7 +252,7 @@ def _compare(visit: Visit, subject: Subject, models: dict[str, Callable[[], nn.M
             run()
             runs[f"dense {other}"], bounds[f"dense {other}"] = run, 1.0
     for title, make in models.items():
-        if visit.left < 40 and not visit.rehearse:
+        if visit.left < 20 and not visit.rehearse:
             visit.write(title, error="left out: no time")
             continue
         with visit.attempt(title):
@@ -275,7 +275,6 @@ def _compare(visit: Visit, subject: Subject, models: dict[str, Callable[[], nn.M
     for title in ["dense", *low]:
         if visit.left > 3:
             visit.write(f"profile {title}", kernels=kernels(runs[title], visit.device))
-    _compiled(visit, subject, models, bounds, flops)
 
 
 def _write(visit: Visit, times: dict[str, Any], bounds: dict[str, float], flops: int, **more: Any) -> None:
@@ -292,43 +291,61 @@ def _write(visit: Visit, times: dict[str, Any], bounds: dict[str, float], flops:
         )
 
 
-def _compiled(
-    visit: Visit,
-    subject: Subject,
-    models: dict[str, Callable[[], nn.Module]],
-    bounds: dict[str, float],
-    flops: int,
-) -> None:
-    """The dense model and the fully pruned ones with their repeated blocks compiled."""
-    if not any(type(module).__name__ in BLOCKS for module in subject.model.modules()):
-        return
+def compiled_cogvideox(visit: Visit) -> None:
+    """CogVideoX-2b, its blocks compiled: dense, frame-local, windowed and pooled."""
+    _measure_compiled(visit, "cogvideox-2b", "cogvideox", (3, 3))
+
+
+def compiled_wan(visit: Visit) -> None:
+    """Wan 2.1 1.3B, its blocks compiled."""
+    _measure_compiled(visit, "wan-1.3b", "wan", (5, 4))
+
+
+def _measure_compiled(visit: Visit, name: str, variant: str, pool: tuple[int, int]) -> None:
+    """Elementwise work and norms fused: how far the ratio comes to its bound when attention and products are left."""
     torch._dynamo.config.recompile_limit = 64
-    makers: dict[str, Callable[[], nn.Module]] = {"dense": subject.twin}
-    fully = [title for title in models if title.endswith("α=1")]
-    chosen = [title for title in fully if title.startswith("local")][:1]
-    chosen += [title for title in fully if title.startswith("pooled")][:1]
-    makers |= {title: models[title] for title in chosen}
-    runs: dict[str, Callable[[], Any]] = {}
-    for title, make in makers.items():
-        if visit.left < (1 if visit.rehearse else 25):
-            break
-        with visit.attempt(f"compiled {title}"):
-            model = make()
-            expected = subject.runner(model)()
-            for module in model.modules():
-                if type(module).__name__ in BLOCKS:
-                    module.compile()
-            run = subject.runner(model)
-            output = run()
-            error = float((output.float() - expected.float()).norm() / expected.float().norm())
-            visit.write(f"compiled {title}", error_l2=error)
-            runs[f"compiled {title}"] = run
-            bounds[f"compiled {title}"] = bounds.get(title, 1.0)
-        gc.collect()
-        if visit.rehearse and len(runs) == 2:
-            break
-    for run in runs.values():
-        run()
-    if runs:
-        times = in_turn(runs, visit.device, 2 if visit.rehearse else ROUNDS, lambda: visit.left - 2)
+    with torch.no_grad():
+        subject = _subject(visit, name, variant)
+        subject.kernel = "math" if visit.rehearse else "cudnn"
+        pool = (2, 1) if visit.rehearse else pool
+        stand_ins = {
+            "local (split)": Near(subject.grid, form="split", kernel="cudnn", text_sees="text"),
+            f"pooled {pool[0]}x{pool[1]} w0 (split)": Near(subject.grid, 0, pool, "split", "cudnn"),
+            "window 1 (split)": Near(subject.grid, 1, None, "split", "cudnn"),
+            f"pooled {pool[0]}x{pool[1]} w1 (split)": Near(subject.grid, 1, pool, "split", "cudnn"),
+        }
+        makers: dict[str, Callable[[], nn.Module]] = {
+            "dense": subject.twin,
+            "local": lambda: _baked("local")(subject, 1),
+        }
+        for title, handler in stand_ins.items():
+            makers[title] = lambda handler=handler: _handled(subject, 1.0, handler)
+        kernel = "math" if visit.rehearse else "flash"
+        flops = count_flops(subject.runner(subject.model, kernel), visit.device)
+        runs: dict[str, Callable[[], Any]] = {}
+        bounds: dict[str, float] = {}
+        for title, make in makers.items():
+            if visit.left < (1 if visit.rehearse else 22):
+                visit.write(f"compiled {title}", error="left out: no time")
+                continue
+            with visit.attempt(f"compiled {title}"):
+                model = make()
+                expected = subject.runner(model)()
+                bounds[f"compiled {title}"] = flops / count_flops(subject.runner(model, kernel), visit.device)
+                for module in model.modules():
+                    if type(module).__name__ in BLOCKS:
+                        module.compile()
+                run, started = subject.runner(model), time.perf_counter()
+                output = run()
+                seconds = time.perf_counter() - started
+                error = float((output.float() - expected.float()).norm() / expected.float().norm())
+                visit.write(f"compiled {title}", error_l2=error, compile_seconds=round(seconds, 1))
+                run()
+                runs[f"compiled {title}"] = run
+                if visit.rehearse and len(runs) == 3:
+                    break
+        times = in_turn(runs, visit.device, 2 if visit.rehearse else ROUNDS, lambda: visit.left - 3)
         _write(visit, times, bounds, flops)
+        for title, run in runs.items():
+            if visit.left > 3:
+                visit.write(f"profile {title}", kernels=kernels(run, visit.device))

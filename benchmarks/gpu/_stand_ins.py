@@ -119,7 +119,7 @@ class Near:
         coarse = [self.pooled(call, tensor) for tensor in (call.key, call.value)]
         text = [_text(call, tensor) for tensor in (call.key, call.value)]
         bias = self.counts(call.key).float().log().to(call.key.dtype)
-        batch, frames, tokens, heads, width = query.shape
+        batch, frames, tokens, heads, _ = query.shape
         video = torch.empty_like(query, memory_format=torch.contiguous_format)
         for count, asking in self._groups(frames).items():
             whole = [j for i in asking for j in near_far[i][0]]
@@ -137,13 +137,16 @@ class Near:
             chosen = _take(query, asking).flatten(0, 1).transpose(1, 2)
             output = F.scaled_dot_product_attention(chosen, *parts, attn_mask=mask, scale=call.scale)
             video[:, asking] = output.transpose(1, 2).unflatten(0, (batch, -1))
-        return _around_text(call, video.flatten(1, 2), self.text_sees == "everything")
+        words = self._words(call)
+        parts = [video.flatten(1, 2)] if words is None else [words, video.flatten(1, 2)]
+        return torch.cat(parts if call.text_before else parts[::-1], dim=1).transpose(1, 2)
 
     def _split(self, call: AttentionCall) -> torch.Tensor:
-        outputs = []
         even = self.pool is None or all(side % size == 0 for side, size in zip(self.grid, self.pool, strict=True))
         coarse = [self.pooled(call, tensor) for tensor in (call.key, call.value)] if self.pool else []
         counts = self.counts(call.key).float()
+        result = torch.empty_like(call.query.transpose(1, 2), memory_format=torch.contiguous_format)
+        video = _frames(call, result.transpose(1, 2))
         for sample in range(call.query.shape[0]):
             query, key, value = (t[sample : sample + 1] for t in (call.query, call.key, call.value))
             video_q, video_k, video_v = (t[:, :, call.video] for t in (query, key, value))
@@ -156,8 +159,19 @@ class Near:
                 parts.append(_by_frames(found, call.frames))
             if self.pool:
                 parts.append(self._coarse(call, video_q[0], coarse[0][sample], coarse[1][sample], counts, even))
-            outputs.append(mix(parts).flatten(0, 1))
-        return _around_text(call, torch.stack(outputs), self.text_sees == "everything")
+            video[sample] = mix(parts)
+        if (words := self._words(call)) is not None:
+            result[:, _text_span(call)] = words
+        return result.transpose(1, 2)
+
+    def _words(self, call: AttentionCall) -> torch.Tensor | None:
+        """What text queries get, from all tokens or from text alone: ``b s h d``."""
+        query = _text(call, call.query)
+        if query is None or not call.text_queries:
+            return None
+        span = slice(None) if self.text_sees == "everything" else _text_span(call)
+        key, value = call.key[:, :, span], call.value[:, :, span]
+        return F.scaled_dot_product_attention(query.transpose(1, 2), key, value, scale=call.scale).transpose(1, 2)
 
     def _whole(self, call: AttentionCall, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> Part:
         """Own and neighbouring frames: ``h (f t) d`` each."""
@@ -267,12 +281,16 @@ def _frames(call: AttentionCall, tensor: torch.Tensor) -> torch.Tensor:
     return tensor.transpose(1, 2)[:, call.video].unflatten(1, (call.frames, call.tokens_per_frame))
 
 
+def _text_span(call: AttentionCall) -> slice:
+    """Where the text tokens are."""
+    return slice(0, call.text_before) if call.text_before else slice(call.video.stop, None)
+
+
 def _text(call: AttentionCall, tensor: torch.Tensor) -> torch.Tensor | None:
     """``b h n d -> b s h d``, the text tokens."""
-    tokens = tensor.transpose(1, 2)
-    if call.text_before:
-        return tokens[:, : call.text_before]
-    return tokens[:, call.video.stop :] if call.text_after else None
+    if call.text_before + call.text_after == 0:
+        return None
+    return tensor.transpose(1, 2)[:, _text_span(call)]
 
 
 def _take(tensor: torch.Tensor, frames: list[int], axis: int = 1) -> torch.Tensor:
@@ -292,20 +310,6 @@ def _gather(tensor: torch.Tensor, frames: list[int], groups: int) -> torch.Tenso
 def _aligned(length: int, like: torch.Tensor) -> torch.Tensor:
     """Zeros ``m`` in memory that a kernel may read eight numbers at a time."""
     return like.new_zeros(-(-length // _ALIGNED) * _ALIGNED)[:length]
-
-
-def _around_text(call: AttentionCall, video: torch.Tensor, everything: bool) -> torch.Tensor:
-    """Put what text queries get, from all tokens or from text, beside the video's: ``b (f t) h d -> b h n d``."""
-    query = _text(call, call.query)
-    if query is None or not call.text_queries:
-        return video.transpose(1, 2)
-    key, value = call.key, call.value
-    if not everything:
-        span = slice(0, call.text_before) if call.text_before else slice(call.video.stop, None)
-        key, value = key[:, :, span], value[:, :, span]
-    words = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, scale=call.scale)
-    parts = [words.transpose(1, 2), video]
-    return torch.cat(parts if call.text_before else parts[::-1], dim=1).transpose(1, 2)
 
 
 def exact_rows(handler: Near | None, call: AttentionCall, queries: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """Visit A: does it run on a GPU, and how fast? TensorRT-RTX engines against PyTorch, then speed at published sizes.
 
-``--rehearse`` runs the same code on the CPU with tiny shapes and ONNX Runtime in TensorRT-RTX's place. Results are lines
-of ``rows.jsonl`` in ``--out``; ``--json`` also writes them as one file.
+``--rehearse`` runs the same code on the CPU with tiny shapes and ONNX Runtime in TensorRT-RTX's place. Results are
+lines of ``rows.jsonl`` in ``--out``; ``--json`` also writes them as one file.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from _visit import ROOT, ROWS, Planned, Visit, by_part, read_rows, run_parts
+from _visit import ROWS, Planned, Visit, by_part, read_rows, run_parts
 
 
 def _part(module: str, function: str = "run"):
@@ -32,7 +32,9 @@ PARTS = {
     "attention": Planned(_part("_attention"), 80),
     "cogvideox": Planned(_part("_models", "cogvideox"), 115),
     "wan": Planned(_part("_models", "wan"), 100),
-    "animatediff": Planned(_part("_models", "animatediff"), 55),
+    "animatediff": Planned(_part("_models", "animatediff"), 70),
+    "compiled_cogvideox": Planned(_part("_models", "compiled_cogvideox"), 120),
+    "compiled_wan": Planned(_part("_models", "compiled_wan"), 120),
 }
 
 
