@@ -13,6 +13,7 @@ from importlib import metadata
 from importlib.util import find_spec
 from types import ModuleType
 
+from engines._cuda import Gpu
 from f3prune.errors import BackendError
 
 _MODULES = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
@@ -49,6 +50,27 @@ def installed_version(flavour: str) -> str:
         except metadata.PackageNotFoundError:
             continue
     return str(importlib.import_module(_MODULES[flavour]).__version__)
+
+
+def require_supported(flavour: str, gpu: Gpu) -> None:
+    """Check that the flavour runs on a GPU at all. TensorRT-RTX leaves data-centre generations out (9.0, 10.0).
+
+    Raises:
+        BackendError: it does not, with the backend that does.
+    """
+    if flavour != "tensorrt-rtx":
+        return
+    trt = select(flavour)
+    names = (name.removeprefix("SM") for name in dir(trt.ComputeCapability) if name.startswith("SM"))
+    listed = sorted((int(digits[:-1]), int(digits[-1])) for digits in names)
+    major, minor = (int(part) for part in gpu.capability.split("."))
+    if (major, minor) in listed or (major, minor) > listed[-1]:
+        return
+    supported = ", ".join(f"{a}.{b}" for a, b in listed)
+    raise BackendError(
+        f"tensorrt-rtx {trt.__version__} does not run on {gpu}, only on compute capabilities {supported} and later: "
+        f"use --backend tensorrt, or --backend onnxruntime"
+    )
 
 
 def select(flavour: str) -> ModuleType:

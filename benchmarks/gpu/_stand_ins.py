@@ -183,10 +183,10 @@ class Near:
             )
             return found[0].transpose(1, 2), found[1]
         parts = []
-        for first, last in ((0, reach), (reach, frames - reach), (frames - reach, frames)):
-            if last <= first:
-                continue
-            if (first, last) == (reach, frames - reach):
+        inner = (reach, frames - reach)
+        spans = [(0, reach), inner, (frames - reach, frames)] if frames > 2 * reach else [(0, frames)]
+        for first, last in spans:
+            if (first, last) == inner:
                 size = (2 * reach + 1) * tokens
                 keys, values = (t.unfold(1, size, tokens).permute(1, 0, 3, 2) for t in (key, value))
                 parts.append(attention(asks[first:last], keys, values, call.scale, kernel=self.kernel))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from engines._cuda import require_gpu
 from engines._record import EngineRecord
 from engines._session import Session
-from engines._trt_flavour import installed_version, select
+from engines._trt_flavour import installed_version, require_supported, select
 from f3prune.errors import ArtifactError, BackendError
 
 if TYPE_CHECKING:
@@ -98,6 +98,7 @@ class TensorRTSession(Session):
                 f"the engine in {directory} was built by {record.backend} {record.backend_version}, "
                 f"but {version} is installed: build it again"
             )
+        require_supported(record.backend, gpu)
         if record.compute_capabilities and gpu.capability not in record.compute_capabilities:
             raise BackendError(
                 f"the engine in {directory} was compiled for {', '.join(record.compute_capabilities)}, "

@@ -10,7 +10,8 @@ import torch
 from onnx import TensorProto
 
 from engines import BuildConfig, build_engine, open_session, parity
-from engines._cuda import find_gpu
+from engines._cuda import Gpu, find_gpu
+from engines._trt_flavour import require_supported
 from f3prune.errors import ArtifactError, BackendError, BuildError, InputError
 
 GraphMaker = Callable[..., Path]
@@ -180,3 +181,15 @@ def test_memory_that_does_not_fit_is_not_bound(
     build_engine(make_graph(), tmp_path / "engine")
     with open_session(tmp_path / "engine") as session, pytest.raises(InputError, match=said):
         session.bind({"hidden_states": torch.zeros(2, 4, 8)}, {} if sample is None else {"sample": sample})
+
+
+@pytest.mark.parametrize(("capability", "runs"), [("8.9", True), ("12.2", True), ("9.0", False), ("7.0", False)])
+def test_tensorrt_rtx_says_which_gpus_it_leaves_out(capability: str, runs: bool) -> None:
+    """As seen on an H200: the engine builds, and deserialising refuses capability 9.0."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    gpu = Gpu("NVIDIA H200", capability)
+    if runs:
+        require_supported("tensorrt-rtx", gpu)
+        return
+    with pytest.raises(BackendError, match=rf"does not run on NVIDIA H200 \({capability}\).*--backend tensorrt,"):
+        require_supported("tensorrt-rtx", gpu)
