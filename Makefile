@@ -23,7 +23,7 @@ test: $(STAMP)
 
 gpu-check: $(STAMP)
 	$(BIN)/python -m pytest -m gpu -rs tests
-	$(BIN)/python benchmarks/gpu_check.py
+	$(BIN)/python benchmarks/gpu/visit_a.py --seconds 1500 --json benchmarks/results/gpu_a.json
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/shapes.py --json benchmarks/results/shapes.json

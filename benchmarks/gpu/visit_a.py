@@ -29,6 +29,7 @@ def _part(module: str, function: str = "run"):
 PARTS = {
     "card": Planned(_part("_card"), 40),
     "engines": Planned(_part("_engines"), 130),
+    "engine_speed": Planned(_part("_engine_speed"), 240),
     "attention": Planned(_part("_attention"), 80),
     "cogvideox": Planned(_part("_models", "cogvideox"), 115),
     "wan": Planned(_part("_models", "wan"), 100),
@@ -67,7 +68,8 @@ def main() -> None:
     run_parts(Path(__file__), PARTS, names, out, options.seconds, handed_on)
     rows = read_rows(out / ROWS)
     if options.json:
-        options.json.write_text(json.dumps(by_part(rows), indent=1) + "\n", encoding="utf-8")
+        text = json.dumps(by_part(rows), indent=1, ensure_ascii=False)
+        options.json.write_text(text + "\n", encoding="utf-8")
     from _tables import show
 
     show(rows)
