@@ -8,8 +8,8 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from calibration import Calibration, head_scores, pair_scores
-from calibration.aas import cross_frame
+from f3prune.calibration import Calibration, head_scores, pair_scores
+from f3prune.calibration.aas import cross_frame
 
 matplotlib.use("Agg")
 

@@ -52,9 +52,9 @@ def subject(model: str) -> tuple[Any, Callable[[], None]]:
 
         return pipeline.transformer, generate
 
-    from calibration import denoise_synthetic
+    from f3prune.calibration import denoise_synthetic
+    from f3prune.core.random_weights import randomize_weights
     from f3prune.families import LatentShape, family_of
-    from f3prune.random_weights import randomize_weights
 
     denoiser, shape = _denoiser(model)
     randomize_weights(denoiser, 0)
@@ -98,7 +98,7 @@ def run_of(denoiser: Any, generate: Callable[[], None], contender: str) -> Any:
     """One generation: ``plain``, or calibrated ``exact`` or with a number of rows; returns the calibration."""
     import torch
 
-    from calibration import calibrate
+    from f3prune.calibration import calibrate
 
     with torch.no_grad():
         if contender == "plain":
@@ -138,8 +138,8 @@ def compare(exact: Any, estimate: Any) -> dict[str, Any]:
     """How an estimate ranks units, by granularity, against the exact scores."""
     from scipy.stats import spearmanr
 
-    from calibration.score_table import units
-    from calibration.scores import attention_scores
+    from f3prune.calibration.score_table import units
+    from f3prune.calibration.scores import attention_scores
 
     ranking: dict[str, Any] = {}
     for granularity in ("layer", "head"):

@@ -21,7 +21,7 @@ def measure(rows: int | None, layers: int) -> None:
     import torch
     from diffusers import CogVideoXTransformer3DModel
 
-    from calibration import calibrate, denoise_synthetic
+    from f3prune.calibration import calibrate, denoise_synthetic
     from f3prune.families import family_of
 
     torch.manual_seed(0)

@@ -25,8 +25,8 @@ def masks_for(model: Any, alpha: float, granularity: str, mode: str) -> Any:
     """Masks from seeded random frame mass: which layers go does not matter for the time, how many do."""
     import torch
 
-    from calibration import Calibration, PruneConfig, select_masks
-    from calibration.calibration_file import SiteInfo
+    from f3prune.calibration import Calibration, PruneConfig, select_masks
+    from f3prune.calibration.calibration_file import SiteInfo
     from f3prune.families import family_of
 
     family, frames = family_of(model), model.shape.frame_num
@@ -65,9 +65,9 @@ class Contender:
     def __init__(self, model: Any, masks: Any, folder: Path, given: Any, image_tokens: int) -> None:
         import torch
 
-        from engines import BuildConfig, build_engine, open_session
-        from engines.cogvideo import EngineCogVideo, cached_ranges
-        from exporter import export_cached
+        from f3prune.engines import BuildConfig, build_engine, open_session
+        from f3prune.engines.cogvideo import EngineCogVideo, cached_ranges
+        from f3prune.exporter import export_cached
         from f3prune.models.cogvideo.decoding import Decoding
 
         graph = export_cached(model, folder, range(GIVEN), image_tokens=image_tokens, graphs=["decode"]).decode
@@ -117,10 +117,10 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """The curve of both modes."""
     import torch
 
-    from calibration import prune_denoiser
+    from f3prune.calibration import prune_denoiser
+    from f3prune.core.random_weights import randomize_weights
     from f3prune.models import CogVideo, CogVideoConfig
     from f3prune.models.cogvideo.decoding import beside_engine
-    from f3prune.random_weights import randomize_weights
 
     config = CogVideoConfig(
         num_layers=options.layers,

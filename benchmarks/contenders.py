@@ -116,12 +116,12 @@ def compare(subject: Subject, folder: Path, budget_s: float) -> dict[str, Any]:
     import diffusers
     import torch
 
-    from calibration import PruneConfig
-    from f3prune.pipeline_runs import GenerationSettings
-    from f3prune.run_directory import RunDirectory
+    from f3prune.bench.contest import ContestOptions, contest
+    from f3prune.calibration import PruneConfig
+    from f3prune.core.run_directory import RunDirectory
+    from f3prune.pipelines.pipeline_runs import GenerationSettings
     from f3prune.steps.build import build
     from f3prune.steps.calibrate import CalibrateOptions, calibrate
-    from f3prune.steps.contest import ContestOptions, contest
     from f3prune.steps.export import export
     from f3prune.steps.prune import prune
 
@@ -168,8 +168,8 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
 
 def _without_skipping(found: Mapping[str, Any]) -> float:
     """The least of ours over others at equal PSNR, if our engines computed every step; 0 where none is as good."""
-    from f3prune.evaluation.equal_quality import hardest, matches
-    from f3prune.steps.contest import point_of
+    from f3prune.bench.contest import point_of
+    from f3prune.bench.equal_quality import hardest, matches
 
     rows = [row for row in found["rows"] if row["status"] == "measured" and not row["contender"].get("skip")]
     hard = hardest(matches(point_of(row) for row in rows))
@@ -221,8 +221,8 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=150.0, help="seconds of rounds per model, three rounds made")
     parser.add_argument("--picture", type=Path, default=PICTURE)
     options = parser.parse_args()
-    from f3prune.evaluation.quality_plot import save_plot
-    from f3prune.quiet import silence
+    from f3prune.bench.quality_plot import save_plot
+    from f3prune.core.quiet import silence
 
     silence(False)
     kept = json.loads(options.json.read_text(encoding="utf-8")) if options.json and options.json.exists() else {}

@@ -68,19 +68,19 @@ def prepare(case: Case, folder: Path, layers: int | None) -> None:
     import torch
     from accelerate import init_empty_weights
 
-    from calibration import Calibration
-    from calibration.calibration_file import SiteInfo
-    from f3prune.captured_calls import CapturedCall, plain_arguments
+    from f3prune.calibration import Calibration
+    from f3prune.calibration.calibration_file import SiteInfo
+    from f3prune.core.captured_calls import CapturedCall, plain_arguments
+    from f3prune.core.lazy_weights import LazyTensor
+    from f3prune.core.manifest import Manifest
+    from f3prune.core.progress import SILENT
+    from f3prune.core.run_directory import RunDirectory
+    from f3prune.core.safetensors_stream import save_streaming
     from f3prune.families import family_of
-    from f3prune.lazy_weights import LazyTensor
-    from f3prune.loading import load_denoiser
-    from f3prune.manifest import Manifest
-    from f3prune.pipeline_runs import GenerationSettings
-    from f3prune.progress import SILENT
-    from f3prune.prompts import Prompt
-    from f3prune.run_directory import RunDirectory
-    from f3prune.safetensors_stream import save_streaming
-    from f3prune.sources import resolve
+    from f3prune.pipelines.loading import load_denoiser
+    from f3prune.pipelines.pipeline_runs import GenerationSettings
+    from f3prune.pipelines.prompts import Prompt
+    from f3prune.pipelines.sources import resolve
     from f3prune.steps._state import TORCH_DTYPES
     from f3prune.steps.calibrate import _Job
 
@@ -136,7 +136,7 @@ def measure(name: str, case: Case, layers: int | None, scratch: str | None) -> d
         made = {"prepare": peak_of([__file__, *options])}
         stored = (folder / "model" / "diffusion_pytorch_model.safetensors").stat().st_size
         for step in case.steps:
-            made[step] = peak_of(["-m", "f3prune.cli", *commands[step]])
+            made[step] = peak_of(["-m", "f3prune", *commands[step]])
             if step == "prune":
                 # No later step reads the dense weights: the disk need not hold them.
                 os.truncate(folder / "model" / "diffusion_pytorch_model.safetensors", 0)

@@ -32,9 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json")
     options = parser.parse_args()
-    from f3prune.costs.machine import measure_machine
-    from f3prune.costs.plan import PlanOptions, plan
-    from f3prune.costs.published import PREFIX, PUBLISHED
+    from f3prune.bench.costs.machine import measure_machine
+    from f3prune.bench.costs.plan import PlanOptions, plan
+    from f3prune.bench.costs.published import PREFIX, PUBLISHED
 
     before, rates = environment(), measure_machine()
     models = {name: plan(f"{PREFIX}{name}", PlanOptions(), rates).to_dict() for name in PUBLISHED}

@@ -51,8 +51,8 @@ def wan(width: int, layers: int, shape: tuple[int, int, int], text_width: int = 
     import torch
     from diffusers import WanTransformer3DModel
 
+    from f3prune.core.random_weights import randomize_weights
     from f3prune.families import LatentShape, family_of
-    from f3prune.random_weights import randomize_weights
 
     denoiser = WanTransformer3DModel(
         num_attention_heads=width // 64,
@@ -69,8 +69,8 @@ def wan(width: int, layers: int, shape: tuple[int, int, int], text_width: int = 
 
 
 def build(denoiser: Any, inputs: Any, folder: Path) -> Path:
-    from engines import BuildConfig, build_engine
-    from exporter import ExportConfig, export_denoiser
+    from f3prune.engines import BuildConfig, build_engine
+    from f3prune.exporter import ExportConfig, export_denoiser
 
     result = export_denoiser(denoiser, inputs, folder / "onnx", ExportConfig(self_test=False))
     build_engine(result.path, folder / "engine", BuildConfig(cache=False))
@@ -81,7 +81,7 @@ def overhead_and_guidance(folder: Path, rounds: int) -> dict[str, Any]:
     """A step through ``EngineDenoiser`` over the raw session, and a batch of two over two calls."""
     import torch
 
-    from engines import EngineDenoiser, open_session
+    from f3prune.engines import EngineDenoiser, open_session
 
     rows: dict[str, Any] = {}
     for name, width, layers, shape in (("Wan, 2 × 500 tokens", 256, 3, (5, 20, 20)),):
@@ -114,7 +114,7 @@ def stage_worker(folders: list[str]) -> None:
 
     import torch
 
-    from engines import open_session
+    from f3prune.engines import open_session
 
     def memory() -> tuple[int, int]:
         """Bytes of this process's share of all its pages, and of those that no file backs."""
@@ -147,7 +147,7 @@ def stages(folder: Path) -> dict[str, Any]:
     """Disk and memory of the engines of one, two and four stages whose weights are the same but for one tensor."""
     import torch
 
-    from engines import share_weights
+    from f3prune.engines import share_weights
 
     denoiser, inputs = wan(512, 3, (3, 16, 16))
     found: dict[str, Any] = {}
@@ -170,8 +170,8 @@ def stages(folder: Path) -> dict[str, Any]:
 
 def text_keys_and_values(folder: Path) -> dict[str, Any]:
     """Share of text keys and values at published sizes, and the formula beside a count of a small exported graph."""
-    from exporter import ExportConfig, export_denoiser
-    from exporter.graph_costs import graph_costs
+    from f3prune.exporter import ExportConfig, export_denoiser
+    from f3prune.exporter.graph_costs import graph_costs
 
     width, layers, shape = 128, 2, (5, 16, 16)
     denoiser, inputs = wan(width, layers, shape)

@@ -104,12 +104,12 @@ def measure(shape: Shape, rates: Any) -> dict[str, Any]:
     """Times, costs and ceilings of one shape's engines."""
     import torch
 
-    from calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
-    from engines import BuildConfig, build_engine, open_session
-    from exporter import ExportConfig, export_denoiser, flatten_arguments, graph_costs
-    from f3prune.costs.ceiling import ceiling, matmuls_allow
+    from f3prune.bench.costs.ceiling import ceiling, matmuls_allow
+    from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
+    from f3prune.core.random_weights import randomize_weights
+    from f3prune.engines import BuildConfig, build_engine, open_session
+    from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments, graph_costs
     from f3prune.families import LatentShape, family_of
-    from f3prune.random_weights import randomize_weights
 
     denoiser = shape.make()
     randomize_weights(denoiser, 0)
@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="write here after every shape; shapes not measured now are kept")
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     options = parser.parse_args()
-    from f3prune.costs.machine import measure_machine
+    from f3prune.bench.costs.machine import measure_machine
 
     rates = measure_machine()
     kept = json.loads(options.json.read_text(encoding="utf-8")) if options.json and options.json.exists() else {}

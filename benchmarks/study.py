@@ -16,25 +16,25 @@ from typing import Any
 import numpy as np
 import torch
 
-from calibration import Calibration, Masks, PruneConfig
-from calibration.score_table import units
-from calibration.scores import attention_scores
 from f3prune import zoo
-from f3prune.atomic_files import atomic_write
-from f3prune.evaluation.compare import Measured, compare
-from f3prune.evaluation.statistics import paired_test
-from f3prune.pipeline_runs import GenerationSettings
-from f3prune.progress import Reporter, RichReporter
-from f3prune.run_directory import RunDirectory
+from f3prune.bench.contest.sweep import masks_key
+from f3prune.calibration import Calibration, Masks, PruneConfig
+from f3prune.calibration.score_table import units
+from f3prune.calibration.scores import attention_scores
+from f3prune.core.atomic_files import atomic_write
+from f3prune.core.progress import Reporter, RichReporter
+from f3prune.core.run_directory import RunDirectory
+from f3prune.pipelines.pipeline_runs import GenerationSettings
+from f3prune.quality.compare import Measured, compare
+from f3prune.quality.judging import ZOO_SEED, JudgeOptions, Judging
+from f3prune.quality.pool import measure_many
+from f3prune.quality.statistics import paired_test
+from f3prune.quality.sweep import DENSE, SweepOptions, latencies
 from f3prune.steps._state import RunState
 from f3prune.steps.build import build
 from f3prune.steps.calibrate import AAS, CalibrateOptions, calibrate
-from f3prune.steps.contest.sweep import masks_key
 from f3prune.steps.export import export
 from f3prune.steps.prune import counts, prune
-from f3prune.steps.quality.judging import ZOO_SEED, JudgeOptions, Judging
-from f3prune.steps.quality.pool import measure_many
-from f3prune.steps.quality.sweep import DENSE, SweepOptions, latencies
 from f3prune.steps.scores import masks_of, score_table
 
 MODELS = tuple(

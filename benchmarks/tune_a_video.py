@@ -39,8 +39,8 @@ def random_denoiser(divisor: int) -> Any:
     """The same weights every time, and never a second copy of them."""
     import torch
 
+    from f3prune.core.random_weights import randomize_weights
     from f3prune.models import TuneAVideoUNet
-    from f3prune.random_weights import randomize_weights
 
     widths = [width // divisor for width in WIDTHS]
     with torch.device("meta"):
@@ -64,7 +64,7 @@ class Engines:
     def __init__(self, divisor: int, folder: Path) -> None:
         import torch
 
-        from calibration import calibrate, denoise_synthetic
+        from f3prune.calibration import calibrate, denoise_synthetic
         from f3prune.families import LatentShape, family_of
 
         self.divisor, self.folder = divisor, folder
@@ -80,9 +80,9 @@ class Engines:
 
     def make(self, name: str, alpha: float, mode: str) -> tuple[Path, dict[str, Any]]:
         """The directory of an engine, and what is in it. The denoiser is gone again when this returns."""
-        from calibration import PruneConfig, prune_denoiser, select_masks
-        from engines import BuildConfig, build_engine
-        from exporter import ExportConfig, export_denoiser
+        from f3prune.calibration import PruneConfig, prune_denoiser, select_masks
+        from f3prune.engines import BuildConfig, build_engine
+        from f3prune.exporter import ExportConfig, export_denoiser
 
         masks = select_masks(self.calibration, PruneConfig(alpha, mode=mode))
         denoiser = prune_denoiser(random_denoiser(self.divisor), masks)
@@ -105,7 +105,7 @@ def in_turn(dense: Path, other: Path, inputs: dict[str, Any], rounds: int) -> di
     """Seconds of both engines, and how many times faster the other one is."""
     import torch
 
-    from engines import open_session
+    from f3prune.engines import open_session
 
     tensors = {name: value for name, value in inputs.items() if torch.is_tensor(value)}
     with open_session(dense, "cpu") as first, open_session(other, "cpu") as second:

@@ -17,7 +17,7 @@ import torch
 from _measure import environment
 from rich.progress import track
 
-from calibration import (
+from f3prune.calibration import (
     PruneConfig,
     calibrate,
     denoise_synthetic,
@@ -25,13 +25,13 @@ from calibration import (
     prune_denoiser,
     select_masks,
 )
-from engines import BuildConfig, build_engine, open_session
-from engines.cogvideo import EngineCogVideo, build_cached
-from exporter import ExportConfig, export_cached, export_denoiser, flatten_arguments
+from f3prune.core.random_weights import randomize_weights
+from f3prune.engines import BuildConfig, build_engine, open_session
+from f3prune.engines.cogvideo import EngineCogVideo, build_cached
+from f3prune.exporter import ExportConfig, export_cached, export_denoiser, flatten_arguments
 from f3prune.families import family_of
-from f3prune.families.tiny import TINY_SHAPES, VARIANTS, tiny_denoiser
 from f3prune.models import CogVideo, CogVideoConfig
-from f3prune.random_weights import randomize_weights
+from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
 UNITS = [(1.0, "layer", "local"), (0.5, "head", "drop"), (0.5, "frame-pair", "local")]
 COGVIDEO = {"cogvideo-stage1": (1, -1), "cogvideo-stage2": (2, 2)}

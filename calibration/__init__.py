@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from calibration.aas import head_scores, pair_scores
-from calibration.bake import PruningRecord, prune_denoiser, pruning_of
-from calibration.calibration_file import Calibration
-from calibration.masks import Masks, SiteMask, Stage
-from calibration.measure import FrameMassRecorder, calibrate, denoise_synthetic
-from calibration.pruned_model import load_pruned, save_pruned
-from calibration.reference import masked_reference
-from calibration.score_table import ScoreTable
-from calibration.scores import count_trials, count_units, greedy, leave_one_out, magnitude_scores
-from calibration.selection import PruneConfig, default_score, select_masks, stage_ranges, suits_pairs, unprotected
-from calibration.staged import StagedDenoiser
+from f3prune.calibration.aas import head_scores, pair_scores
+from f3prune.calibration.bake import PruningRecord, prune_denoiser, pruning_of
+from f3prune.calibration.calibration_file import Calibration
+from f3prune.calibration.masks import Masks, SiteMask, Stage
+from f3prune.calibration.measure import FrameMassRecorder, calibrate, denoise_synthetic
+from f3prune.calibration.pruned_model import load_pruned, save_pruned
+from f3prune.calibration.reference import masked_reference
+from f3prune.calibration.score_table import ScoreTable
+from f3prune.calibration.scores import count_trials, count_units, greedy, leave_one_out, magnitude_scores
+from f3prune.calibration.selection import (
+    PruneConfig,
+    default_score,
+    select_masks,
+    stage_ranges,
+    suits_pairs,
+    unprotected,
+)
+from f3prune.calibration.staged import StagedDenoiser
 
 __all__ = [
     "Calibration",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from calibration.calibration_file import Calibration
+from f3prune.calibration.calibration_file import Calibration
 
 
 def cross_frame(mass: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from f3prune.errors import ArtifactError
+from f3prune.core.errors import ArtifactError
 from f3prune.families import Layout
 
 FORMAT = "1"

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import torch
 
-from calibration.fused_mass import attend, attend_short, key_spans, part_of_mask, shares_of
-from f3prune.seam import AttentionCall
+from f3prune.calibration.attention_hook import AttentionCall
+from f3prune.calibration.fused_mass import attend, attend_short, key_spans, part_of_mask, shares_of
 
 BLOCK_BYTES = 16 * 2**20
 """Upper bound, in bytes, of the block of probabilities held at once; larger ones are no faster."""

@@ -24,7 +24,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from f3prune.seam import AttentionCall
+from f3prune.calibration.attention_hook import AttentionCall
 
 PIECE_BYTES = 64 * 2**20
 """Upper bound, in bytes, of what one piece of batch and heads adds to memory, if it has more than one head."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from calibration.score_table import Aggregate, Granularity, Score
-from f3prune.errors import ArtifactError
+from f3prune.calibration.score_table import Aggregate, Granularity, Score
+from f3prune.core.errors import ArtifactError
 from f3prune.families import Layout
 
 VERSION = 1

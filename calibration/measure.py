@@ -9,11 +9,11 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from calibration.calibration_file import Calibration, SiteInfo
-from calibration.frame_mass import attention_with_mass
-from f3prune.errors import InputError
+from f3prune.calibration.attention_hook import AttentionCall, Seam
+from f3prune.calibration.calibration_file import Calibration, SiteInfo
+from f3prune.calibration.frame_mass import attention_with_mass
+from f3prune.core.errors import InputError
 from f3prune.families import Family, LatentShape, Site, SiteKind, family_of
-from f3prune.seam import AttentionCall, Seam
 
 
 class FrameMassRecorder:

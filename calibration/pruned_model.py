@@ -11,13 +11,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from calibration.bake.prune import PruningRecord, prune_denoiser, pruning_of
-from calibration.masks import Masks
-from calibration.staged import StagedDenoiser
-from f3prune.errors import ArtifactError, InputError
-from f3prune.lazy_weights import lazily_in_dtype, read_lazily
-from f3prune.loading import denoiser_class
-from f3prune.safetensors_stream import save_streaming
+from f3prune.calibration.bake.prune import PruningRecord, prune_denoiser, pruning_of
+from f3prune.calibration.masks import Masks
+from f3prune.calibration.staged import StagedDenoiser
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.lazy_weights import lazily_in_dtype, read_lazily
+from f3prune.core.safetensors_stream import save_streaming
+from f3prune.families.classes import denoiser_class
 
 VERSION = 1
 WEIGHTS = "model.safetensors"
@@ -60,7 +60,7 @@ def load_pruned(directory: Path, dtype: torch.dtype | None = None, lazy: bool = 
     Args:
         directory: the saved denoiser; one with a ``stage-k`` folder per stage gives a ``StagedDenoiser``.
         dtype: convert floating-point weights to it; ``None`` keeps them as saved.
-        lazy: leave the weights in their file until they are used (``f3prune.lazy_weights``).
+        lazy: leave the weights in their file until they are used (``f3prune.core.lazy_weights``).
 
     Raises:
         ArtifactError: a file is missing, unreadable, of another version, or tensors and masks do not belong together.

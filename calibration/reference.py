@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from calibration.masks import Masks, Mode, SiteMask
+from f3prune.calibration.attention_hook import AttentionCall, Handler, Seam
+from f3prune.calibration.masks import Masks, Mode, SiteMask
 from f3prune.families import family_of
-from f3prune.seam import AttentionCall, Handler, Seam
 
 
 @contextmanager

@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from f3prune.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError, InputError
 
 Granularity = Literal["layer", "head", "frame-pair"]
 Aggregate = Literal["timesteps", "layers"]

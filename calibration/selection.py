@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import get_args
 
-from calibration.aas import head_scores
-from calibration.calibration_file import Calibration
-from calibration.masks import Masks, Mode, Stage
-from calibration.score_table import Aggregate, Granularity, Score, ScoreTable, units
-from calibration.scores import attention_scores, random_scores, reversed_scores
-from calibration.unit_masks import site_masks
-from f3prune.errors import InputError, UnknownSiteError
+from f3prune.calibration.aas import head_scores
+from f3prune.calibration.calibration_file import Calibration
+from f3prune.calibration.masks import Masks, Mode, Stage
+from f3prune.calibration.score_table import Aggregate, Granularity, Score, ScoreTable, units
+from f3prune.calibration.scores import attention_scores, random_scores, reversed_scores
+from f3prune.calibration.unit_masks import site_masks
+from f3prune.core.errors import InputError, UnknownSiteError
 
 
 @dataclass(frozen=True)

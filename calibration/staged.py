@@ -6,11 +6,11 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
-from calibration.masks import Masks
-from f3prune.errors import InputError
+from f3prune.calibration.masks import Masks
+from f3prune.core.calls import step_of
+from f3prune.core.errors import InputError
 
 
 class StagedDenoiser(nn.Module):
@@ -41,8 +41,7 @@ class StagedDenoiser(nn.Module):
         timestep = self._signature.bind_partial(*args, **kwargs).arguments.get("timestep")
         if timestep is None:
             raise InputError("a denoiser with stages chooses one by the timestep: pass timestep")
-        value = float(timestep.flatten()[0]) if torch.is_tensor(timestep) else float(timestep)
-        return self.stages[self.masks.stage_of(value)](*args, **kwargs)
+        return self.stages[self.masks.stage_of(step_of(timestep))](*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from calibration.calibration_file import Calibration
-from calibration.masks import Masks, Mode, SiteMask, Stage
-from calibration.score_table import Aggregate, Granularity, ScoreTable, Unit, units
+from f3prune.calibration.calibration_file import Calibration
+from f3prune.calibration.masks import Masks, Mode, SiteMask, Stage
+from f3prune.calibration.score_table import Aggregate, Granularity, ScoreTable, Unit, units
 
 
 def every_unit(

@@ -9,48 +9,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engines._build import build_engine as build_engine
-    from engines._build import plan_engine as plan_engine
-    from engines._config import BuildConfig as BuildConfig
-    from engines._denoiser import EngineDenoiser as EngineDenoiser
-    from engines._record import EngineRecord as EngineRecord
-    from engines._record import read_record as read_record
-    from engines._session import Session as Session
-    from engines._session import open_session as open_session
-    from engines._sharing import share_weights as share_weights
-    from engines._specs import TensorSpec as TensorSpec
-    from engines.check import CheckBounds as CheckBounds
-    from engines.check import CheckReport as CheckReport
-    from engines.check import Comparison as Comparison
-    from engines.check import compare as compare
-    from engines.check import coupling as coupling
-    from engines.check import parity as parity
-    from engines.check import psnr as psnr
-    from engines.check import record_calls as record_calls
-    from engines.check import teacher_forced as teacher_forced
-    from engines.step_reuse import StepReuse as StepReuse
+    from f3prune.engines._build import build_engine as build_engine
+    from f3prune.engines._build import plan_engine as plan_engine
+    from f3prune.engines._config import BuildConfig as BuildConfig
+    from f3prune.engines._denoiser import EngineDenoiser as EngineDenoiser
+    from f3prune.engines._record import EngineRecord as EngineRecord
+    from f3prune.engines._record import read_record as read_record
+    from f3prune.engines._session import Session as Session
+    from f3prune.engines._session import open_session as open_session
+    from f3prune.engines._sharing import share_weights as share_weights
+    from f3prune.engines._specs import TensorSpec as TensorSpec
+    from f3prune.engines.check import CheckBounds as CheckBounds
+    from f3prune.engines.check import CheckReport as CheckReport
+    from f3prune.engines.check import Comparison as Comparison
+    from f3prune.engines.check import compare as compare
+    from f3prune.engines.check import coupling as coupling
+    from f3prune.engines.check import parity as parity
+    from f3prune.engines.check import psnr as psnr
+    from f3prune.engines.check import record_calls as record_calls
+    from f3prune.engines.check import teacher_forced as teacher_forced
+    from f3prune.engines.step_reuse import StepReuse as StepReuse
 
 _PLACES = {
-    "build_engine": "engines._build",
-    "plan_engine": "engines._build",
-    "BuildConfig": "engines._config",
-    "CheckBounds": "engines.check",
-    "CheckReport": "engines.check",
-    "Comparison": "engines.check",
-    "EngineDenoiser": "engines._denoiser",
-    "EngineRecord": "engines._record",
-    "read_record": "engines._record",
-    "Session": "engines._session",
-    "open_session": "engines._session",
-    "share_weights": "engines._sharing",
-    "TensorSpec": "engines._specs",
-    "compare": "engines.check",
-    "coupling": "engines.check",
-    "parity": "engines.check",
-    "psnr": "engines.check",
-    "record_calls": "engines.check",
-    "teacher_forced": "engines.check",
-    "StepReuse": "engines.step_reuse",
+    "build_engine": "f3prune.engines._build",
+    "plan_engine": "f3prune.engines._build",
+    "BuildConfig": "f3prune.engines._config",
+    "CheckBounds": "f3prune.engines.check",
+    "CheckReport": "f3prune.engines.check",
+    "Comparison": "f3prune.engines.check",
+    "EngineDenoiser": "f3prune.engines._denoiser",
+    "EngineRecord": "f3prune.engines._record",
+    "read_record": "f3prune.engines._record",
+    "Session": "f3prune.engines._session",
+    "open_session": "f3prune.engines._session",
+    "share_weights": "f3prune.engines._sharing",
+    "TensorSpec": "f3prune.engines._specs",
+    "compare": "f3prune.engines.check",
+    "coupling": "f3prune.engines.check",
+    "parity": "f3prune.engines.check",
+    "psnr": "f3prune.engines.check",
+    "record_calls": "f3prune.engines.check",
+    "teacher_forced": "f3prune.engines.check",
+    "StepReuse": "f3prune.engines.step_reuse",
 }
 
 __all__ = [

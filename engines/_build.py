@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from engines._cache import cache_directory, fetch, store
-from engines._config import BuildConfig
-from engines._cuda import require_gpu
-from engines._graph import Graph, read_graph
-from engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
-from engines._specs import TensorSpec
-from engines._worker_call import Progress, run_job
-from f3prune.errors import ArtifactError
-from f3prune.run_directory import atomic_write
+from f3prune.core.errors import ArtifactError
+from f3prune.core.run_directory import atomic_write
+from f3prune.engines._cache import cache_directory, fetch, store
+from f3prune.engines._config import BuildConfig
+from f3prune.engines._cuda import require_gpu
+from f3prune.engines._graph import Graph, read_graph
+from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
+from f3prune.engines._specs import TensorSpec
+from f3prune.engines._worker_call import Progress, run_job
 
 
 def build_engine(
@@ -89,11 +89,11 @@ def plan_engine(graph: Graph, config: BuildConfig, masks_digest: str | None = No
             f"expected {masks_digest[:12]}: export again"
         )
     if config.backend == "onnxruntime":
-        from engines._backends.onnxruntime import installed_version
+        from f3prune.engines._backends.onnxruntime import installed_version
 
         version, device = installed_version(), ""
     else:
-        from engines import _trt_flavour
+        from f3prune.engines import _trt_flavour
 
         version = _trt_flavour.installed_version(config.backend)
         # TensorRT times kernels on the GPU at hand, so its engine belongs to that GPU.
@@ -137,7 +137,7 @@ def _build(
     graph: Graph, plan: EngineRecord, config: BuildConfig, directory: Path, progress: Progress | None
 ) -> tuple[list[str], dict[str, float]]:
     if config.backend == "onnxruntime":
-        from engines._backends.onnxruntime import GRAPH_FILE, write_graph
+        from f3prune.engines._backends.onnxruntime import GRAPH_FILE, write_graph
 
         names, facts = write_graph(graph, directory, config.fused_attention)
         try:
@@ -148,7 +148,7 @@ def _build(
             raise
         return names, {**built, **facts}
 
-    from engines._backends.tensorrt import ENGINE_FILE
+    from f3prune.engines._backends.tensorrt import ENGINE_FILE
 
     with atomic_write(directory / ENGINE_FILE) as temporary:
         built = run_job(

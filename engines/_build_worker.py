@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from f3prune.errors import BackendError, BuildError
+from f3prune.core.errors import BackendError, BuildError
 
 _REPORT_EVERY = 0.1
 
@@ -45,11 +45,11 @@ def main() -> int:
     started = time.monotonic()
     try:
         if job["backend"] == "onnxruntime":
-            from engines._backends.onnxruntime import try_graph
+            from f3prune.engines._backends.onnxruntime import try_graph
 
             try_graph(Path(job["onnx"]))
         else:
-            from engines._backends._tensorrt_build import build_plan
+            from f3prune.engines._backends._tensorrt_build import build_plan
 
             build_plan(job, channel.progress)
     except (BuildError, BackendError) as error:

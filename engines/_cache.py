@@ -10,9 +10,9 @@ import os
 import shutil
 from pathlib import Path
 
-from engines._record import EngineRecord, read_record, verify_files, write_record
-from f3prune.errors import ArtifactError
-from f3prune.run_directory import atomic_directory, atomic_write
+from f3prune.core.errors import ArtifactError
+from f3prune.core.run_directory import atomic_directory, atomic_write
+from f3prune.engines._record import EngineRecord, read_record, verify_files, write_record
 
 
 def cache_directory(configured: str | None = None) -> Path:

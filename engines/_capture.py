@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3prune.errors import InputError
+from f3prune.core.calls import step_of
+from f3prune.core.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,7 @@ def timestep_of(inputs: Mapping[str, Any]) -> float:
     """
     if "timestep" not in inputs:
         raise InputError(f"the denoiser was called without a timestep; its arguments were {', '.join(inputs)}")
-    timestep = inputs["timestep"]
-    return float(timestep.flatten()[0]) if isinstance(timestep, torch.Tensor) else float(timestep)
+    return step_of(inputs["timestep"])
 
 
 def sample_of(output: Any) -> torch.Tensor:

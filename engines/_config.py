@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 Backend = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 GraphOptimization = Literal["disable", "basic", "extended", "all"]
@@ -111,7 +111,7 @@ class BuildConfig:
     def flags(self) -> dict[str, Any]:
         """The options that change what is built for this backend: part of the engine cache key."""
         if self.backend == "onnxruntime":
-            from engines.rewrites import rewrite_names
+            from f3prune.engines.rewrites import rewrite_names
 
             return {
                 "graph_optimization": self.graph_optimization,

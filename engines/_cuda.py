@@ -6,7 +6,7 @@ import ctypes
 import sys
 from dataclasses import dataclass
 
-from f3prune.errors import BackendError
+from f3prune.core.errors import BackendError
 
 _NO_DEVICE = 100
 _CAPABILITY_MAJOR = 75

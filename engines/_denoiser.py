@@ -11,11 +11,12 @@ import torch
 from diffusers import ModelMixin
 from torch import nn
 
-from engines._arguments import ArgumentMap
-from engines._session import Session
-from engines._skeleton import load_skeleton, output_class_of
-from engines.step_reuse import StepMemory, StepReuse
-from f3prune.errors import InputError
+from f3prune.core.calls import step_of
+from f3prune.core.errors import InputError
+from f3prune.engines._arguments import ArgumentMap
+from f3prune.engines._session import Session
+from f3prune.engines._skeleton import load_skeleton, output_class_of
+from f3prune.engines.step_reuse import StepMemory, StepReuse
 
 StageSessions = Session | Sequence[tuple[float, Session]] | Callable[[float], Session]
 
@@ -84,14 +85,14 @@ class EngineDenoiser(ModelMixin):
         if self._memory is None:
             output = self._compute(session, arguments)
         else:
-            output = self._memory(_timestep_of(arguments), lambda: self._compute(session, arguments))
+            output = self._memory(step_of(arguments["timestep"]), lambda: self._compute(session, arguments))
         if arguments.get("return_dict", True):
             return self._output_class(sample=output)
         return (output,)
 
     def _compute(self, session: Session, arguments: dict[str, Any]) -> torch.Tensor:
         if self._choose is not None or len(self._stages) > 1:
-            session = self.session_for(_timestep_of(arguments))
+            session = self.session_for(step_of(arguments["timestep"]))
             # Past nn.Module's own: this is every step's.
             self.__dict__["_last"] = session
         inputs = self._map(session).inputs(arguments)
@@ -207,10 +208,3 @@ class EngineDenoiser(ModelMixin):
             if name == "_skeleton" or "_skeleton" not in self.__dict__:
                 raise
             return getattr(self.__dict__["_skeleton"], name)
-
-
-def _timestep_of(arguments: dict[str, Any]) -> float:
-    timestep = arguments["timestep"]
-    if isinstance(timestep, torch.Tensor):
-        return float(timestep.flatten()[0])
-    return float(timestep)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engines._specs import ELEMENT_TYPES, SHORT_NAMES, TensorSpec
-from f3prune.errors import ArtifactError
-from f3prune.run_directory import sha256_file
+from f3prune.core.errors import ArtifactError
+from f3prune.core.run_directory import sha256_file
+from f3prune.engines._specs import ELEMENT_TYPES, SHORT_NAMES, TensorSpec
 
 METADATA_PREFIX = "f3prune."
 

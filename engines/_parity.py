@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 # JSON has no infinities: they are written as these words.
 _WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}

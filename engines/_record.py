@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from engines._graph import constants_of
-from engines._specs import TensorSpec
-from f3prune.errors import ArtifactError
-from f3prune.run_directory import atomic_write, canonical_json, sha256_file, sha256_text
+from f3prune.core.errors import ArtifactError
+from f3prune.core.run_directory import atomic_write, canonical_json, sha256_file, sha256_text
+from f3prune.engines._graph import constants_of
+from f3prune.engines._specs import TensorSpec
 
 RECORD = "engine.json"
 VERSION = 1

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from engines._coupling import Coupling
-from engines._parity import ParityNumbers, decode_float, encode_float
-from f3prune.errors import ArtifactError, CheckFailed, InputError
+from f3prune.core.errors import ArtifactError, CheckFailed, InputError
+from f3prune.engines._coupling import Coupling
+from f3prune.engines._parity import ParityNumbers, decode_float, encode_float
 
 VERSION = 1
 # Relative L2 that one step of an engine may be off by rounding alone, and the cosine that goes with it.

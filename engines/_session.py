@@ -10,9 +10,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from engines._record import EngineRecord, read_record, verify_files
-from engines._specs import TensorSpec, bind_shapes
-from f3prune.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.engines._record import EngineRecord, read_record, verify_files
+from f3prune.engines._specs import TensorSpec, bind_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -236,10 +236,10 @@ def open_session(
             )
             raise ArtifactError(f"{path} {found}; build the engine again")
     if record.backend == "onnxruntime":
-        from engines._backends.onnxruntime import OnnxRuntimeSession
+        from f3prune.engines._backends.onnxruntime import OnnxRuntimeSession
 
         return OnnxRuntimeSession(directory, record, device)
-    from engines._backends.tensorrt import TensorRTSession
+    from f3prune.engines._backends.tensorrt import TensorRTSession
 
     return TensorRTSession(directory, record, device)
 

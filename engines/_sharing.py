@@ -17,12 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from engines._backends.onnxruntime import GRAPH_FILE, session_options
-from engines._cache import link
-from engines._graph import tensors_of
-from engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
-from f3prune.errors import BuildError, InputError
-from f3prune.run_directory import atomic_write
+from f3prune.core.errors import BuildError, InputError
+from f3prune.core.run_directory import atomic_write
+from f3prune.engines._backends.onnxruntime import GRAPH_FILE, session_options
+from f3prune.engines._cache import link
+from f3prune.engines._graph import tensors_of
+from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
 
 DATA_FILE = f"{GRAPH_FILE}.data"
 _PAGE, _LINE = 4096, 64

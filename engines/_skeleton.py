@@ -14,7 +14,7 @@ import torch
 from diffusers.utils import BaseOutput
 from torch import nn
 
-from f3prune.errors import ArtifactError
+from f3prune.core.errors import ArtifactError
 
 # Where denoiser classes live; the second holds those that no library has.
 _LIBRARIES = ("diffusers", "f3prune.models")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 if TYPE_CHECKING:
     import torch

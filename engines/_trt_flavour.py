@@ -13,8 +13,8 @@ from importlib import metadata
 from importlib.util import find_spec
 from types import ModuleType
 
-from engines._cuda import Gpu
-from f3prune.errors import BackendError
+from f3prune.core.errors import BackendError
+from f3prune.engines._cuda import Gpu
 
 _MODULES = {"tensorrt-rtx": "tensorrt_rtx", "tensorrt": "tensorrt"}
 _DISTRIBUTIONS = {

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from f3prune.errors import BackendError, BuildError
+import f3prune
+from f3prune.core.errors import BackendError, BuildError
 
 Progress = Callable[[float, str], None]
 _ERRORS = {"BuildError": BuildError, "BackendError": BackendError}
@@ -31,12 +32,12 @@ def run_job(job: Mapping[str, Any], progress: Progress | None = None) -> dict[st
         BackendError: the backend cannot run here.
     """
     reader, writer = os.pipe()
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(f3prune.__file__).resolve().parent.parent)
     search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryFile() as log, os.fdopen(reader, encoding="utf-8") as messages:
         try:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "engines._build_worker", json.dumps({**job, "channel": writer})],
+                [sys.executable, "-m", "f3prune.engines._build_worker", json.dumps({**job, "channel": writer})],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from engines._capture import DenoiserCall, record_calls, sample_of
-from engines._coupling import Coupling, coupling
-from engines._parity import ParityNumbers, parity, psnr
-from engines._report import CheckBounds, CheckReport, Comparison, StepParity
+from f3prune.engines._capture import DenoiserCall, record_calls, sample_of
+from f3prune.engines._coupling import Coupling, coupling
+from f3prune.engines._parity import ParityNumbers, parity, psnr
+from f3prune.engines._report import CheckBounds, CheckReport, Comparison, StepParity
 
 __all__ = [
     "CheckBounds",

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from exporter._config import ExportConfig
-from exporter._export import export_denoiser
-from exporter._result import ExportResult, TensorSpec
-from exporter.arguments import flatten_arguments
-from exporter.cached import CachedExport, export_cached
-from exporter.capture import capture_inputs
-from exporter.graph_costs import Cost, GraphCosts, graph_costs
-from exporter.graph_facts import GraphFacts, graph_facts
-from exporter.self_test import SelfTest
+from f3prune.exporter._config import ExportConfig
+from f3prune.exporter._export import export_denoiser
+from f3prune.exporter._result import ExportResult, TensorSpec
+from f3prune.exporter.arguments import flatten_arguments
+from f3prune.exporter.cached import CachedExport, export_cached
+from f3prune.exporter.capture import capture_inputs
+from f3prune.exporter.graph_costs import Cost, GraphCosts, graph_costs
+from f3prune.exporter.graph_facts import GraphFacts, graph_facts
+from f3prune.exporter.self_test import SelfTest
 
 __all__ = [
     "CachedExport",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from f3prune.errors import ExportError
+from f3prune.core.errors import ExportError
 
 TEXT_INPUTS = ("encoder_hidden_states", "encoder_attention_mask")
 

@@ -14,7 +14,7 @@ import onnx
 import onnx.reference
 import onnx_ir as ir
 
-from f3prune.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError, InputError
 
 # Operators whose first output has the shape of their first input, and which shape inference does not know: those of
 # ONNX Runtime, and GroupNormalization, a function whose body it does not follow in strict mode.

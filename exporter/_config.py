@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 if TYPE_CHECKING:
     import torch

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3prune.lazy_weights import weight_dtype
-from f3prune.loading import kept_in_fp32
+from f3prune.core.lazy_weights import weight_dtype
+from f3prune.families.classes import kept_in_fp32
 
 
 def in_dtype(denoiser: nn.Module, dtype: torch.dtype) -> nn.Module:

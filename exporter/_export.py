@@ -10,20 +10,20 @@ import onnx_ir as ir
 import torch
 from torch import nn
 
-from exporter._axes import Axes, first_of_batch, symbolic_axes
-from exporter._config import ExportConfig
-from exporter._dtype import in_dtype, inputs_in_dtype
-from exporter._files import DATA, GRAPH, appearing, save
-from exporter._passes import clean, to_onnx
-from exporter._result import ExportResult, TensorSpec
-from exporter._trace import trace
-from exporter._weights import attach_weights, without_weights
-from exporter.arguments import Arguments, flatten_arguments
-from exporter.graph_facts import graph_facts
-from exporter.metadata import describe, family_if_known
-from exporter.self_test import SelfTest, self_test
-from f3prune.errors import ExportError, InputError
-from f3prune.lazy_weights import LazyTensor, with_weights
+from f3prune.core.errors import ExportError, InputError
+from f3prune.core.lazy_weights import LazyTensor, with_weights
+from f3prune.exporter._axes import Axes, first_of_batch, symbolic_axes
+from f3prune.exporter._config import ExportConfig
+from f3prune.exporter._dtype import in_dtype, inputs_in_dtype
+from f3prune.exporter._files import DATA, GRAPH, appearing, save
+from f3prune.exporter._passes import clean, to_onnx
+from f3prune.exporter._result import ExportResult, TensorSpec
+from f3prune.exporter._trace import trace
+from f3prune.exporter._weights import attach_weights, without_weights
+from f3prune.exporter.arguments import Arguments, flatten_arguments
+from f3prune.exporter.graph_facts import graph_facts
+from f3prune.exporter.metadata import describe, family_if_known
+from f3prune.exporter.self_test import SelfTest, self_test
 
 
 def export_denoiser(
@@ -46,9 +46,9 @@ def export_denoiser(
         Runtime against PyTorch on ``test_inputs`` (else on ``inputs``), and on the first sample alone.
 
     Ensures:
-        inputs are named as in the denoiser's forward (``exporter.arguments`` on nested ones), the output ``sample``, or
-        ``out_sample`` where an input is called ``sample``, as in UNets. The batch is symbolic. The denoiser is
-        unchanged. Both files appear whole, or nothing does; the same denoiser and inputs give the same graph, byte for
+        inputs are named as in the denoiser's forward (``f3prune.exporter.arguments`` on nested ones), the output
+        ``sample``, or ``out_sample`` where an input is called ``sample``, as in UNets. The batch is symbolic. The
+        denoiser is unchanged. Both files appear whole, or nothing does; the same denoiser and inputs give the same graph, byte for
         byte.
 
     Args:
@@ -57,7 +57,7 @@ def export_denoiser(
         directory: made if need be.
         config: options.
         metadata: further properties of the graph, ``f3prune.`` is put in front of their names.
-        test_inputs: captured forward arguments, see ``exporter.capture``.
+        test_inputs: captured forward arguments, see ``f3prune.exporter.capture``.
 
     Raises:
         InputError: the denoiser is in training mode, has weights without values, or the directory cannot be written.

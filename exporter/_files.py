@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 import onnx_ir as ir
 
-from f3prune.errors import ExportError, InputError
+from f3prune.core.errors import ExportError, InputError
 
 _TEMPORARY = ".tmp-"
 

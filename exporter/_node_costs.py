@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from exporter._concrete_shapes import Tensor
-from f3prune.errors import ArtifactError
+from f3prune.core.errors import ArtifactError
+from f3prune.exporter._concrete_shapes import Tensor
 
 ATTENTION = frozenset({"Attention", "MultiHeadAttention"})
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Einsum", "FusedMatMul", "Gemm", "MatMul"}) | ATTENTION

@@ -13,11 +13,11 @@ from onnxscript import optimizer, rewriter
 from onnxscript.rewriter.rules import common as rules
 from torch.export import ExportedProgram
 
-from exporter._axes import Axes
-from exporter._trace import quiet_third_parties
-from exporter.node_names import InheritModule, name_by_module
-from exporter.rewrites import FOLDED_REWRITES, GRAPH_REWRITES
-from f3prune.errors import ExportError
+from f3prune.core.errors import ExportError
+from f3prune.exporter._axes import Axes
+from f3prune.exporter._trace import quiet_third_parties
+from f3prune.exporter.node_names import InheritModule, name_by_module
+from f3prune.exporter.rewrites import FOLDED_REWRITES, GRAPH_REWRITES
 
 OUTPUT = "sample"
 OUTPUT_BESIDE_SAMPLE = "out_sample"
@@ -54,7 +54,8 @@ def to_onnx(
     Ensures:
         inputs are called ``input_names``, outputs ``output_names`` (else as :func:`output_name` says); symbolic sizes
         have their names from ``axes``; weights have their names in the denoiser and are references to its tensors. No
-        node carries stack traces or paths; each is named after the module it came from (``exporter.node_names``).
+        node carries stack traces or paths; each is named after the module it came from
+        (``f3prune.exporter.node_names``).
 
     Raises:
         ExportError: the translation fails, or a symbolic size of ``axes`` became a constant.

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from exporter.graph_facts import GraphFacts
-from exporter.self_test import SelfTest
+from f3prune.exporter.graph_facts import GraphFacts
+from f3prune.exporter.self_test import SelfTest
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as fx_config
 
-from exporter._axes import Axes, at_least_two
-from exporter.arguments import Arguments
-from exporter.rewrites import traced_with_rewrites
-from f3prune.errors import ExportError, F3PruneError
+from f3prune.core.errors import ExportError, F3PruneError
+from f3prune.exporter._axes import Axes, at_least_two
+from f3prune.exporter.arguments import Arguments
+from f3prune.exporter.rewrites import traced_with_rewrites
 
 
 class FlatDenoiser(nn.Module):

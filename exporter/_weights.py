@@ -10,8 +10,8 @@ import torch
 from onnx_ir.tensor_adapters import TorchTensor
 from torch import nn
 
-from f3prune.errors import ExportError
-from f3prune.lazy_weights import LazyTensor, lazy_weights, with_weights
+from f3prune.core.errors import ExportError
+from f3prune.core.lazy_weights import LazyTensor, lazy_weights, with_weights
 
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's value; Python names it from 3.13 on
 _ALIGNMENT = 64

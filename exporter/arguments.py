@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from f3prune.errors import ExportError
+from f3prune.core.errors import ExportError
 
 _NOT_INPUTS = ("return_dict",)
 _STEP = "timestep"

@@ -12,19 +12,19 @@ import torch
 from torch import nn
 from torch.export import Dim
 
-from exporter._axes import Axes, Symbol
-from exporter._config import ExportConfig
-from exporter._dtype import in_dtype
-from exporter._export import spec_of
-from exporter._files import DATA, GRAPH, appearing, save
-from exporter._passes import clean, to_onnx
-from exporter._result import ExportResult
-from exporter._trace import traced
-from exporter.arguments import Arguments
-from exporter.graph_facts import graph_facts
-from exporter.metadata import describe
-from exporter.self_test import BOUNDS, SelfTest, agreement
-from f3prune.errors import ExportError, InputError
+from f3prune.core.errors import ExportError, InputError
+from f3prune.exporter._axes import Axes, Symbol
+from f3prune.exporter._config import ExportConfig
+from f3prune.exporter._dtype import in_dtype
+from f3prune.exporter._export import spec_of
+from f3prune.exporter._files import DATA, GRAPH, appearing, save
+from f3prune.exporter._passes import clean, to_onnx
+from f3prune.exporter._result import ExportResult
+from f3prune.exporter._trace import traced
+from f3prune.exporter.arguments import Arguments
+from f3prune.exporter.graph_facts import graph_facts
+from f3prune.exporter.metadata import describe
+from f3prune.exporter.self_test import BOUNDS, SelfTest, agreement
 from f3prune.models.cogvideo.cache import LayerCache
 from f3prune.models.cogvideo.decoding import text_positions
 from f3prune.models.cogvideo.model import CogVideo, StepBiases
@@ -367,7 +367,7 @@ def _test(path: Path, graph: _Graph, tensors: tuple[torch.Tensor, ...], config: 
     Raises:
         ExportError: an output differs more than rounding explains.
     """
-    from exporter.ort_cpu import OrtGraph
+    from f3prune.exporter.ort_cpu import OrtGraph
 
     session = OrtGraph(path)
     calls = []

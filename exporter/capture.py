@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 
 class _EnoughCalls(Exception):

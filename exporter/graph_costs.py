@@ -12,10 +12,10 @@ from typing import Any, Literal, get_args
 
 import onnx
 
-from exporter._concrete_shapes import Tensor, concrete_shapes, load_graph
-from exporter._node_costs import ATTENTION, PRODUCTS, elementwise_flops, moved, product_flops
-from exporter.metadata import PREFIX
-from exporter.node_names import module_of
+from f3prune.exporter._concrete_shapes import Tensor, concrete_shapes, load_graph
+from f3prune.exporter._node_costs import ATTENTION, PRODUCTS, elementwise_flops, moved, product_flops
+from f3prune.exporter.metadata import PREFIX
+from f3prune.exporter.node_names import module_of
 
 Kind = Literal["site attention", "site projections", "rest"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -136,7 +136,7 @@ def graph_costs(
     """Count one run of an exported graph, or of an engine's ONNX file made from it.
 
     Nothing is run and no weights are read: shapes follow by inference. Nodes are attributed by their names
-    (``exporter.node_names``); one without a module in its name belongs where what it reads comes from.
+    (``f3prune.exporter.node_names``); one without a module in its name belongs where what it reads comes from.
 
     Args:
         graph: an ``.onnx`` file, or a model.

@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from calibration import pruning_of
-from exporter._config import ExportConfig
-from exporter.arguments import Arguments
 from f3prune import __version__
-from f3prune.errors import InputError, UnknownFamilyError
+from f3prune.calibration import pruning_of
+from f3prune.core.errors import InputError, UnknownFamilyError
+from f3prune.exporter._config import ExportConfig
+from f3prune.exporter.arguments import Arguments
 from f3prune.families import Family, family_of
 
 PREFIX = "f3prune."

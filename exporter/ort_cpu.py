@@ -11,8 +11,8 @@ import numpy as np
 import torch
 import torch.utils.dlpack
 
-from exporter._bfloat16 import save_as_float32
-from f3prune.errors import ExportError
+from f3prune.core.errors import ExportError
+from f3prune.exporter._bfloat16 import save_as_float32
 
 _BFLOAT16 = 16
 

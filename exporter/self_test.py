@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from exporter._trace import run_denoiser
-from exporter.arguments import Arguments
-from exporter.ort_cpu import OrtGraph
-from f3prune.errors import ExportError
+from f3prune.core.errors import ExportError
+from f3prune.exporter._trace import run_denoiser
+from f3prune.exporter.arguments import Arguments
+from f3prune.exporter.ort_cpu import OrtGraph
 
 BOUNDS = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
 """Greatest relative L2 difference, by dtype of the graph."""

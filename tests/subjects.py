@@ -7,9 +7,9 @@ import functools
 
 import torch
 
-from calibration import Masks, PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
+from f3prune.calibration import Masks, PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
 from f3prune.families import family_of
-from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
+from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 UNITS = [("layer", "local"), ("layer", "drop"), ("head", "local"), ("head", "drop"), ("frame-pair", "local")]
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from subjects import UNITS, relative, run, subject_of
 
-from engines import BuildConfig, build_engine, open_session
-from exporter import ExportConfig, export_denoiser, flatten_arguments
-from f3prune.errors import ArtifactError, BackendError
-from f3prune.families.tiny import VARIANTS
+from f3prune.core.errors import ArtifactError, BackendError
+from f3prune.engines import BuildConfig, build_engine, open_session
+from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments
+from f3prune.testing import VARIANTS
 
 # An export takes seconds. Every family is exported fully local and with dropped heads; one of each layout, and the two
 # with projections of their own kind, in all units.
@@ -118,6 +118,6 @@ def test_6_an_engine_of_other_masks_or_altered_bytes_is_refused(exports, variant
 
 
 def _shape(variant):
-    from f3prune.families.tiny import TINY_SHAPES
+    from f3prune.testing import TINY_SHAPES
 
     return TINY_SHAPES[variant]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from subjects import UNITS, relative, run, subject_of
 
-from calibration import load_pruned, masked_reference, save_pruned
-from f3prune.errors import ArtifactError
-from f3prune.families.tiny import VARIANTS
+from f3prune.calibration import load_pruned, masked_reference, save_pruned
+from f3prune.core.errors import ArtifactError
+from f3prune.testing import VARIANTS
 
 
 @pytest.fixture(params=VARIANTS)

@@ -12,9 +12,9 @@ from _stand_ins import Near, exact_rows
 from _timing import attention_by, count_flops, in_turn, repeated
 from _visit import Visit
 
-from calibration.bake.attention import frame_local
+from f3prune.calibration.attention_hook import AttentionCall
+from f3prune.calibration.bake.attention import frame_local
 from f3prune.families import Site
-from f3prune.seam import AttentionCall
 
 CHECKED_QUERIES = 48
 TOLERANCE = 2e-2

@@ -12,12 +12,12 @@ import torch
 from _timing import in_turn
 from _visit import Visit
 
-from calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
-from engines import BuildConfig, build_engine, open_session, parity
-from exporter import ExportConfig, export_denoiser, flatten_arguments
+from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
+from f3prune.core.random_weights import randomize_weights
+from f3prune.engines import BuildConfig, build_engine, open_session, parity
+from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments
 from f3prune.families import family_of
-from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
-from f3prune.random_weights import randomize_weights
+from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 LAYERS = 6
 ROUNDS = 30

@@ -20,16 +20,16 @@ import torch
 from _timing import once
 from _visit import Visit
 
-from calibration import Masks, SiteMask, Stage, prune_denoiser
-from engines import BuildConfig, EngineDenoiser, Session, build_engine, open_session, parity
-from engines.cogvideo import EngineCogVideo, build_cached
-from exporter import ExportConfig, export_cached, export_denoiser, flatten_arguments
+from f3prune.calibration import Masks, SiteMask, Stage, prune_denoiser
+from f3prune.core.random_weights import randomize_weights
+from f3prune.engines import BuildConfig, EngineDenoiser, Session, build_engine, open_session, parity
+from f3prune.engines.cogvideo import EngineCogVideo, build_cached
+from f3prune.exporter import ExportConfig, export_cached, export_denoiser, flatten_arguments
 from f3prune.families import family_of
-from f3prune.families.tiny import TINY_SHAPES, VARIANTS, tiny_denoiser
 from f3prune.models import CogVideo, CogVideoConfig
 from f3prune.models.cogvideo.generation import generate_tokens
 from f3prune.models.cogvideo.sampling import GreedySampler
-from f3prune.random_weights import randomize_weights
+from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
 HALVES = ("fp16", "bf16")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

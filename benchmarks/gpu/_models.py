@@ -19,13 +19,13 @@ from _timing import attention_by, count_flops, in_turn, kernels
 from _visit import Visit
 from torch import nn
 
-from calibration import Masks, SiteMask, Stage, prune_denoiser
-from calibration.bake.surgery import linear
-from f3prune.costs.published import PUBLISHED
+from f3prune.bench.costs.published import PUBLISHED
+from f3prune.calibration import Masks, SiteMask, Stage, prune_denoiser
+from f3prune.calibration.attention_hook import Seam
+from f3prune.calibration.bake.surgery import linear
 from f3prune.families import Family, LatentShape, Site, family_of
-from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
-from f3prune.loading import denoiser_class
-from f3prune.seam import Seam
+from f3prune.families.classes import denoiser_class
+from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 ALPHAS = (1.0, 0.5, 0.25)
 BLOCKS = ("CogVideoXBlock", "WanTransformerBlock")

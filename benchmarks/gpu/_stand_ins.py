@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from calibration.bake.attention import KeptPairs
-from f3prune.seam import AttentionCall
+from f3prune.calibration.attention_hook import AttentionCall
+from f3prune.calibration.bake.attention import KeptPairs
 
 Form = Literal["folded", "split"]
 Part = tuple[torch.Tensor, torch.Tensor]

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from calibration.bake.prune import PruningRecord, prune_denoiser, pruning_of
+from f3prune.calibration.bake.prune import PruningRecord, prune_denoiser, pruning_of
 
 __all__ = ["PruningRecord", "prune_denoiser", "pruning_of"]

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from f3prune.errors import InputError
-from f3prune.seam import AttentionCall
+from f3prune.calibration.attention_hook import AttentionCall
+from f3prune.core.errors import InputError
 
 
 @dataclass(frozen=True)

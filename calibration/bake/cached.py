@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from calibration.bake.surgery import set_heads, take_output_heads, take_query_key_heads, take_value_heads
-from calibration.masks import SiteMask
-from f3prune.errors import InputError
+from f3prune.calibration.bake.surgery import set_heads, take_output_heads, take_query_key_heads, take_value_heads
+from f3prune.calibration.masks import SiteMask
+from f3prune.core.errors import InputError
 from f3prune.families import Site
 
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from calibration.bake.surgery import linear, new_linear
-from f3prune.errors import InputError
+from f3prune.calibration.bake.surgery import linear, new_linear
+from f3prune.core.errors import InputError
 from f3prune.families import Site
 
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from calibration.bake.attention import KeptPairs, LeadingHeads, LocalHeads
-from calibration.bake.cached import bake_cached
-from calibration.bake.modules import DroppedAttention, LeadingLinear, PaddedLinear, PartlyLocal, value_output
-from calibration.bake.sparse_causal import bake_sparse_causal
-from calibration.bake.surgery import (
+from f3prune.calibration.attention_hook import Handler, Seam
+from f3prune.calibration.bake.attention import KeptPairs, LeadingHeads, LocalHeads
+from f3prune.calibration.bake.cached import bake_cached
+from f3prune.calibration.bake.modules import DroppedAttention, LeadingLinear, PaddedLinear, PartlyLocal, value_output
+from f3prune.calibration.bake.sparse_causal import bake_sparse_causal
+from f3prune.calibration.bake.surgery import (
     head_channels,
     linear,
     set_heads,
@@ -18,10 +19,9 @@ from calibration.bake.surgery import (
     take_query_key_heads,
     take_value_heads,
 )
-from calibration.masks import Masks, SiteMask
-from f3prune.errors import InputError, UnknownSiteError
+from f3prune.calibration.masks import Masks, SiteMask
+from f3prune.core.errors import InputError, UnknownSiteError
 from f3prune.families import Family, Site, family_of
-from f3prune.seam import Handler, Seam
 
 _RECORD = "_f3prune_pruning"
 

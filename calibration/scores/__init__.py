@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from calibration.scores._attention import attention_scores, random_scores, reversed_scores
-from calibration.scores._greedy import count_trials, greedy
-from calibration.scores._leave_one_out import count_units, leave_one_out
-from calibration.scores._magnitude import magnitude_scores
+from f3prune.calibration.scores._attention import attention_scores, random_scores, reversed_scores
+from f3prune.calibration.scores._greedy import count_trials, greedy
+from f3prune.calibration.scores._leave_one_out import count_units, leave_one_out
+from f3prune.calibration.scores._magnitude import magnitude_scores
 
 __all__ = [
     "attention_scores",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from calibration.aas import cross_frame
-from calibration.calibration_file import Calibration
-from calibration.score_table import Granularity, ScoreTable
+from f3prune.calibration.aas import cross_frame
+from f3prune.calibration.calibration_file import Calibration
+from f3prune.calibration.score_table import Granularity, ScoreTable
 
 
 def attention_scores(calibration: Calibration, granularity: Granularity) -> ScoreTable:

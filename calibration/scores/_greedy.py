@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from torch import nn
 
-from calibration.calibration_file import Calibration
-from calibration.masks import Mode
-from calibration.score_table import Aggregate, Granularity, ScoreTable, Unit
-from calibration.scores._output_error import Calls, OutputError
-from calibration.unit_masks import every_unit, filled
+from f3prune.calibration.calibration_file import Calibration
+from f3prune.calibration.masks import Mode
+from f3prune.calibration.score_table import Aggregate, Granularity, ScoreTable, Unit
+from f3prune.calibration.scores._output_error import Calls, OutputError
+from f3prune.calibration.unit_masks import every_unit, filled
 
 
 def greedy(

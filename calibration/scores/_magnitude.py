@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from calibration.bake.surgery import head_channels, linear
-from calibration.calibration_file import Calibration
-from calibration.score_table import Granularity, ScoreTable
-from f3prune.errors import InputError
+from f3prune.calibration.bake.surgery import head_channels, linear
+from f3prune.calibration.calibration_file import Calibration
+from f3prune.calibration.score_table import Granularity, ScoreTable
+from f3prune.core.errors import InputError
 from f3prune.families import Site, family_of
 
 

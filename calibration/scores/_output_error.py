@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from calibration.bake.attention import KeptPairs, frame_local, heads_of
-from calibration.calibration_file import Calibration
-from calibration.masks import Mode, SiteMask
-from calibration.reference import masked_reference
-from calibration.score_table import Granularity, Unit
-from calibration.unit_masks import one_stage
-from f3prune.errors import InputError
+from f3prune.calibration.attention_hook import AttentionCall
+from f3prune.calibration.bake.attention import KeptPairs, frame_local, heads_of
+from f3prune.calibration.calibration_file import Calibration
+from f3prune.calibration.masks import Mode, SiteMask
+from f3prune.calibration.reference import masked_reference
+from f3prune.calibration.score_table import Granularity, Unit
+from f3prune.calibration.unit_masks import one_stage
+from f3prune.core.errors import InputError
 from f3prune.families import family_of
-from f3prune.seam import AttentionCall
 
 Calls = Sequence[tuple[float, Mapping[str, Any]]]
 """Timestep and forward arguments of recorded calls of the denoiser."""

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from engines._backends._progress import PhaseTree
-from engines._config import BuildConfig, parse_capability
-from engines._trt_flavour import select
-from f3prune.errors import BackendError, BuildError
+from f3prune.core.errors import BackendError, BuildError
+from f3prune.engines._backends._progress import PhaseTree
+from f3prune.engines._config import BuildConfig, parse_capability
+from f3prune.engines._trt_flavour import select
 
 _MAX_ERRORS = 3
 

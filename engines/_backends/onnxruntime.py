@@ -13,14 +13,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from engines._cache import copy
-from engines._cuda import find_gpu
-from engines._graph import Graph
-from engines._record import EngineRecord
-from engines._session import Session
-from engines._specs import ONNX_TYPES, TensorSpec
-from f3prune.errors import BackendError, BuildError, InputError
-from f3prune.run_directory import atomic_write
+from f3prune.core.errors import BackendError, BuildError, InputError
+from f3prune.core.run_directory import atomic_write
+from f3prune.engines._cache import copy
+from f3prune.engines._cuda import find_gpu
+from f3prune.engines._graph import Graph
+from f3prune.engines._record import EngineRecord
+from f3prune.engines._session import Session
+from f3prune.engines._specs import ONNX_TYPES, TensorSpec
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,7 @@ def write_graph(graph: Graph, directory: Path, fused_attention: int | None) -> t
     """
     facts: dict[str, float] = {}
     if fused_attention is not None:
-        from engines.rewrites import rewrite_for_onnx_runtime
+        from f3prune.engines.rewrites import rewrite_for_onnx_runtime
 
         with atomic_write(directory / GRAPH_FILE) as temporary:
             found = rewrite_for_onnx_runtime(graph.path, temporary, fused_attention)

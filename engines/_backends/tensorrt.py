@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engines._cuda import require_gpu
-from engines._record import EngineRecord
-from engines._session import Session
-from engines._trt_flavour import installed_version, require_supported, select
-from f3prune.errors import ArtifactError, BackendError
+from f3prune.core.errors import ArtifactError, BackendError
+from f3prune.engines._cuda import require_gpu
+from f3prune.engines._record import EngineRecord
+from f3prune.engines._session import Session
+from f3prune.engines._trt_flavour import installed_version, require_supported, select
 
 if TYPE_CHECKING:
     import torch

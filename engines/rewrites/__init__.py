@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.rewrites.fused_attention import FusedAttention
+from f3prune.engines.rewrites.fused_attention import FusedAttention
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ decided once, from what a generation was measured to lose.
 
 from __future__ import annotations
 
-from engines.step_reuse._choice import candidates, choose
-from engines.step_reuse._memory import StepMemory
-from engines.step_reuse._plan import StepReuse, steps_to_skip
-from engines.step_reuse._recording import Recording, StepRecorder
+from f3prune.engines.step_reuse._choice import candidates, choose
+from f3prune.engines.step_reuse._memory import StepMemory
+from f3prune.engines.step_reuse._plan import StepReuse, steps_to_skip
+from f3prune.engines.step_reuse._recording import Recording, StepRecorder
 
 __all__ = ["Recording", "StepMemory", "StepRecorder", "StepReuse", "candidates", "choose", "steps_to_skip"]

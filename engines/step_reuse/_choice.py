@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from engines.step_reuse._memory import extrapolate
-from engines.step_reuse._plan import StepReuse
-from engines.step_reuse._recording import Recording
+from f3prune.engines.step_reuse._memory import extrapolate
+from f3prune.engines.step_reuse._plan import StepReuse
+from f3prune.engines.step_reuse._recording import Recording
 
 LONGEST = 3
 """Steps skipped in a row at most: a line through two outputs is trusted no further."""

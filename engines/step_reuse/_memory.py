@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from engines.step_reuse._plan import StepReuse
+from f3prune.engines.step_reuse._plan import StepReuse
 
 Lane = tuple[str, int]
 """Calls that belong to one another over the steps: the pipeline's name for them, and which call of the step it is."""

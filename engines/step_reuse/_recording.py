@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from f3prune.core.calls import step_of
+
 POSITIONS = 65_536
 """Latents are looked at in so many places, drawn once: norms and fits need no more, and all steps fit in memory."""
 
@@ -57,7 +59,7 @@ class StepRecorder(nn.Module):
             raise TypeError(
                 f"the pipeline passes no {self._latents} and timestep by name: its steps cannot be recorded"
             )
-        value = float(timestep.flatten()[0]) if torch.is_tensor(timestep) else float(timestep)
+        value = step_of(timestep)
         # An input may hold an image to start from, an output a variance: what both have is denoised.
         axis = latents.ndim - 1 if latents.ndim == 3 else 3 - self._frame_axis
         count = min(latents.shape[axis], output.shape[axis])

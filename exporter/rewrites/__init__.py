@@ -10,21 +10,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from exporter.rewrites.attention_scale import AttentionScale
-from exporter.rewrites.boolean_mask import BooleanMaskAsBias
-from exporter.rewrites.boolean_where import BooleanWhere
-from exporter.rewrites.cancelled_transposes import CancelledTransposes
-from exporter.rewrites.constant_cast import ConstantCast
-from exporter.rewrites.dropped_contribution import DroppedContribution
-from exporter.rewrites.einsum_permutation import EinsumPermutation
-from exporter.rewrites.interleaved_assignment import InterleavedAssignment
-from exporter.rewrites.key_transpose import KeyTranspose
-from exporter.rewrites.mochi_padding import mochi_masks_padding
-from exporter.rewrites.no_op_squeeze import NoOpSqueeze
-from exporter.rewrites.norm_before_transpose import NormBeforeTranspose
-from exporter.rewrites.slice_assignment import SliceAssignment
-from exporter.rewrites.transposed_weights import TransposedWeights
-from exporter.rewrites.upsample_any_batch import upsample_any_batch
+from f3prune.exporter.rewrites.attention_scale import AttentionScale
+from f3prune.exporter.rewrites.boolean_mask import BooleanMaskAsBias
+from f3prune.exporter.rewrites.boolean_where import BooleanWhere
+from f3prune.exporter.rewrites.cancelled_transposes import CancelledTransposes
+from f3prune.exporter.rewrites.constant_cast import ConstantCast
+from f3prune.exporter.rewrites.dropped_contribution import DroppedContribution
+from f3prune.exporter.rewrites.einsum_permutation import EinsumPermutation
+from f3prune.exporter.rewrites.interleaved_assignment import InterleavedAssignment
+from f3prune.exporter.rewrites.key_transpose import KeyTranspose
+from f3prune.exporter.rewrites.mochi_padding import mochi_masks_padding
+from f3prune.exporter.rewrites.no_op_squeeze import NoOpSqueeze
+from f3prune.exporter.rewrites.norm_before_transpose import NormBeforeTranspose
+from f3prune.exporter.rewrites.slice_assignment import SliceAssignment
+from f3prune.exporter.rewrites.transposed_weights import TransposedWeights
+from f3prune.exporter.rewrites.upsample_any_batch import upsample_any_batch
 
 TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], ...] = (
     SliceAssignment,

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from exporter.rewrites._function_mode import FunctionRewrite
+from f3prune.exporter.rewrites._function_mode import FunctionRewrite
 
 
 class BooleanMaskAsBias(FunctionRewrite):

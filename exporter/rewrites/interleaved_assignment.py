@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from exporter.rewrites._function_mode import FunctionRewrite
+from f3prune.exporter.rewrites._function_mode import FunctionRewrite
 
 _EVEN = (Ellipsis, slice(0, None, 2))
 _ODD = (Ellipsis, slice(1, None, 2))

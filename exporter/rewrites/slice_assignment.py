@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from exporter.rewrites._function_mode import FunctionRewrite
+from f3prune.exporter.rewrites._function_mode import FunctionRewrite
 
 
 class SliceAssignment(FunctionRewrite):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from f3prune.errors import InputError, UnknownFamilyError
+from f3prune.core.errors import InputError, UnknownFamilyError
 from f3prune.families import (
     allegro,
     animatediff,

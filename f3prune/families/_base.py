@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 if TYPE_CHECKING:
     import torch

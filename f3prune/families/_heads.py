@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 from f3prune.families._base import Family, Layout, Site
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The Python API: one function per step, each reading from and writing to a ``RunDirectory``.
 
-    from f3prune.run_directory import RunDirectory
+    from f3prune.core.run_directory import RunDirectory
     from f3prune.steps import calibrate, prune
     run = RunDirectory.create("runs/demo")
     calibrate.calibrate(run, calibrate.CalibrateOptions("zoo:digits"))

@@ -8,15 +8,15 @@ from typing import Any, Literal
 
 import torch
 
-from f3prune.captured_calls import FILE as CALLS
-from f3prune.captured_calls import CapturedCall, load_calls
-from f3prune.errors import ArtifactError, InputError
+from f3prune.core.captured_calls import FILE as CALLS
+from f3prune.core.captured_calls import CapturedCall, load_calls
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.manifest import Manifest
+from f3prune.core.run_directory import RunDirectory
 from f3prune.families import Family, family_of
-from f3prune.manifest import Manifest
-from f3prune.pipeline_runs import GenerationSettings
-from f3prune.prompts import Prompt
-from f3prune.run_directory import RunDirectory
-from f3prune.sources import ModelSource, resolve
+from f3prune.pipelines.pipeline_runs import GenerationSettings
+from f3prune.pipelines.prompts import Prompt
+from f3prune.pipelines.sources import ModelSource, resolve
 
 Variant = Literal["pruned", "dense"]
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}

@@ -7,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calibration import Masks
-from engines import BuildConfig, EngineRecord, build_engine, share_weights
-from engines.cogvideo import build_cached
-from f3prune.manifest import Manifest, package_versions
-from f3prune.progress import SILENT, Advance, Reporter
-from f3prune.run_directory import RunDirectory
+from f3prune.calibration import Masks
+from f3prune.core.manifest import Manifest, package_versions
+from f3prune.core.progress import SILENT, Advance, Reporter
+from f3prune.core.run_directory import RunDirectory
+from f3prune.engines import BuildConfig, EngineRecord, build_engine, share_weights
+from f3prune.engines.cogvideo import build_cached
 from f3prune.steps import cached
 from f3prune.steps._state import Variant, stage_directories
 from f3prune.steps.export import STEP as EXPORT_STEP

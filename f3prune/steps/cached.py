@@ -12,23 +12,24 @@ from typing import Any
 import torch
 from torch import nn
 
-import calibration
-from engines.check import Coupling
-from engines.cogvideo import EngineCogVideo
-from exporter import ExportConfig, export_cached
-from f3prune.captured_calls import CapturedCall
-from f3prune.errors import ArtifactError
+from f3prune import calibration
+from f3prune.core.captured_calls import CapturedCall
+from f3prune.core.errors import ArtifactError
+from f3prune.core.json_files import read_json
+from f3prune.core.progress import Reporter
+from f3prune.engines.check import Coupling
+from f3prune.engines.cogvideo import EngineCogVideo
+from f3prune.exporter import ExportConfig, export_cached
 from f3prune.families import SiteKind, TokenGrid, family_of
-from f3prune.loading import load_pipeline, pick_device, working_dtype
 from f3prune.models.cogvideo.cache import LayerCache
 from f3prune.models.cogvideo.config import CogVideoConfig
 from f3prune.models.cogvideo.decoding import replay
 from f3prune.models.cogvideo.model import StepBiases
 from f3prune.models.cogvideo.pipeline import CogVideoPipeline, CogVideoSettings
-from f3prune.pipeline_runs import GenerationSettings, run_prompt
-from f3prune.progress import Reporter
-from f3prune.prompts import Prompt
-from f3prune.sources import ModelSource, read_json
+from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
+from f3prune.pipelines.pipeline_runs import GenerationSettings, run_prompt
+from f3prune.pipelines.prompts import Prompt
+from f3prune.pipelines.sources import ModelSource
 
 MOST_CALLS = 4
 FIRST = "first"

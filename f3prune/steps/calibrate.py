@@ -7,18 +7,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import calibration
-from f3prune import prompts as prompt_lists
-from f3prune.captured_calls import FILE as CALLS
-from f3prune.captured_calls import Capture, CapturedCall, save_calls
+from f3prune import calibration
+from f3prune.core.captured_calls import FILE as CALLS
+from f3prune.core.captured_calls import Capture, CapturedCall, save_calls
+from f3prune.core.json_files import read_json
+from f3prune.core.manifest import Manifest, package_versions
+from f3prune.core.progress import SILENT, Reporter
+from f3prune.core.run_directory import RunDirectory
 from f3prune.families import LatentShape, SiteKind, denoiser_component, family_of
-from f3prune.loading import load_denoiser, load_pipeline, pick_device, working_dtype
-from f3prune.manifest import Manifest, package_versions
-from f3prune.pipeline_runs import GenerationSettings, check_latent_size, default_steps, mapped_errors, run_prompt
-from f3prune.progress import SILENT, Reporter
-from f3prune.prompts import Prompt
-from f3prune.run_directory import RunDirectory
-from f3prune.sources import ModelSource, denoiser_class_name, read_json, resolve
+from f3prune.pipelines import prompts as prompt_lists
+from f3prune.pipelines.loading import load_denoiser, load_pipeline, pick_device, working_dtype
+from f3prune.pipelines.pipeline_runs import (
+    GenerationSettings,
+    check_latent_size,
+    default_steps,
+    mapped_errors,
+    run_prompt,
+)
+from f3prune.pipelines.prompts import Prompt
+from f3prune.pipelines.sources import ModelSource, denoiser_class_name, resolve
 from f3prune.steps._state import PACKAGES, settings_json
 
 AAS = "aas.safetensors"
@@ -31,7 +38,7 @@ class CalibrateOptions:
     """What to calibrate, and how.
 
     Attributes:
-        model: MODEL, see ``f3prune.sources.resolve``.
+        model: MODEL, see ``f3prune.pipelines.sources.resolve``.
         prompts: a ``.txt`` or ``.jsonl`` file; None takes the model's own list.
         num_prompts: use the first so many; for a denoiser alone, the number of seeded inputs.
         settings: how the pipeline is called.

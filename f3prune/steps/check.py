@@ -10,13 +10,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import nn
 
-from calibration import load_pruned
-from engines.check import CheckBounds, CheckReport, DenoiserCall, compare, coupling
+from f3prune.calibration import load_pruned
+from f3prune.core.manifest import Manifest, package_versions
+from f3prune.core.progress import SILENT, Reporter
+from f3prune.core.run_directory import RunDirectory
+from f3prune.engines.check import CheckBounds, CheckReport, DenoiserCall, compare, coupling
 from f3prune.families import denoiser_component
-from f3prune.loading import pick_device
-from f3prune.manifest import Manifest, package_versions
-from f3prune.progress import SILENT, Reporter
-from f3prune.run_directory import RunDirectory
+from f3prune.pipelines.loading import pick_device
 from f3prune.steps import cached
 from f3prune.steps._state import TORCH_DTYPES, RunState
 from f3prune.steps.build import STEP as BUILD_STEP

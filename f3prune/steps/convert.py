@@ -12,13 +12,13 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
-from f3prune.atomic_files import atomic_directory
-from f3prune.errors import InputError
+from f3prune.core.atomic_files import atomic_directory
+from f3prune.core.errors import InputError
+from f3prune.core.json_files import read_json
+from f3prune.core.progress import SILENT, Reporter
 from f3prune.models.cogvideo import PUBLISHED, CogVideo, CogVideoConfig
 from f3prune.models.cogvideo.checkpoint import read_checkpoint
 from f3prune.models.cogvideo.published import translate
-from f3prune.progress import SILENT, Reporter
-from f3prune.sources import read_json
 
 SHARD_BYTES = 2 * 10**9
 """How large a weights file gets. The tensors of one file at a time are copied into memory."""

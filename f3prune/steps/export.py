@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-import calibration
-from exporter import ExportConfig, export_denoiser
-from f3prune.captured_calls import CapturedCall
-from f3prune.loading import load_denoiser
-from f3prune.manifest import Manifest, package_versions
-from f3prune.progress import SILENT, Reporter
-from f3prune.run_directory import RunDirectory
+from f3prune import calibration
+from f3prune.core.captured_calls import CapturedCall
+from f3prune.core.manifest import Manifest, package_versions
+from f3prune.core.progress import SILENT, Reporter
+from f3prune.core.run_directory import RunDirectory
+from f3prune.exporter import ExportConfig, export_denoiser
+from f3prune.pipelines.loading import load_denoiser
 from f3prune.steps import cached
 from f3prune.steps._state import TORCH_DTYPES, RunState, Variant, stage_directories
 

@@ -6,21 +6,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines import StepReuse
-from f3prune.errors import InputError
-from f3prune.evaluation.fidelity import fidelity
+from f3prune.core.errors import InputError
+from f3prune.core.manifest import Manifest, package_versions
+from f3prune.core.progress import SILENT, Reporter
+from f3prune.core.run_directory import RunDirectory
+from f3prune.engines import StepReuse
 from f3prune.families import denoiser_component
-from f3prune.loading import load_pipeline, pick_device, working_dtype
-from f3prune.manifest import Manifest, package_versions
-from f3prune.pipeline_runs import Frames, GenerationSettings, default_steps, run_prompt
-from f3prune.progress import SILENT, Reporter
-from f3prune.prompts import Prompt
-from f3prune.run_directory import RunDirectory
+from f3prune.pipelines.fidelity import fidelity
+from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
+from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings, default_steps, run_prompt
+from f3prune.pipelines.prompts import Prompt
+from f3prune.pipelines.video import check_output, contact_sheet, png_bytes, write_video
 from f3prune.steps._state import PACKAGES, RunState, need_pipeline, settings_json
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.reuse import chosen
 from f3prune.steps.sessions import engine_pipeline
-from f3prune.video import check_output, contact_sheet, png_bytes, write_video
 
 VIDEO, DENSE_VIDEO, SHEET = "video.mp4", "video-dense.mp4", "frames.png"
 

@@ -6,13 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import calibration
-from calibration import Masks, PruneConfig
-from f3prune.errors import InputError
-from f3prune.loading import load_denoiser, stored_dtype
-from f3prune.manifest import Manifest, package_versions
-from f3prune.progress import SILENT, Reporter
-from f3prune.run_directory import RunDirectory
+from f3prune import calibration
+from f3prune.calibration import Masks, PruneConfig
+from f3prune.core.errors import InputError
+from f3prune.core.manifest import Manifest, package_versions
+from f3prune.core.progress import SILENT, Reporter
+from f3prune.core.run_directory import RunDirectory
+from f3prune.pipelines.loading import load_denoiser, stored_dtype
 from f3prune.steps._state import PACKAGES, RunState, stage_directories
 from f3prune.steps.scores import masks_of
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engines.step_reuse import Recording, StepRecorder, StepReuse, candidates, choose, steps_to_skip
-from f3prune.errors import ArtifactError, InputError
-from f3prune.evaluation.fidelity import fidelity
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.manifest import Manifest, package_versions
+from f3prune.core.progress import SILENT, Reporter
+from f3prune.core.run_directory import RunDirectory
+from f3prune.engines.step_reuse import Recording, StepRecorder, StepReuse, candidates, choose, steps_to_skip
 from f3prune.families import denoiser_component
-from f3prune.manifest import Manifest, package_versions
-from f3prune.pipeline_runs import Frames, GenerationSettings, default_steps, run_prompt
-from f3prune.progress import SILENT, Reporter
-from f3prune.prompts import Prompt
-from f3prune.run_directory import RunDirectory
+from f3prune.pipelines.fidelity import fidelity
+from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings, default_steps, run_prompt
+from f3prune.pipelines.prompts import Prompt
 from f3prune.steps._state import PACKAGES, RunState, need_pipeline, settings_json
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.sessions import engine_pipeline

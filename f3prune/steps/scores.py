@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from calibration import (
+from f3prune.calibration import (
     Calibration,
     Masks,
     PruneConfig,
@@ -21,11 +21,11 @@ from calibration import (
     stage_ranges,
     unprotected,
 )
-from f3prune.atomic_files import canonical_json, sha256_text
-from f3prune.loading import load_denoiser, pick_device, working_dtype
-from f3prune.manifest import Manifest, package_versions
-from f3prune.progress import SILENT, Reporter
-from f3prune.run_directory import RunDirectory
+from f3prune.core.atomic_files import canonical_json, sha256_text
+from f3prune.core.manifest import Manifest, package_versions
+from f3prune.core.progress import SILENT, Reporter
+from f3prune.core.run_directory import RunDirectory
+from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
 from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.calibrate import AAS
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import torch
 
-from calibration import Masks
-from engines import EngineDenoiser, Session, open_session
-from f3prune.errors import BackendError
+from f3prune.calibration import Masks
+from f3prune.core.errors import BackendError
+from f3prune.core.run_directory import RunDirectory
+from f3prune.engines import EngineDenoiser, Session, open_session
 from f3prune.families import denoiser_component
-from f3prune.loading import load_pipeline, pick_device, working_dtype
-from f3prune.run_directory import RunDirectory
+from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
 from f3prune.steps import cached
 from f3prune.steps._state import RunState, Variant, stage_directories
 from f3prune.steps.build import STEP as BUILD_STEP
@@ -48,7 +48,7 @@ def engine_denoiser(state: RunState, variant: Variant = "pruned", backend: str |
     CogVideo an ``EngineCogVideo``.
 
     Raises:
-        ArtifactError, BackendError: see ``verified_engine`` and ``engines.open_session``.
+        ArtifactError, BackendError: see ``verified_engine`` and ``f3prune.engines.open_session``.
     """
     folders = verified_engine(state.run, variant, backend)
     masks = None

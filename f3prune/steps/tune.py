@@ -9,18 +9,18 @@ from typing import Any
 
 import torch
 
-from f3prune.atomic_files import atomic_directory, canonical_json, sha256_file, sha256_text
-from f3prune.errors import InputError
-from f3prune.loading import pick_device
-from f3prune.manifest import package_versions
-from f3prune.models.tune_a_video.base import check_base, inflated
+from f3prune.core.atomic_files import atomic_directory, canonical_json, sha256_file, sha256_text
+from f3prune.core.errors import InputError
+from f3prune.core.manifest import package_versions
+from f3prune.core.progress import SILENT, Reporter
+from f3prune.core.quiet import silence_imported
 from f3prune.models.tune_a_video.clips import read_clip
 from f3prune.models.tune_a_video.inversion import invert
 from f3prune.models.tune_a_video.pipeline import TuneAVideoPipeline
 from f3prune.models.tune_a_video.tuning import Tuner, TuningConfig
-from f3prune.progress import SILENT, Reporter
-from f3prune.quiet import silence_imported
-from f3prune.sources import ModelSource, resolve
+from f3prune.pipelines.image_base import check_base, inflated
+from f3prune.pipelines.loading import pick_device
+from f3prune.pipelines.sources import ModelSource, resolve
 from f3prune.steps._state import PACKAGES
 
 RECORD, PROMPTS = "tuning.json", "prompts.txt"
@@ -33,7 +33,7 @@ class TuneOptions:
     Attributes:
         video: a file with the clip.
         prompt: what the clip shows.
-        base: MODEL of a Stable Diffusion pipeline, see ``f3prune.sources.resolve``.
+        base: MODEL of a Stable Diffusion pipeline, see ``f3prune.pipelines.sources.resolve``.
         steps, learning_rate: of the optimiser.
         frames, start, rate: which frames of the video.
         size: height and width in pixels; None takes the base's own.

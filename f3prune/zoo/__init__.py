@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 __all__ = ["card", "names", "path"]
 

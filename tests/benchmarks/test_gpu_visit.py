@@ -51,7 +51,7 @@ def test_a_stand_in_is_dense_attention_under_a_mask(scripts, window, pool, form,
 
 
 def test_frame_local_without_copies_is_the_baked_one(scripts):
-    from calibration.bake.attention import frame_local
+    from f3prune.calibration.bake.attention import frame_local
 
     for text, after in ((0, False), (5, False), (5, True)):
         call = make_call(scripts, text, after)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from calibration import fused_mass
-from calibration.frame_mass import attention_with_mass, frame_mass
+from f3prune.calibration import fused_mass
+from f3prune.calibration.attention_hook import AttentionCall
+from f3prune.calibration.frame_mass import attention_with_mass, frame_mass
 from f3prune.families import Site
-from f3prune.seam import AttentionCall
 
 
 def make_call(batch, heads, frames, per_frame, before, after, mask=None, seed=0, dim=4):

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calibration import Calibration, Masks, PruneConfig, select_masks
-from calibration.aas import head_scores, pair_scores
-from calibration.calibration_file import SiteInfo
-from f3prune.errors import ArtifactError, InputError, UnknownSiteError
+from f3prune.calibration import Calibration, Masks, PruneConfig, select_masks
+from f3prune.calibration.aas import head_scores, pair_scores
+from f3prune.calibration.calibration_file import SiteInfo
+from f3prune.core.errors import ArtifactError, InputError, UnknownSiteError
 
 
 def calibration_of(mass: dict[str, torch.Tensor]) -> Calibration:

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from calibration import (
+from f3prune.calibration import (
     PruneConfig,
     ScoreTable,
     count_trials,
@@ -19,8 +19,8 @@ from calibration import (
     prune_denoiser,
     select_masks,
 )
-from calibration.scores import attention_scores, random_scores, reversed_scores
-from f3prune.errors import ArtifactError, InputError
+from f3prune.calibration.scores import attention_scores, random_scores, reversed_scores
+from f3prune.core.errors import ArtifactError, InputError
 from tests.subjects import UNITS, relative, run, subject_of
 
 VARIANTS = ["latte", "cogvideox", "animatediff"]
@@ -152,7 +152,7 @@ def test_an_output_that_is_no_number_any_more_is_no_small_loss(monkeypatch):
     subject = subject_of("latte")
     first, *_ = subject.calibration.sites
     monkeypatch.setattr(
-        "calibration.scores._output_error.frame_local", lambda call: torch.full_like(call.query, torch.nan)
+        "f3prune.calibration.scores._output_error.frame_local", lambda call: torch.full_like(call.query, torch.nan)
     )
     calls = [(500.0, {**subject.inputs, "return_dict": False})]
     table = leave_one_out(subject.denoiser, subject.calibration, calls, "layer", "local")

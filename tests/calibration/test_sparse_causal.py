@@ -9,7 +9,7 @@ import pytest
 import torch
 from subjects import relative, run, subject_of
 
-from calibration import (
+from f3prune.calibration import (
     Masks,
     PruneConfig,
     calibrate,
@@ -20,12 +20,12 @@ from calibration import (
     save_pruned,
     select_masks,
 )
-from calibration.calibration_file import Calibration
-from calibration.frame_mass import attention_with_mass, frame_mass
-from f3prune.errors import InputError, UnknownSiteError
+from f3prune.calibration.attention_hook import Seam
+from f3prune.calibration.calibration_file import Calibration
+from f3prune.calibration.frame_mass import attention_with_mass, frame_mass
+from f3prune.core.errors import InputError, UnknownSiteError
 from f3prune.families import registry
-from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
-from f3prune.seam import Seam
+from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 VARIANT = "tune_a_video"
 UNITS = [("layer", "local"), ("layer", "drop"), ("head", "local"), ("head", "drop")]
@@ -157,8 +157,8 @@ def test_masks_of_another_model_are_refused():
 
 
 def test_onnxruntime_equals_baked(tmp_path):
-    from engines import BuildConfig, build_engine, open_session
-    from exporter import ExportConfig, export_denoiser, flatten_arguments
+    from f3prune.engines import BuildConfig, build_engine, open_session
+    from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments
 
     subject = subject_of(VARIANT)
     masks = select_masks(measured("all"), PruneConfig(0.5, "head"))
@@ -179,7 +179,7 @@ def test_onnxruntime_equals_baked(tmp_path):
 
 
 def test_the_option_reaches_calibration(tmp_path):
-    from f3prune.run_directory import RunDirectory
+    from f3prune.core.run_directory import RunDirectory
     from f3prune.steps.calibrate import CalibrateOptions
     from f3prune.steps.calibrate import calibrate as step
 

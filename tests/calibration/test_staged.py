@@ -7,8 +7,8 @@ import pytest
 import torch
 from subjects import Subject
 
-from calibration import PruneConfig, StagedDenoiser, load_pruned, prune_denoiser, save_pruned, select_masks
-from f3prune.errors import ArtifactError, InputError
+from f3prune.calibration import PruneConfig, StagedDenoiser, load_pruned, prune_denoiser, save_pruned, select_masks
+from f3prune.core.errors import ArtifactError, InputError
 
 
 @pytest.fixture

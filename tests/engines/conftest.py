@@ -14,9 +14,9 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline
 from onnx import TensorProto, helper, numpy_helper
 
-from exporter import ExportConfig, export_denoiser
+from f3prune.exporter import ExportConfig, export_denoiser
 from f3prune.families import family_of
-from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
+from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 GraphMaker = Callable[..., Path]
 

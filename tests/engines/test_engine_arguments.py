@@ -9,10 +9,10 @@ import diffusers
 import pytest
 import torch
 
-from engines._arguments import ArgumentMap
-from engines._backends._progress import PhaseTree
-from engines._specs import TensorSpec, bind_shapes
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
+from f3prune.engines._arguments import ArgumentMap
+from f3prune.engines._backends._progress import PhaseTree
+from f3prune.engines._specs import TensorSpec, bind_shapes
 
 LTX = ArgumentMap(
     diffusers.LTXVideoTransformer3DModel.forward,

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from engines import BuildConfig, EngineRecord, build_engine, open_session, plan_engine, read_record
-from engines._build import read_graph
-from engines._cuda import find_gpu
-from engines._worker_call import run_job
-from f3prune.errors import ArtifactError, BackendError, BuildError, InputError
+from f3prune.core.errors import ArtifactError, BackendError, BuildError, InputError
+from f3prune.engines import BuildConfig, EngineRecord, build_engine, open_session, plan_engine, read_record
+from f3prune.engines._build import read_graph
+from f3prune.engines._cuda import find_gpu
+from f3prune.engines._worker_call import run_job
 
 GraphMaker = Callable[..., Path]
 RTX = BuildConfig(backend="tensorrt-rtx", compute_capabilities=("8.9", "12.0"))
@@ -47,7 +47,7 @@ def test_an_rtx_engine_is_built_without_a_gpu_and_recorded(make_graph: GraphMake
 def test_an_rtx_engine_without_a_driver_gives_one_line(make_graph: GraphMaker, tmp_path: Path) -> None:
     build_engine(make_graph(), tmp_path / "engine", RTX)
     program = (
-        "import sys; from engines import open_session; from f3prune.errors import BackendError\n"
+        "import sys; from engines import open_session; from f3prune.core.errors import BackendError\n"
         "try:\n    open_session(sys.argv[1])\n"
         "except BackendError as error:\n    print(error)\n    sys.exit(error.exit_code)\n"
     )
@@ -216,12 +216,12 @@ def test_an_unknown_compute_capability_lists_the_known_ones(make_graph: GraphMak
 def test_a_missing_backend_gives_its_install_line(
     make_graph: GraphMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engines._trt_flavour.find_spec", lambda name: None)
+    monkeypatch.setattr("f3prune.engines._trt_flavour.find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"backend tensorrt is not installed: pip install f3prune\[tensorrt\]"):
         build_engine(make_graph(), tmp_path / "engine", BuildConfig(backend="tensorrt"))
     with pytest.raises(BackendError, match="backend tensorrt-rtx is not installed: pip install tensorrt-rtx-cu12"):
         build_engine(make_graph(), tmp_path / "engine", RTX)
-    monkeypatch.setattr("engines._backends.onnxruntime.find_spec", lambda name: None)
+    monkeypatch.setattr("f3prune.engines._backends.onnxruntime.find_spec", lambda name: None)
     with pytest.raises(BackendError, match="pip install onnxruntime-gpu"):
         build_engine(make_graph(), tmp_path / "engine", ORT)
 

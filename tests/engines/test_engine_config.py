@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from engines import BuildConfig
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
+from f3prune.engines import BuildConfig
 
 
 def test_round_trip() -> None:

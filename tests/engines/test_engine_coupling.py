@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from engines import coupling
-from engines._coupling import Coupling
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
+from f3prune.engines import coupling
+from f3prune.engines._coupling import Coupling
 from f3prune.families import LatentShape, TokenGrid, family_of, registry
-from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
+from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 COGVIDEOX = registry()["cogvideox"]
 GRID = TokenGrid(3, 4)

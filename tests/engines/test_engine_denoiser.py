@@ -16,11 +16,11 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from onnx import numpy_helper
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from engines import EngineDenoiser, Session, build_engine, open_session, parity, record_calls
-from engines._skeleton import load_skeleton, output_class_of
-from f3prune.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.engines import EngineDenoiser, Session, build_engine, open_session, parity, record_calls
+from f3prune.engines._skeleton import load_skeleton, output_class_of
 from f3prune.families import family_of
-from f3prune.families.tiny import VARIANTS, tiny_denoiser
+from f3prune.testing import VARIANTS, tiny_denoiser
 
 
 @pytest.fixture(scope="module")

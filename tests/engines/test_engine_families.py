@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from engines import BuildConfig, EngineDenoiser, build_engine, open_session, parity
-from exporter import ExportConfig, export_denoiser
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
+from f3prune.engines import BuildConfig, EngineDenoiser, build_engine, open_session, parity
+from f3prune.exporter import ExportConfig, export_denoiser
 from f3prune.families import family_of
-from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
+from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
-from engines import BuildConfig, build_engine
-from engines.rewrites import FusedAttention, rewrite_for_onnx_runtime
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
+from f3prune.engines import BuildConfig, build_engine
+from f3prune.engines.rewrites import FusedAttention, rewrite_for_onnx_runtime
 
 
 def attention(batch, heads, queries, keys, dim, mask=None, inner=False, scale=0.25):

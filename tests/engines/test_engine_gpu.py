@@ -10,10 +10,10 @@ import onnxruntime
 import pytest
 import torch
 
-from engines import BuildConfig, EngineDenoiser, Session, build_engine, open_session, parity
-from engines._cuda import find_gpu
-from engines._trt_flavour import require_installed
-from f3prune.errors import BackendError
+from f3prune.core.errors import BackendError
+from f3prune.engines import BuildConfig, EngineDenoiser, Session, build_engine, open_session, parity
+from f3prune.engines._cuda import find_gpu
+from f3prune.engines._trt_flavour import require_installed
 from f3prune.families import family_of
 
 _GPU = find_gpu()

@@ -8,10 +8,10 @@ import onnx
 import pytest
 import torch
 
-from engines._graph import read_graph
-from engines._specs import TensorSpec, bind_shapes, dimension_of
-from f3prune.errors import ArtifactError, InputError
-from f3prune.run_directory import sha256_file
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.run_directory import sha256_file
+from f3prune.engines._graph import read_graph
+from f3prune.engines._specs import TensorSpec, bind_shapes, dimension_of
 
 GraphMaker = Callable[..., Path]
 

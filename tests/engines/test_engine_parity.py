@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from engines import CheckBounds, CheckReport, Comparison, compare, parity, psnr, record_calls, teacher_forced
-from engines._coupling import Coupling
-from engines._parity import ParityNumbers
-from engines._report import StepParity
-from f3prune.errors import ArtifactError, CheckFailed, InputError
+from f3prune.core.errors import ArtifactError, CheckFailed, InputError
+from f3prune.engines import CheckBounds, CheckReport, Comparison, compare, parity, psnr, record_calls, teacher_forced
+from f3prune.engines._coupling import Coupling
+from f3prune.engines._parity import ParityNumbers
+from f3prune.engines._report import StepParity
 
 NAN, INF = float("nan"), float("inf")
 

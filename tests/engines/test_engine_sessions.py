@@ -9,10 +9,10 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from engines import BuildConfig, build_engine, open_session, parity
-from engines._cuda import Gpu, find_gpu
-from engines._trt_flavour import require_supported
-from f3prune.errors import ArtifactError, BackendError, BuildError, InputError
+from f3prune.core.errors import ArtifactError, BackendError, BuildError, InputError
+from f3prune.engines import BuildConfig, build_engine, open_session, parity
+from f3prune.engines._cuda import Gpu, find_gpu
+from f3prune.engines._trt_flavour import require_supported
 
 GraphMaker = Callable[..., Path]
 
@@ -111,8 +111,8 @@ def test_an_engine_of_another_version_or_gpu_is_refused(
     make_graph: GraphMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checks behind the driver's, with a GPU that only the probe believes in."""
-    from engines._backends import tensorrt
-    from engines._cuda import Gpu
+    from f3prune.engines._backends import tensorrt
+    from f3prune.engines._cuda import Gpu
 
     config = BuildConfig(backend="tensorrt-rtx", compute_capabilities=("8.9",))
     record = build_engine(make_graph(), tmp_path / "engine", config)
@@ -131,7 +131,7 @@ def test_what_tensorrt_says_about_an_engine_is_passed_on(
     make_graph: GraphMaker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The real library on a real engine, past the check for a driver, and nothing printed."""
-    from engines._backends.tensorrt import load_engine
+    from f3prune.engines._backends.tensorrt import load_engine
 
     record = build_engine(make_graph(), tmp_path / "engine", BuildConfig(backend="tensorrt-rtx"))
     path = tmp_path / "engine" / "denoiser.engine"
@@ -144,7 +144,7 @@ def test_what_tensorrt_says_about_an_engine_is_passed_on(
 
 
 def test_one_process_runs_one_flavour(monkeypatch: pytest.MonkeyPatch) -> None:
-    from engines import _trt_flavour
+    from f3prune.engines import _trt_flavour
 
     rtx = _trt_flavour.select("tensorrt-rtx")
     importlib.import_module("polygraphy.backend.trt")

@@ -11,8 +11,8 @@ import onnxruntime
 import pytest
 import torch
 
-from engines import BuildConfig, build_engine, open_session, share_weights
-from f3prune.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.engines import BuildConfig, build_engine, open_session, share_weights
 
 GraphMaker = Callable[..., Path]
 INPUTS = {"hidden_states": torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))}

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from engines import EngineDenoiser, StepReuse, build_engine, open_session
-from engines.step_reuse import Recording, StepMemory, StepRecorder, candidates, choose, steps_to_skip
-from f3prune.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.engines import EngineDenoiser, StepReuse, build_engine, open_session
+from f3prune.engines.step_reuse import Recording, StepMemory, StepRecorder, candidates, choose, steps_to_skip
 from f3prune.families import family_of
 
 TIMESTEPS = (900.0, 700.0, 500.0, 300.0, 100.0)

@@ -11,8 +11,8 @@ import pytest
 from tiny_inputs import synthetic
 from torch import nn
 
-from exporter import ExportConfig, ExportResult, export_denoiser
-from f3prune.families.tiny import tiny_denoiser
+from f3prune.exporter import ExportConfig, ExportResult, export_denoiser
+from f3prune.testing import tiny_denoiser
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from exporter import capture_inputs
-from f3prune.errors import InputError
-from f3prune.families.tiny import tiny_denoiser
+from f3prune.core.errors import InputError
+from f3prune.exporter import capture_inputs
+from f3prune.testing import tiny_denoiser
 
 
 def loop(denoiser, steps=4):

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from exporter import ExportConfig, flatten_arguments
-from exporter._axes import Symbol, at_least_two, first_of_batch, symbolic_axes
-from exporter._dtype import in_dtype, inputs_in_dtype
-from f3prune.errors import ExportError, InputError
-from f3prune.families.tiny import tiny_denoiser
+from f3prune.core.errors import ExportError, InputError
+from f3prune.exporter import ExportConfig, flatten_arguments
+from f3prune.exporter._axes import Symbol, at_least_two, first_of_batch, symbolic_axes
+from f3prune.exporter._dtype import in_dtype, inputs_in_dtype
+from f3prune.testing import tiny_denoiser
 
 
 def test_flatten_names_nested_tensors_by_path():

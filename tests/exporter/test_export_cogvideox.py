@@ -14,14 +14,14 @@ import pytest
 import torch
 from tiny_inputs import synthetic
 
-import exporter._export as export_module
-from calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
-from exporter import ExportConfig, capture_inputs, export_denoiser, flatten_arguments, graph_facts
-from exporter._trace import run_denoiser
-from exporter.ort_cpu import OrtGraph
-from exporter.self_test import BOUNDS, agreement, self_test
-from f3prune.errors import ExportError, InputError
-from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
+import f3prune.exporter._export as export_module
+from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
+from f3prune.core.errors import ExportError, InputError
+from f3prune.exporter import ExportConfig, capture_inputs, export_denoiser, flatten_arguments, graph_facts
+from f3prune.exporter._trace import run_denoiser
+from f3prune.exporter.ort_cpu import OrtGraph
+from f3prune.exporter.self_test import BOUNDS, agreement, self_test
+from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 QUICK = ExportConfig(self_test=False)
 
@@ -43,8 +43,8 @@ AGAIN = """
 import sys, torch
 sys.path.insert(0, {here!r})
 from tiny_inputs import synthetic
-from exporter import ExportConfig, export_denoiser
-from f3prune.families.tiny import tiny_denoiser
+from f3prune.exporter import ExportConfig, export_denoiser
+from f3prune.testing import tiny_denoiser
 
 denoiser = tiny_denoiser("cogvideox")
 export_denoiser(denoiser, synthetic(denoiser, "cogvideox", 1, seed=9), sys.argv[1], ExportConfig(self_test=False))

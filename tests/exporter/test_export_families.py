@@ -11,12 +11,12 @@ from pathlib import Path
 import onnx
 import pytest
 
-from exporter import flatten_arguments
-from exporter._trace import run_denoiser
-from exporter.ort_cpu import OrtGraph
-from exporter.self_test import agreement
+from f3prune.exporter import flatten_arguments
+from f3prune.exporter._trace import run_denoiser
+from f3prune.exporter.ort_cpu import OrtGraph
+from f3prune.exporter.self_test import agreement
 from f3prune.families import family_of
-from f3prune.families.tiny import TINY_SHAPES, VARIANTS
+from f3prune.testing import TINY_SHAPES, VARIANTS
 
 UNETS = {"animatediff", "modelscope", "svd", "i2vgen_xl", "tune_a_video"}
 FAMILIES = [pytest.param(v, marks=[pytest.mark.slow] if v in UNETS else [], id=v) for v in VARIANTS]

@@ -12,10 +12,10 @@ from onnx import TensorProto, helper
 from tiny_inputs import synthetic
 from torch.utils.flop_counter import FlopCounterMode
 
-from exporter.graph_costs import graph_costs
-from f3prune.costs.ceiling import ceiling, matmuls_allow, share_of_allowed
-from f3prune.costs.machine import MachineRates
-from f3prune.errors import ArtifactError, InputError
+from f3prune.bench.costs.ceiling import ceiling, matmuls_allow, share_of_allowed
+from f3prune.bench.costs.machine import MachineRates
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.exporter.graph_costs import graph_costs
 from f3prune.families import family_of
 
 B, N, H, D = 2, 10, 3, 4

@@ -13,13 +13,13 @@ from safetensors.torch import save_file as reference_save
 from subjects import run, subject_of
 from torch import nn
 
-from calibration import load_pruned, prune_denoiser, save_pruned
-from exporter import ExportConfig, export_denoiser
-from f3prune.errors import InputError
-from f3prune.lazy_weights import LazyTensor, is_lazy, lazy_weights, read_lazily
-from f3prune.loading import load_denoiser, stored_dtype
-from f3prune.safetensors_stream import save_streaming
-from f3prune.sources import resolve
+from f3prune.calibration import load_pruned, prune_denoiser, save_pruned
+from f3prune.core.errors import InputError
+from f3prune.core.lazy_weights import LazyTensor, is_lazy, lazy_weights, read_lazily
+from f3prune.core.safetensors_stream import save_streaming
+from f3prune.exporter import ExportConfig, export_denoiser
+from f3prune.pipelines.loading import load_denoiser, stored_dtype
+from f3prune.pipelines.sources import resolve
 
 CASES = [
     ("cogvideox", "head", "local"),

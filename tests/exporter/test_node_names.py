@@ -8,7 +8,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from exporter.node_names import InheritModule, module_of
+from f3prune.exporter.node_names import InheritModule, module_of
 from f3prune.families import family_of
 
 

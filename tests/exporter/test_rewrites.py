@@ -14,7 +14,7 @@ from diffusers.models.upsampling import Upsample2D
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from exporter.rewrites import (
+from f3prune.exporter.rewrites import (
     AttentionScale,
     BooleanMaskAsBias,
     BooleanWhere,
@@ -32,7 +32,7 @@ from exporter.rewrites import (
     traced_with_rewrites,
     upsample_any_batch,
 )
-from f3prune.families.tiny import tiny_denoiser
+from f3prune.testing import tiny_denoiser
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -419,7 +419,7 @@ def test_cancelled_transposes(second, matches):
 
 
 def test_rewrites_have_one_file_each():
-    from exporter import rewrites
+    from f3prune.exporter import rewrites
 
     files = [rewrite.__module__ for rewrite in itertools.chain(rewrites.TRACE_REWRITES, rewrites.GRAPH_REWRITES)]
     assert len(set(files)) == len(files)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from f3prune.families import family_of
-from f3prune.families.tiny import TINY_SHAPES
+from f3prune.testing import TINY_SHAPES
 
 
 def synthetic(denoiser: nn.Module, variant: str, batch: int, seed: int = 5) -> dict[str, Any]:

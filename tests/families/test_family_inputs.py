@@ -12,10 +12,10 @@ import torch
 from diffusers import AllegroPipeline, CogVideoXPipeline, I2VGenXLPipeline
 from torch import nn
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
+from f3prune.core.random_weights import randomize_weights
 from f3prune.families import LatentShape, family_of, registry
-from f3prune.families.tiny import TINY_SHAPES, VARIANTS, tiny_denoiser
-from f3prune.random_weights import randomize_weights
+from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
 
 def draw(variant: str, batch: int = 2, seed: int = 3, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, dict]:

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 import pytest
 from torch import nn
 
-from f3prune.errors import InputError, UnknownFamilyError
+from f3prune.core.errors import InputError, UnknownFamilyError
 from f3prune.families import denoiser_component, family_of, registry
-from f3prune.families.tiny import tiny_denoiser
-from f3prune.loading import denoiser_class
+from f3prune.families.classes import denoiser_class
+from f3prune.testing import tiny_denoiser
 
 
 def test_the_supported_families() -> None:

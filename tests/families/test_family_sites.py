@@ -12,7 +12,7 @@ from attention_trace import OUTSIDE, Call, record, silenced, with_latents
 from torch import nn
 
 from f3prune.families import Family, Site, TokenGrid, family_of
-from f3prune.families.tiny import TINY_SHAPES, VARIANTS, tiny_denoiser
+from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
 BATCH = 2
 # Attends along the frame axis of the conditioning image and its position masks: documented as no site.

@@ -9,10 +9,10 @@ import torch
 from attention_trace import record
 from torch import nn
 
+from f3prune.core.random_weights import randomize_weights
 from f3prune.families import LatentShape, family_of, registry
-from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
-from f3prune.loading import denoiser_class
-from f3prune.random_weights import randomize_weights
+from f3prune.families.classes import denoiser_class
+from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 
 def varied(variant: str, changes: dict[str, Any]) -> nn.Module:

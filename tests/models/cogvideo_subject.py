@@ -2,7 +2,7 @@
 
 import torch
 
-from calibration import Masks, PruneConfig, calibrate, select_masks
+from f3prune.calibration import Masks, PruneConfig, calibrate, select_masks
 from f3prune.families import family_of
 from f3prune.models import CogVideo, CogVideoConfig
 

@@ -8,7 +8,7 @@ from cogvideo_subject import BEGIN, inputs_of, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 from f3prune.models import CogVideo, CogVideoConfig
 from f3prune.models.cogvideo import PUBLISHED, masks
 from f3prune.models.cogvideo.decoding import Decoding, text_positions

@@ -6,11 +6,11 @@ import pytest
 import torch
 from cogvideo_subject import BEGIN, inputs_of, masks_of, tiny
 
-from calibration import prune_denoiser
-from engines import BuildConfig
-from engines.cogvideo import EngineCogVideo, build_cached
-from exporter import export_cached
-from f3prune.errors import ArtifactError, InputError
+from f3prune.calibration import prune_denoiser
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.engines import BuildConfig
+from f3prune.engines.cogvideo import EngineCogVideo, build_cached
+from f3prune.exporter import export_cached
 from f3prune.models.cogvideo.generation import INTERPOLATION_TIMES, generate_tokens
 from f3prune.models.cogvideo.sampling import GreedySampler
 

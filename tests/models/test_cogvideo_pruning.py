@@ -6,11 +6,11 @@ import pytest
 import torch
 from cogvideo_subject import BEGIN, inputs_of, masks_of, tiny
 
-from calibration import calibrate, load_pruned, masked_reference, prune_denoiser, save_pruned
-from f3prune.errors import InputError
+from f3prune.calibration import calibrate, load_pruned, masked_reference, prune_denoiser, save_pruned
+from f3prune.calibration.attention_hook import Seam
+from f3prune.core.errors import InputError
 from f3prune.families import family_of
 from f3prune.models.cogvideo.decoding import Decoding
-from f3prune.seam import Seam
 
 KINDS = [(1, -1), (1, 2), (2, 2)]
 UNITS = [("layer", "local"), ("layer", "drop"), ("head", "local"), ("head", "drop")]

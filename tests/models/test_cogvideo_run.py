@@ -7,8 +7,8 @@ import pytest
 import torch
 from cogvideo_subject import tiny
 
-from calibration import Calibration
-from f3prune.errors import InputError
+from f3prune.calibration import Calibration
+from f3prune.core.errors import InputError
 from f3prune.models import CogVideoPipeline, PatchVQ, WordTokenizer
 from f3prune.models.cogvideo.pipeline import CogVideoSettings
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from calibration.measure import FrameMassRecorder
+from f3prune.calibration.measure import FrameMassRecorder
 from f3prune.models import TuneAVideoUNet
 
 ORACLE = Path(__file__).resolve().parents[2].parent / "shared" / "oracle" / "tune-a-video"

@@ -10,13 +10,13 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
-from f3prune.errors import InputError
-from f3prune.loading import load_denoiser
+from f3prune.core.errors import InputError
+from f3prune.core.random_weights import randomize_weights
 from f3prune.models import TuneAVideoUNet
 from f3prune.models.tune_a_video._attention import SparseCausalAttention
 from f3prune.models.tune_a_video._transformer import VideoTransformerBlock
-from f3prune.random_weights import randomize_weights
-from f3prune.sources import resolve
+from f3prune.pipelines.loading import load_denoiser
+from f3prune.pipelines.sources import resolve
 
 IMAGE = {
     "sample_size": 4,

@@ -20,7 +20,7 @@ class Outcome:
 
 def f3prune(*arguments: object) -> Outcome:
     """Run the command line."""
-    from f3prune.cli import main
+    from f3prune.cli.main import main
 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stopped:

@@ -14,7 +14,7 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline
     from transformers import T5Config, T5EncoderModel
 
-    from f3prune.families.tiny import tiny_denoiser
+    from f3prune.testing import tiny_denoiser
     from f3prune.zoo.digits.build_tokenizer import build_tokenizer
 
     torch.manual_seed(0)

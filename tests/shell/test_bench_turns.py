@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from f3prune.steps.bench import BenchOptions, alternate, summary
+from f3prune.bench.speed import BenchOptions, alternate, summary
 
 
 def test_turns_are_balanced_and_predecessors_vary() -> None:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from f3prune.captured_calls import Capture, CapturedCall, load_calls, plain_arguments, save_calls
-from f3prune.errors import ArtifactError, InputError
+from f3prune.core.captured_calls import Capture, CapturedCall, load_calls, plain_arguments, save_calls
+from f3prune.core.errors import ArtifactError, InputError
 
 tensors = st.integers(1, 4).map(lambda n: torch.arange(n * 2.0).reshape(n, 2)) | st.just(torch.tensor(3))
 leaves = tensors | st.booleans() | st.integers(-5, 5) | st.floats(-1, 1) | st.text(max_size=3)

@@ -222,12 +222,12 @@ def test_offline_hub_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
 def test_unexpected_exceptions_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import f3prune.run_directory
+    import f3prune.core.run_directory
 
     def broken(path: object) -> None:
         raise ZeroDivisionError("division\nby zero")
 
-    monkeypatch.setattr(f3prune.run_directory.RunDirectory, "open", broken)
+    monkeypatch.setattr(f3prune.core.run_directory.RunDirectory, "open", broken)
     with pytest.raises(SystemExit) as stopped:
         main(["report", str(tmp_path)])
     assert stopped.value.code == 1
@@ -241,12 +241,12 @@ def test_unexpected_exceptions_are_one_line(
 def test_interrupt_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import f3prune.run_directory
+    import f3prune.core.run_directory
 
     def interrupted(path: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(f3prune.run_directory.RunDirectory, "open", interrupted)
+    monkeypatch.setattr(f3prune.core.run_directory.RunDirectory, "open", interrupted)
     with pytest.raises(SystemExit) as stopped:
         main(["report", str(tmp_path)])
     assert stopped.value.code == 130

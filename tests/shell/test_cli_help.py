@@ -46,7 +46,7 @@ CALLS = [(), *((command,) for command in COMMANDS), ("convert", "cogvideo")]
 @pytest.mark.parametrize("arguments", CALLS, ids=lambda a: "-".join(a) or "top")
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     code = (
-        "import sys\nfrom f3prune.cli import main\n"
+        "import sys\nfrom f3prune.cli.main import main\n"
         "try: main([*sys.argv[1:], '--help'])\n"
         f"finally: print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)"
     )
@@ -59,7 +59,7 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
 
 
 def test_help_is_quick() -> None:
-    code = "from f3prune.cli import main; main(['--help'])"
+    code = "from f3prune.cli.main import main; main(['--help'])"
     python(code)
     started = time.process_time()
     fastest = min(_seconds(code) for _ in range(3))
@@ -74,21 +74,19 @@ def _seconds(code: str) -> float:
 
 
 def test_version() -> None:
-    done = python("from f3prune.cli import main; main(['--version'])")
+    done = python("from f3prune.cli.main import main; main(['--version'])")
     assert done.stdout == "f3prune, version 0.1.0\n"
 
 
 def test_no_arguments_show_the_help() -> None:
-    done = python("from f3prune.cli import main; main([])")
+    done = python("from f3prune.cli.main import main; main([])")
     assert done.returncode == 2
     assert "Usage: f3prune" in done.stdout + done.stderr
 
 
 def test_families_lists_every_family_without_torch() -> None:
-    code = (
-        "import sys\nfrom f3prune.cli import main\ntry: main(['families'])\nfinally: assert 'torch' not in sys.modules"
-    )
-    done = python(code)
+    code = "from f3prune.cli.main import main\ntry: main(['families'])\nfinally: assert 'torch' not in sys.modules"
+    done = python(f"import sys\n{code}")
     assert done.returncode == 0, done.stderr
     for word in ("cogvideox", "WanTransformer3DModel", "spatiotemporal", "animatediff"):
         assert word in done.stdout

@@ -14,12 +14,12 @@ import torch
 from command_line import Outcome, f3prune
 from safetensors.torch import load_file
 
-from f3prune._cli.converting import SHAPES
-from f3prune.errors import InputError
+from f3prune.cli.converting import SHAPES
+from f3prune.core.errors import InputError
 from f3prune.models import CogVideo
 from f3prune.models.cogvideo import PUBLISHED, CogVideoConfig
 from f3prune.models.cogvideo.published import published_state
-from f3prune.sources import resolve
+from f3prune.pipelines.sources import resolve
 from f3prune.steps.convert import cogvideo_config, convert_cogvideo
 
 ORACLE = Path(__file__).resolve().parents[2].parent / "shared" / "oracle" / "cogvideo"

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from command_line import f3prune
 
-from calibration import Masks, PruneConfig
-from f3prune.run_directory import RunDirectory
-from f3prune.steps.contest.contest import ContestOptions
-from f3prune.steps.quality.sweep import SweepOptions
+from f3prune.bench.contest.contest import ContestOptions
+from f3prune.calibration import Masks, PruneConfig
+from f3prune.core.run_directory import RunDirectory
+from f3prune.quality.sweep import SweepOptions
 
 
 @pytest.fixture(scope="module")

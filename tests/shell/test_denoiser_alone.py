@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from command_line import f3prune
 
-from f3prune.families.tiny import tiny_denoiser
+from f3prune.testing import tiny_denoiser
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +62,8 @@ def test_sizes_that_cannot_be_are_one_line(config: Path, tmp_path: Path) -> None
 def test_random_weights_follow_the_seed(config: Path) -> None:
     import torch
 
-    from f3prune.loading import load_denoiser
-    from f3prune.sources import resolve
+    from f3prune.pipelines.loading import load_denoiser
+    from f3prune.pipelines.sources import resolve
 
     weights = [load_denoiser(resolve(str(config), True, seed)).state_dict() for seed in (1, 1, 2)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f3prune.errors import InputError
-from f3prune.evaluation.fidelity import fidelity, flicker, psnr, ssim
+from f3prune.core.errors import InputError
+from f3prune.pipelines.fidelity import fidelity, flicker, psnr, ssim
 
 
 def video(seed: int, frames: int = 3, edge: int = 12) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f3prune.prompts import BUILT_IN, Prompt, prompts_digest, read_prompts, take
+from f3prune.pipelines.prompts import BUILT_IN, Prompt, prompts_digest, read_prompts, take
 
 texts = st.text(
     st.characters(codec="utf-8", exclude_categories=("Cc", "Cs", "Zl", "Zp", "Zs")), min_size=1, max_size=20

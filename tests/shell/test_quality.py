@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from command_line import f3prune
 
-from f3prune.errors import ArtifactError, InputError
-from f3prune.run_directory import RunDirectory
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.run_directory import RunDirectory
+from f3prune.quality.auto_alpha import Budget
+from f3prune.quality.judging import JudgeOptions, Judging
+from f3prune.quality.video_store import VideoStore
 from f3prune.steps._state import RunState
-from f3prune.steps.quality.auto_alpha import Budget
-from f3prune.steps.quality.judging import JudgeOptions, Judging
-from f3prune.steps.quality.video_store import VideoStore
 
 pytestmark = pytest.mark.xdist_group("quality")
 SAMPLES = 34  # one more than a Fréchet distance of the zoo's 32 features needs
@@ -50,7 +50,7 @@ def test_dense_and_pruned_are_compared_metric_by_metric(run: Path) -> None:
 
 
 def test_an_interrupted_evaluation_goes_on_with_the_videos_it_has(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from f3prune.steps.quality import variants
+    from f3prune.quality import variants
 
     made: list[int] = []
     real = variants.run_prompt

@@ -13,8 +13,8 @@ import pytest
 import report_data
 from browser import OFFLINE, chromium, dumped, framed, measured, needs_browser
 
-from f3prune.evaluation.page import Media, render
-from f3prune.video import png_bytes, write_video
+from f3prune.pipelines.video import png_bytes, write_video
+from f3prune.report.page import Media, render
 
 pytestmark = needs_browser
 

@@ -10,12 +10,12 @@ from typing import Any, get_args
 import pytest
 import report_data
 
-from calibration.score_table import Score
-from f3prune.evaluation.page import Media, render
-from f3prune.evaluation.page.cells import Scale, bins, grid
-from f3prune.evaluation.page.head import SCORES
-from f3prune.evaluation.page.plot import Axis
-from f3prune.steps.report import in_module_order
+from f3prune.calibration.score_table import Score
+from f3prune.report.build import in_module_order
+from f3prune.report.page import Media, render
+from f3prune.report.page.cells import Scale, bins, grid
+from f3prune.report.page.head import SCORES
+from f3prune.report.page.plot import Axis
 
 
 class Tables(html.parser.HTMLParser):

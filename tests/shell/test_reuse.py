@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from command_line import f3prune
 
-from f3prune.errors import ArtifactError
-from f3prune.run_directory import RunDirectory
+from f3prune.core.errors import ArtifactError
+from f3prune.core.run_directory import RunDirectory
 
 
 @pytest.fixture(scope="module")

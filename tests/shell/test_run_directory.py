@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f3prune.errors import ArtifactError, InputError
-from f3prune.run_directory import (
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.run_directory import (
     MANIFEST,
     Manifest,
     RunDirectory,
@@ -223,7 +223,7 @@ def test_manifests_round_trip(tmp_path_factory: pytest.TempPathFactory, options,
 
 def test_a_run_is_locked_while_another_process_writes(run: RunDirectory) -> None:
     code = (
-        "import sys; from f3prune.run_directory import RunDirectory\n"
+        "import sys; from f3prune.core.run_directory import RunDirectory\n"
         "with RunDirectory(sys.argv[1]).lock():\n"
         "    print('held', flush=True); sys.stdin.readline()\n"
     )
@@ -265,5 +265,6 @@ def test_hash_of_a_known_file(tmp_path: Path) -> None:
 
 
 def test_no_heavy_import() -> None:
-    code = "import sys, f3prune.run_directory, f3prune.sources, f3prune.prompts; assert 'torch' not in sys.modules"
+    modules = "f3prune.core.run_directory, f3prune.pipelines.sources, f3prune.pipelines.prompts"
+    code = f"import sys, {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -15,14 +15,14 @@ from command_line import Outcome, f3prune
 from safetensors.torch import load_file
 from tiny_pipelines import WIDTH, clip, image_vae
 
-from f3prune.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError, InputError
 from f3prune.models import TuneAVideoPipeline
-from f3prune.models.tune_a_video.base import inflated
 from f3prune.models.tune_a_video.clips import read_clip
 from f3prune.models.tune_a_video.inversion import invert
-from f3prune.sources import resolve
+from f3prune.pipelines.image_base import inflated
+from f3prune.pipelines.sources import resolve
+from f3prune.pipelines.video import write_video
 from f3prune.steps.tune import TuneOptions, encode, tune
-from f3prune.video import write_video
 
 VIDEOS = Path(__file__).parents[2].parent / "shared" / "videos"
 FRAMES = 3

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from f3prune.errors import InputError
-from f3prune.video import check_output, contact_sheet, png_bytes, to_bytes, write_video
+from f3prune.core.errors import InputError
+from f3prune.pipelines.video import check_output, contact_sheet, png_bytes, to_bytes, write_video
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ import report_data
 from browser import OFFLINE, chromium, measured, needs_browser
 from command_line import Outcome, f3prune
 
-from calibration import PruneConfig, StagedDenoiser, load_pruned
-from f3prune.manifest import Manifest
-from f3prune.run_directory import PLACES, RunDirectory, StepPlace
+from f3prune.calibration import PruneConfig, StagedDenoiser, load_pruned
+from f3prune.core.manifest import Manifest
+from f3prune.core.run_directory import PLACES, RunDirectory, StepPlace
+from f3prune.report.build import report
 from f3prune.steps.prune import prune
-from f3prune.steps.report import report
 
 FILES = {
     "aas.safetensors",

@@ -10,8 +10,8 @@ import diffusers
 import torch
 import transformers
 
-from f3prune.families.tiny import TINY_SHAPES, tiny_denoiser
-from f3prune.random_weights import randomize_weights
+from f3prune.core.random_weights import randomize_weights
+from f3prune.testing import TINY_SHAPES, tiny_denoiser
 from f3prune.zoo.digits.build_tokenizer import build_tokenizer
 
 WIDTH = 16

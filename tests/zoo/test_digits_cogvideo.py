@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from f3prune import zoo
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 from f3prune.models import CogVideoPipeline
 from f3prune.models.cogvideo.text import WordTokenizer
 from f3prune.models.cogvideo.vq import PatchVQ

@@ -7,8 +7,8 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from f3prune.errors import ArtifactError, InputError
-from f3prune.evaluation.metrics import frechet_from_features
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.quality.metrics import frechet_from_features
 from f3prune.zoo import features
 from f3prune.zoo.digits.dataset import FRAMES, Clips, ClipSource, Digits, load_split
 from f3prune.zoo.features import train

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from f3prune import zoo
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 LIMIT = 16_000_000
 PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle"}

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 _KEY = "module"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 FIRST_FRAME_POSITION = 512
 """Position id of the first slot of time-frame 0, whatever the text's length."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import torch
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 from f3prune.models.cogvideo import masks
 from f3prune.models.cogvideo.cache import LayerCache
 from f3prune.models.cogvideo.config import CogVideoConfig

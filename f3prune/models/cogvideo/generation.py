@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 from f3prune.models.cogvideo.decoding import Decoding, TokenModel, beside_engine
 from f3prune.models.cogvideo.sampling import Sampler
 

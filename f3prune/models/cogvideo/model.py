@@ -13,7 +13,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.utils import BaseOutput
 from torch import nn
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 from f3prune.models.cogvideo import masks
 from f3prune.models.cogvideo.attention import SpatialAttention, TemporalAttention
 from f3prune.models.cogvideo.cache import LayerCache

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 from f3prune.models.cogvideo.decoding import TokenModel
 from f3prune.models.cogvideo.generation import generate_tokens, interpolate_tokens
 from f3prune.models.cogvideo.sampling import ClusterSampler, Sampler, TopKSampler

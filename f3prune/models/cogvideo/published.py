@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import torch
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 from f3prune.models.cogvideo.config import CogVideoConfig
 
 _LAYER = {

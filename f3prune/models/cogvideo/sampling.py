@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 Sampler = Callable[[torch.Tensor, torch.Generator | None], torch.Tensor]
 """``(logits b v, generator) -> tokens b``; only image tokens are drawn."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 FILE = "tokenizer.json"
 

@@ -10,7 +10,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import nn
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 
 class VQDecoder(Protocol):

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 MIDDLE = "UNetMidBlock3DCrossAttn"
 _DOWN = ("CrossAttnDownBlock3D", "DownBlock3D")

@@ -14,9 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
+from f3prune.core.json_files import read_json
 from f3prune.models.tune_a_video._config import inflated_config, published_config
-from f3prune.sources import read_json
 
 if TYPE_CHECKING:
     from f3prune.models.tune_a_video._unet import TuneAVideoUNet

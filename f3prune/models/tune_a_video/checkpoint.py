@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from f3prune.atomic_files import atomic_write
-from f3prune.errors import ArtifactError
+from f3prune.core.atomic_files import atomic_write
+from f3prune.core.errors import ArtifactError
 
 _FACTS = "facts"
 

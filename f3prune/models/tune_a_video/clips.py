@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 _PATIENCE = 600.0
 """Seconds after which a decoder that has not ended is stopped."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 
 
 @torch.no_grad()

@@ -8,8 +8,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
-from f3prune.atomic_files import atomic_write, sha256_file
-from f3prune.errors import ArtifactError
+from f3prune.core.atomic_files import atomic_write, sha256_file
+from f3prune.core.errors import ArtifactError
 
 FILE = "inverted.safetensors"
 _KEY = "latents"

@@ -13,7 +13,7 @@ from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 from f3prune.models.tune_a_video.latents import FILE, read_latents, write_latents
 
 _UNET = ("f3prune.models", "TuneAVideoUNet")

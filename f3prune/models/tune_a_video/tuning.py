@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3prune.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError, InputError
 from f3prune.models.tune_a_video.checkpoint import load_state, save_state
 
 TRAINED = ("attn1.to_q", "attn2.to_q", "attn_temp")

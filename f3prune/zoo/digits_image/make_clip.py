@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from f3prune.video import write_video
+from f3prune.pipelines.video import write_video
 from f3prune.zoo.digits.dataset import CANVAS, DIGIT, FRAMES, SPEED, load_split, typical
 
 FILE = Path(__file__).parent / "clip.mp4"

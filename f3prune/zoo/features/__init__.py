@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from f3prune.errors import ArtifactError
+from f3prune.core.errors import ArtifactError
 from f3prune.zoo.features.network import FeatureNetwork
 
 __all__ = ["WEIGHTS", "FeatureNetwork", "load"]

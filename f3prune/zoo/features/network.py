@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from f3prune.errors import InputError
+from f3prune.core.errors import InputError
 from f3prune.zoo.digits.dataset import DIRECTIONS
 
 FEATURES = 32

@@ -1,0 +1,390 @@
+"""Every contender generates the same thing in turn; time and quality of each, side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from f3prune.bench.contenders import Contender, Missing, line_up, registry
+from f3prune.bench.contenders._base import Opened
+from f3prune.bench.contest.arithmetic import Arithmetic
+from f3prune.bench.contest.generation import Generation, Made, generation_of, reason_of
+from f3prune.bench.contest.sweep import Sweep
+from f3prune.bench.contest.timed import TimedDenoiser
+from f3prune.bench.equal_quality import CAP_DB, Match, Point, hardest, matches
+from f3prune.bench.speed import machine, summary
+from f3prune.calibration import PruneConfig, suits_pairs
+from f3prune.core.errors import InputError
+from f3prune.core.manifest import Manifest, package_versions
+from f3prune.core.progress import SILENT, Reporter
+from f3prune.core.run_directory import RunDirectory
+from f3prune.pipelines.fidelity import fidelity
+from f3prune.pipelines.loading import pick_device
+from f3prune.pipelines.pipeline_runs import Frames
+from f3prune.steps._state import TORCH_DTYPES, RunState
+from f3prune.steps.build import STEP as BUILD_STEP
+
+FILE = "contenders.json"
+VERSION = 1
+LEAST_ROUNDS = 3
+MEMORY_SHARE = 0.35
+"""Contenders stay open between their turns while so much of the machine's memory is free."""
+PACKAGES = ("torch", "diffusers", "onnxruntime-gpu", "onnxruntime", "openvino", "tensorrt-rtx-cu12", "tensorrt")
+
+
+@dataclass(frozen=True)
+class ContestOptions:
+    """What to compare, and for how long.
+
+    Attributes:
+        kinds: of contenders; empty means all.
+        alphas, granularities, modes: what is pruned: every combination that has a meaning, and the run's own.
+        skips: shares of the denoising steps that our engines skip, beside computing all.
+        steps: denoising steps; None takes calibration's.
+        rounds: every contender generates once per round, in a random order.
+        budget_s: start no further round after so many seconds of rounds, but make three.
+    """
+
+    kinds: tuple[str, ...] = ()
+    alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
+    granularities: tuple[str, ...] = ("layer", "head")
+    modes: tuple[str, ...] = ("local", "drop")
+    skips: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5)
+    steps: int | None = None
+    rounds: int = 5
+    budget_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Raises ``InputError`` for an unknown kind, too few rounds, or a share of steps that is none."""
+        for skip in self.skips:
+            if not 0 < skip < 1:
+                raise InputError(f"--skip is {skip:g}: give shares of the steps between 0 and 1, e.g. 0.2,0.5")
+        for kind in self.kinds:
+            if kind not in registry():
+                raise InputError(f"no contender {kind!r}: expected all, or some of {', '.join(registry())}")
+        if self.rounds < LEAST_ROUNDS:
+            raise InputError(f"--rounds is {self.rounds}: quartiles need at least {LEAST_ROUNDS}")
+
+    def points(self, own: PruneConfig) -> list[PruneConfig]:
+        """Every combination, with the run's own aggregation, stages, protected sites and score."""
+        found = []
+        for granularity in self.granularities:
+            for mode in self.modes:
+                if granularity == "frame-pair" and not suits_pairs(mode, own.score):  # type: ignore[arg-type]
+                    continue
+                aggregate = "timesteps" if granularity == "layer" else own.aggregate
+                for alpha in self.alphas:
+                    changes: Any = {"granularity": granularity, "aggregate": aggregate, "mode": mode}
+                    found.append(replace(own, alpha=alpha, **changes))
+        return found
+
+
+@dataclass
+class Entrant:
+    """A contender in the contest.
+
+    Attributes:
+        contender: what it is.
+        missing: why it has no numbers.
+        first: what its first generation, untimed, gave.
+        facts: of its preparation.
+        prepared_s: seconds from nothing to ready, engines and compilation included.
+        denoising, whole: seconds of every timed generation.
+        resident: stayed open between its turns.
+    """
+
+    contender: Contender
+    missing: Missing | None = None
+    first: Made | None = None
+    facts: dict[str, Any] = field(default_factory=dict)
+    prepared_s: float = 0.0
+    denoising: list[float] = field(default_factory=list)
+    whole: list[float] = field(default_factory=list)
+    resident: bool = True
+    timed: TimedDenoiser | None = None
+    open: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+
+def contest(
+    run: RunDirectory,
+    options: ContestOptions | None = None,
+    reporter: Reporter = SILENT,
+    watch: Callable[[Sequence[Entrant]], None] = lambda entrants: None,
+) -> dict[str, Any]:
+    """Compare every contender by whole generations; graphs and engines that are missing are made first and kept.
+
+    Args:
+        run: built.
+        options: what to compare.
+        reporter: of progress.
+        watch: called whenever a contender has new numbers.
+
+    Returns:
+        The content of ``contenders.json``.
+
+    Raises:
+        ArtifactError: an earlier step is missing, altered or stale; names the command that makes it.
+    """
+    options = options or ContestOptions()
+    state = RunState.of(run)
+    built = run.require_current(BUILD_STEP["pruned"])
+    inputs = {
+        "calibrate": state.calibration.digest,
+        "pruned": run.require_current("pruned").digest,
+        BUILD_STEP["pruned"]: built.digest,
+    }
+    recipe = Manifest("contenders", inputs, json.loads(json.dumps(asdict(options))), package_versions(*PACKAGES))
+    run.forget("contenders")
+
+    def make(scratch: Path) -> dict[str, Any]:
+        result = _compare(state, str(built.facts["dtype"]), options, reporter, watch)
+        (scratch / FILE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        return {}
+
+    run.perform(recipe, make, files=(FILE,))
+    found: dict[str, Any] = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+    return found
+
+
+def _compare(
+    state: RunState,
+    engine_dtype: str,
+    options: ContestOptions,
+    reporter: Reporter,
+    watch: Callable[[Sequence[Entrant]], None],
+) -> dict[str, Any]:
+    state.verified_source_digest()
+    device = pick_device()
+    dtype = TORCH_DTYPES[engine_dtype if device.type == "cuda" else "fp32"]
+    with reporter.task("loading the model"):
+        generation = generation_of(state, options.steps, device, dtype)
+        sweep = Sweep(state, generation, reporter)
+    own = sweep.own_config()
+    points = sweep.distinct([own, *options.points(own)])
+    entrants = [
+        Entrant(contender) for contender in _one_line_each(line_up(points, options.kinds, options.skips), sweep)
+    ]
+    with contextlib.ExitStack() as stack, _collecting_by_hand():
+        for entrant in entrants:
+            stack.callback(entrant.open.close)
+        with reporter.task("preparing contenders", total=len(entrants)) as advance:
+            for entrant in entrants:
+                _prepare(entrant, sweep, reporter)
+                watch(entrants)
+                advance()
+        running = [entrant for entrant in entrants if entrant.missing is None]
+        with reporter.task("measuring", total=options.rounds * len(running)) as advance:
+            for entrant in take_turns(running, sweep, options.rounds, options.budget_s):
+                del entrant
+                watch(entrants)
+                advance()
+    arithmetic = Arithmetic(state, sweep, engine_dtype if device.type == "cuda" else "fp32")
+    return _result(entrants, generation, state, engine_dtype, arithmetic)
+
+
+def _one_line_each(contenders: Sequence[Contender], sweep: Sweep) -> list[Contender]:
+    """A backend that is absent is listed once, not for every pruning and every share of steps."""
+    said: set[tuple[str, str]] = set()
+    kept = []
+    for contender in contenders:
+        missing = contender.missing(sweep)
+        reason = None if missing is None else (contender.kind, missing.reason)
+        if reason is None or (contender.pruning is None and reason not in said):
+            kept.append(contender)
+        if reason is not None:
+            said.add(reason)
+    return kept
+
+
+@contextlib.contextmanager
+def _collecting_by_hand() -> Iterator[None]:
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
+def _prepare(entrant: Entrant, sweep: Sweep, reporter: Reporter) -> None:
+    """Open it and generate once; what fails here is listed with its reason."""
+    contender = entrant.contender
+    entrant.missing = contender.missing(sweep)
+    if entrant.missing is not None:
+        return
+    reporter.note(f"preparing {contender.name}")
+    started = time.perf_counter()
+    with _failing(entrant):
+        _open(entrant, sweep)
+        assert entrant.timed is not None
+        entrant.prepared_s = time.perf_counter() - started
+        sweep.generation.settle(entrant.timed)
+        entrant.first = sweep.generation.run(entrant.timed)
+    if entrant.missing is not None:
+        return
+    gc.collect()
+    memory = psutil.virtual_memory()
+    entrant.resident = memory.available > MEMORY_SHARE * memory.total
+    if not entrant.resident:
+        _close(entrant)
+
+
+def _open(entrant: Entrant, sweep: Sweep) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other libraries' advice on their own options
+        opened: Opened = entrant.open.enter_context(entrant.contender.opened(sweep))
+    entrant.facts.update(opened.facts)
+    entrant.timed = TimedDenoiser(opened.denoiser, sweep.device)
+
+
+def _close(entrant: Entrant) -> None:
+    entrant.timed = None
+    entrant.open.close()
+    gc.collect()
+
+
+def take_turns(running: Sequence[Entrant], sweep: Sweep, rounds: int, budget_s: float) -> Iterator[Entrant]:
+    """Let every contender generate once per round, in a seeded random order; yields whoever has just done so.
+
+    Before its turn a contender makes untimed calls for a moment: the threads of the one before it keep spinning for a
+    while, and would take a core from it.
+    """
+    order = random.Random(0)
+    started = time.monotonic()
+    for number in range(rounds):
+        if number >= LEAST_ROUNDS and time.monotonic() - started > budget_s:
+            return
+        for entrant in order.sample(list(running), len(running)):
+            if entrant.missing is None:
+                with _failing(entrant):
+                    _take_turn(entrant, sweep)
+            yield entrant
+        gc.collect()
+
+
+def _take_turn(entrant: Entrant, sweep: Sweep) -> None:
+    if entrant.timed is None:
+        _open(entrant, sweep)
+    assert entrant.timed is not None
+    sweep.generation.settle(entrant.timed)
+    made = sweep.generation.run(entrant.timed)
+    entrant.denoising.append(made.denoising)
+    entrant.whole.append(made.whole)
+    if not entrant.resident:
+        _close(entrant)
+
+
+@contextlib.contextmanager
+def _failing(entrant: Entrant) -> Iterator[None]:
+    """List what goes wrong inside with its reason, unless the contender is one that has to work."""
+    try:
+        yield
+    except Exception as error:  # other libraries' methods fail in any way; the contest goes on without them
+        if entrant.contender.vital:
+            raise
+        entrant.missing = Missing("failed", reason_of(error))
+        _close(entrant)
+
+
+def point_of(row: dict[str, Any]) -> Point:
+    """A measured row as a point in the plane of time and quality."""
+    return Point(row["name"], row["denoising"]["median"], row["psnr"], row["own"], row["pruned"])
+
+
+def _result(
+    entrants: Sequence[Entrant], generation: Generation, state: RunState, engine_dtype: str, arithmetic: Arithmetic
+) -> dict[str, Any]:
+    reference = entrants[0].first
+    assert reference is not None
+    rows = [_row(entrant, reference, generation.latents, arithmetic) for entrant in entrants]
+    measured = [point_of(row) for row in rows if row["status"] == "measured"]
+    found = matches(measured)
+    return {
+        "version": VERSION,
+        "what": generation.what,
+        "model": state.source.spec if state.source.zoo_name else state.source.class_name,
+        "family": state.family.name,
+        "steps": generation.steps,
+        "calls": reference.calls,
+        "engine_dtype": engine_dtype,
+        "torch_dtype": str(generation.dtype).removeprefix("torch."),
+        "cap_db": CAP_DB,
+        "rates": None if arithmetic.rates is None else arithmetic.rates.to_dict(),
+        "rows": rows,
+        "equal_quality": [_match(match) for match in found],
+        "best_other": _optional(hardest(found)),
+        "best_other_without_pruning": _optional(hardest(match for match in found if not match.other.pruned)),
+        "machine": {**machine(), "load_after": os.getloadavg()[0]},
+        "versions": package_versions(*PACKAGES),
+    }
+
+
+def _match(match: Match) -> dict[str, Any]:
+    own = match.own
+    return {
+        "other": match.other.name,
+        "psnr": match.other.psnr,
+        "own": None if own is None else own.name,
+        "own_psnr": None if own is None else own.psnr,
+        "ratio": match.ratio,
+    }
+
+
+def _optional(match: Match | None) -> dict[str, Any] | None:
+    return None if match is None else _match(match)
+
+
+def _row(entrant: Entrant, reference: Made, latents: bool, arithmetic: Arithmetic) -> dict[str, Any]:
+    contender = entrant.contender
+    row: dict[str, Any] = {
+        "name": contender.name,
+        "contender": contender.to_json(),
+        "own": contender.own,
+        "pruned": contender.pruning is not None,
+        "status": "measured" if entrant.missing is None else entrant.missing.status,
+    }
+    if entrant.missing is not None:
+        return {**row, "reason": entrant.missing.reason}
+    assert entrant.first is not None
+    frames = (reference.frames, entrant.first.frames)
+    found = fidelity(*(_to_unit_range(*frames) if latents else frames))
+    denoising = summary(entrant.denoising)
+    return {
+        **row,
+        "psnr": found.psnr,
+        "ssim": found.ssim,
+        "denoising": denoising,
+        "generation": summary(entrant.whole),
+        "products": arithmetic.of(
+            contender.pruning, reference.calls * (1 - entrant.facts.get("skipped_share", 0.0)), denoising["median"]
+        ),
+        "prepare_seconds": entrant.prepared_s,
+        "resident": entrant.resident,
+        "facts": entrant.facts,
+    }
+
+
+def _to_unit_range(reference: Frames, candidate: Frames) -> tuple[Frames, Frames]:
+    """Both latents on the scale where the reference's go from 0 to 1, so that PSNR has a peak.
+
+    Raises:
+        InputError: the candidate's latents are not finite.
+    """
+    import numpy as np
+
+    if not np.isfinite(candidate).all():
+        raise InputError("the latents are not finite: use --dtype fp32 or bf16 instead of fp16")
+    low, span = float(reference.min()), float(reference.max() - reference.min()) or 1.0
+    return (reference - low) / span, (candidate - low) / span

@@ -1,0 +1,235 @@
+"""Bench: one denoising step of dense and pruned, engine and PyTorch, in turn."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import platform
+import random
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from f3prune.core.manifest import Manifest, package_versions
+from f3prune.core.progress import SILENT, Reporter
+from f3prune.core.run_directory import RunDirectory
+from f3prune.engines import BuildConfig
+from f3prune.exporter import ExportConfig
+from f3prune.pipelines.loading import pick_device
+from f3prune.steps import cached
+from f3prune.steps._state import TORCH_DTYPES, RunState
+from f3prune.steps.build import STEP as BUILD_STEP
+from f3prune.steps.build import build
+from f3prune.steps.check import pruned_torch
+from f3prune.steps.export import STEP as EXPORT_STEP
+from f3prune.steps.export import export, load_variant
+from f3prune.steps.sessions import engine_denoiser
+
+FILE = "bench.json"
+VERSION = 2
+QUICK_S = 2.0
+REST_S = 0.1
+"""Seconds before a turn, in which the threads of whoever had the one before fall asleep."""
+DENSE_ENGINE, PRUNED_ENGINE = "dense engine", "pruned engine"
+DENSE_TORCH, PRUNED_TORCH = "dense PyTorch", "pruned PyTorch"
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """How long to measure.
+
+    Attributes:
+        rounds: every contestant is timed once per round, in a random order.
+        warm_up: rounds that are not counted.
+        budget_s: stop after so many seconds, but not before three rounds.
+    """
+
+    rounds: int = 20
+    warm_up: int = 2
+    budget_s: float = 60.0
+
+
+def bench(
+    run: RunDirectory, options: BenchOptions | None = None, reporter: Reporter = SILENT, again: bool = True
+) -> tuple[dict[str, Any], bool]:
+    """Time one denoiser call on recorded inputs; the dense engine is built where it is missing.
+
+    Args:
+        run: built.
+        options: how long to measure.
+        reporter: of progress.
+        again: measure even if the run holds a measurement of the same engines.
+
+    Returns:
+        The content of ``bench.json``, and whether it was measured now.
+
+    Raises:
+        ArtifactError: an earlier step is missing, altered or stale.
+        BackendError: the engine cannot run here.
+    """
+    options = options or BenchOptions()
+    state = RunState.of(run)
+    built = run.require_current(BUILD_STEP["pruned"])
+    dense = ensure_dense_engine(run, reporter)
+    recipe = Manifest(
+        "bench",
+        {
+            "calibrate": state.calibration.digest,
+            "pruned": run.require_current("pruned").digest,
+            BUILD_STEP["pruned"]: built.digest,
+            BUILD_STEP["dense"]: dense.digest,
+        },
+        {
+            "version": VERSION,
+            "rounds": options.rounds,
+            "warm_up": options.warm_up,
+            "budget_s": options.budget_s,
+            "machine": machine(),
+        },
+        package_versions("torch", "diffusers"),
+    )
+    if again:
+        run.forget("bench")
+
+    def make(scratch: Path) -> dict[str, Any]:
+        result = _measure(state, built, options, reporter)
+        (scratch / FILE).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        return {}
+
+    _, made = run.perform(recipe, make, files=(FILE,))
+    return json.loads((run.path / FILE).read_text(encoding="utf-8")), made
+
+
+def ensure_dense_engine(run: RunDirectory, reporter: Reporter = SILENT) -> Manifest:
+    """The dense model's engine, made like the pruned one (same precision, same backend) where it is missing.
+
+    Raises:
+        ArtifactError: the pruned model was not exported and built.
+    """
+    graph, engine = run.require_current(EXPORT_STEP["pruned"]), run.require_current(BUILD_STEP["pruned"])
+    options = {name: value for name, value in engine.options.items() if name != "device"}
+    export(run, ExportConfig.from_dict(graph.options), "dense", reporter)
+    return build(run, BuildConfig.from_json(json.dumps(options)), "dense", reporter)[0]
+
+
+def _measure(state: RunState, built: Manifest, options: BenchOptions, reporter: Reporter) -> dict[str, Any]:
+    device = pick_device()
+    dtype = str(built.facts["dtype"]) if device.type == "cuda" else "fp32"
+    calls = state.calls()
+    call = calls[len(calls) // 2]
+    inputs = {**call.on(device, TORCH_DTYPES[dtype]), "return_dict": False}
+    with contextlib.ExitStack() as stack:
+        with reporter.task("loading four denoisers"):
+            contestants: dict[str, Callable[..., Any]] = {
+                DENSE_ENGINE: stack.enter_context(engine_denoiser(state, "dense")),
+                PRUNED_ENGINE: stack.enter_context(engine_denoiser(state, "pruned")),
+                DENSE_TORCH: load_variant(state, "dense", 0, 1, device, dtype),
+                PRUNED_TORCH: pruned_torch(state, device, dtype),
+            }
+        if state.family.cached:
+            tokens = call.arguments["tokens"].shape[0], call.arguments["text_mask"].shape[1]
+            contestants = {name: cached.OneToken(model, *tokens) for name, model in contestants.items()}
+        with reporter.task("measuring", total=options.rounds + options.warm_up) as advance:
+            seconds = alternate(contestants, inputs, options, device, advance)
+    rows = {name: summary(values) for name, values in seconds.items()}
+    return {
+        "version": VERSION,
+        "what": (
+            "one token of the last frame with full caches, all contestants in turn"
+            if state.family.cached
+            else "one call of the denoiser on inputs recorded during calibration, all contestants in turn"
+        ),
+        "unit": "token" if state.family.cached else "denoiser call",
+        "batch": next(int(v.shape[0]) for v in call.arguments.values() if torch.is_tensor(v) and v.ndim),
+        "timestep": call.timestep,
+        "backend": built.facts["backend"],
+        "engine_dtype": built.facts["dtype"],
+        "torch_dtype": dtype,
+        "machine": machine(),
+        "seconds": rows,
+        "speedup": {
+            "engine": rows[DENSE_ENGINE]["median"] / rows[PRUNED_ENGINE]["median"],
+            "torch": rows[DENSE_TORCH]["median"] / rows[PRUNED_TORCH]["median"],
+        },
+    }
+
+
+def alternate(
+    contestants: Mapping[str, Callable[..., Any]],
+    inputs: Mapping[str, Any],
+    options: BenchOptions,
+    device: torch.device,
+    advance: Callable[[], None],
+) -> dict[str, list[float]]:
+    """Seconds of every call, by contestant: one timed call each per round, in a seeded random order.
+
+    A contestant waits first: the threads of the one before it keep spinning for less than 0.05 s and would take cores
+    from it. Then a quick one makes an untimed call, as it would in a denoising loop.
+    """
+    names = list(contestants)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    order = random.Random(0)
+    started = time.monotonic()
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with torch.no_grad():
+            for number in range(options.warm_up + options.rounds):
+                for name in order.sample(names, len(names)):
+                    time.sleep(REST_S)
+                    elapsed = _time(contestants[name], inputs, device)
+                    if elapsed < QUICK_S:
+                        elapsed = _time(contestants[name], inputs, device)
+                    if number >= options.warm_up:
+                        seconds[name].append(elapsed)
+                advance()
+                measured = number + 1 - options.warm_up
+                if measured >= 3 and time.monotonic() - started > options.budget_s:
+                    break
+    finally:
+        if collecting:
+            gc.enable()
+    return seconds
+
+
+def _time(denoise: Callable[..., Any], inputs: Mapping[str, Any], device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    denoise(**inputs)
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
+
+
+def summary(values: list[float]) -> dict[str, float]:
+    """Median, quartiles, least and number of some durations in seconds."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": middle, "quartile_1": low, "quartile_3": high, "min": min(values), "runs": len(values)}
+
+
+def machine() -> dict[str, Any]:
+    """What was measured on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or "unknown"

@@ -1,0 +1,88 @@
+"""``f3prune``, the command line. ``--help`` imports neither torch nor diffusers nor a backend."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import click
+
+from f3prune import __version__
+from f3prune.cli import benching, converting, judging, making, planning, tuning, using
+from f3prune.core.errors import F3PruneError
+
+
+class _InterruptedError(Exception):
+    """Ctrl-C, under a name that click does not answer with an empty line."""
+
+
+class _Commands(click.Group):
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise _InterruptedError from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="f3prune")
+@click.option("--debug", is_flag=True, help="Show tracebacks and other libraries' messages.")
+@click.pass_context
+def cli(context: click.Context, debug: bool) -> None:
+    """Prune the temporal attention of text-to-video models, export them to ONNX, build engines, generate video.
+
+    MODEL is a diffusers pipeline directory, a hub id, a built-in zoo:NAME, or the directory of a denoiser alone.
+    RUN is the directory that all results of one model go to.
+    """
+    from f3prune.core.quiet import silence
+
+    context.obj = debug
+    silence(debug)
+
+
+for group in (planning, making, using, judging, benching, tuning, converting):
+    for command in group.COMMANDS:
+        cli.add_command(command)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    line = " ".join(message.split())
+    print(f"f3prune: {line}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line; exits 0 done, 1 a check failed, 2 the user can mend it."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in arguments
+    # ``--debug`` works in front of the command and behind it.
+    arguments = ["--debug"] * debug + [argument for argument in arguments if argument != "--debug"]
+    try:
+        code = cli.main(args=arguments, prog_name="f3prune", standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "")
+        raise SystemExit(2) from None
+    except click.ClickException as error:
+        if debug:
+            raise
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "f3prune"
+        _fail(f"{error.format_message().rstrip('.')}: see `{path} --help`", 2)
+    except F3PruneError as error:
+        if debug:
+            raise
+        _fail(str(error), error.exit_code)
+    except (_InterruptedError, KeyboardInterrupt, click.Abort):
+        _fail("interrupted; what was finished is kept, run the same command to go on", 130)
+    except BrokenPipeError:
+        # The reader of a pipe has gone; Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None
+    except Exception as error:  # the last resort: one line instead of a traceback
+        if debug:
+            raise
+        reason = " ".join(str(error).split())[:300]
+        _fail(f"unexpected {type(error).__name__}: {reason}; rerun with --debug for the traceback", 1)
+    raise SystemExit(code if isinstance(code, int) else 0)

@@ -1,0 +1,170 @@
+"""A few calls of the denoiser, recorded while a pipeline ran: example inputs for export, parity and timing.
+
+``calls.safetensors`` holds the tensors as ``<call>/<argument>[/<part>]``; the metadata tells how to put them together.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from f3prune.core.calls import bind_arguments, step_of
+from f3prune.core.errors import ArtifactError, InputError
+
+FORMAT = "1"
+FILE = "calls.safetensors"
+
+
+@dataclass(frozen=True)
+class CapturedCall:
+    """One denoiser call.
+
+    Attributes:
+        timestep: of the schedule, as the denoiser got it.
+        arguments: forward arguments by name: tensors, numbers, or tuples and dicts of them; nothing that was None.
+    """
+
+    timestep: float
+    arguments: Mapping[str, Any]
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+        """The arguments on ``device``, floating-point tensors in ``dtype``."""
+        return {name: _move(value, device, dtype) for name, value in self.arguments.items()}
+
+
+def _move(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
+    if torch.is_tensor(value):
+        return value.to(device=device, dtype=dtype if value.is_floating_point() else None)
+    if isinstance(value, tuple):
+        return tuple(_move(item, device, dtype) for item in value)
+    if isinstance(value, dict):
+        return {key: _move(item, device, dtype) for key, item in value.items()}
+    return value
+
+
+class Capture:
+    """Records the first call at each of ``count`` timesteps spread evenly over ``steps``.
+
+    Attributes:
+        calls: the recorded ones.
+        text_lengths: numbers of text tokens over all calls, recorded or not.
+    """
+
+    def __init__(self, denoiser: nn.Module, steps: int, count: int = 4) -> None:
+        self.denoiser = denoiser
+        wanted = torch.linspace(0, steps - 1, min(count, steps))
+        self._wanted = {round(float(step)) for step in wanted}
+        self._seen: list[float] = []
+        self.calls: list[CapturedCall] = []
+        self.text_lengths: set[int] = set()
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[Capture]:
+        """Record while the block runs."""
+        handle = self.denoiser.register_forward_pre_hook(self._hook, with_kwargs=True)
+        try:
+            yield self
+        finally:
+            handle.remove()
+
+    def _hook(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = bind_arguments(denoiser, args, kwargs)
+        text = arguments.get("encoder_hidden_states")
+        if torch.is_tensor(text) and text.ndim == 3:
+            self.text_lengths.add(int(text.shape[1]))
+        timestep = step_of(arguments.get("timestep", 0.0))
+        if timestep in self._seen:
+            return
+        self._seen.append(timestep)
+        if len(self._seen) - 1 in self._wanted:
+            self.calls.append(CapturedCall(timestep, plain_arguments(arguments)))
+
+
+def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies of the arguments that say something: no None, no ``return_dict``."""
+    kept = {name: _copy(value) for name, value in arguments.items() if value is not None and name != "return_dict"}
+    return {name: value for name, value in kept.items() if value is not None}
+
+
+def _copy(value: Any) -> Any:
+    """A detached copy, or None for what cannot be recorded (callables, empty containers)."""
+    if torch.is_tensor(value):
+        return value.detach().to("cpu", copy=True).contiguous()
+    if isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (tuple, list)):
+        items = tuple(_copy(item) for item in value)
+        return items if items and all(item is not None for item in items) else None
+    if isinstance(value, dict):
+        entries = {str(key): _copy(item) for key, item in value.items() if item is not None}
+        return entries if entries and all(item is not None for item in entries.values()) else None
+    return None
+
+
+def save_calls(calls: list[CapturedCall], path: Path) -> None:
+    """Write ``calls.safetensors``.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not calls:
+        raise InputError("no denoiser call was seen: the pipeline never ran its denoiser")
+    tensors: dict[str, torch.Tensor] = {}
+    header = [
+        {
+            "timestep": call.timestep,
+            "arguments": {k: _pack(v, f"{index}/{k}", tensors) for k, v in call.arguments.items()},
+        }
+        for index, call in enumerate(calls)
+    ]
+    save_file(tensors, str(path), metadata={"format": FORMAT, "calls": json.dumps(header)})
+
+
+def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
+    if torch.is_tensor(value):
+        tensors[name] = value.clone()
+        return {"tensor": name}
+    if isinstance(value, tuple):
+        return {"tuple": [_pack(item, f"{name}/{i}", tensors) for i, item in enumerate(value)]}
+    if isinstance(value, dict):
+        return {"dict": {key: _pack(item, f"{name}/{key}", tensors) for key, item in value.items()}}
+    return {"value": value}
+
+
+def load_calls(path: Path) -> list[CapturedCall]:
+    """Read what ``save_calls`` wrote.
+
+    Raises:
+        ArtifactError: missing, cut short, or of another version.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ArtifactError(f"{path} has another format: run `f3prune calibrate` again")
+            return [
+                CapturedCall(float(call["timestep"]), {name: _unpack(v, file) for name, v in call["arguments"].items()})
+                for call in json.loads(metadata["calls"])
+            ]
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+        raise ArtifactError(f"{path} is not readable ({error}): run `f3prune calibrate` again") from error
+
+
+def _unpack(value: dict[str, Any], file: Any) -> Any:
+    ((kind, content),) = value.items()
+    if kind == "tensor":
+        return file.get_tensor(content)
+    if kind == "tuple":
+        return tuple(_unpack(item, file) for item in content)
+    if kind == "dict":
+        return {key: _unpack(item, file) for key, item in content.items()}
+    return content

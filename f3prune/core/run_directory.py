@@ -1,0 +1,348 @@
+"""A run directory: files that appear whole or not at all, and a manifest that says what made them.
+
+    run/
+      manifest.json           calibrate: aas.safetensors, calls.safetensors · masks: masks.json
+                              generate: video.mp4, video-dense.mp4, frames.png
+                              report: report.json, report.html
+      pruned/manifest.json    onnx/manifest.json    engine/manifest.json    dense/onnx/manifest.json …
+
+Every directory carries one ``manifest.json`` with an entry for each step that wrote into it: SHA-256 of the step's
+inputs and of its files, its options, package versions. A step whose entry matches is not run again. A step that owns a
+directory replaces it as a whole, manifest included. A file is hashed before anything parses it.
+
+This module imports no torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from f3prune.core.atomic_files import (
+    TEMPORARY,
+    atomic_directory,
+    atomic_write,
+    canonical_json,
+    digest_of_files,
+    fsync_directory,
+    fsync_file,
+    sha256_file,
+    sha256_text,
+)
+from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.manifest import Manifest, package_versions
+
+__all__ = [
+    "MANIFEST",
+    "PLACES",
+    "TEMPORARY",
+    "Manifest",
+    "RunDirectory",
+    "StepPlace",
+    "atomic_directory",
+    "atomic_write",
+    "canonical_json",
+    "digest_of_files",
+    "package_versions",
+    "sha256_file",
+    "sha256_text",
+]
+
+MANIFEST = "manifest.json"
+FORMAT = 1
+LOCK = ".lock"
+
+
+@dataclass(frozen=True)
+class StepPlace:
+    """Where a step's files live and which command makes them.
+
+    ``directory`` is relative to the run ("" for the run itself); ``owns`` says that the directory belongs to this step
+    alone and is replaced as a whole.
+    """
+
+    step: str
+    directory: str
+    command: str
+
+    @property
+    def owns(self) -> bool:
+        """Whether the directory is the step's own."""
+        return bool(self.directory)
+
+
+PLACES: dict[str, StepPlace] = {
+    place.step: place
+    for place in (
+        StepPlace("calibrate", "", "f3prune calibrate MODEL -o {run}"),
+        StepPlace("scores", "", "f3prune prune {run} --alpha A"),
+        StepPlace("masks", "", "f3prune prune {run} --alpha A"),
+        StepPlace("pruned", "pruned", "f3prune prune {run} --alpha A"),
+        StepPlace("onnx", "onnx", "f3prune export {run}"),
+        StepPlace("engine", "engine", "f3prune build {run}"),
+        StepPlace("dense-onnx", "dense/onnx", "f3prune export {run}"),
+        StepPlace("dense-engine", "dense/engine", "f3prune build {run}"),
+        StepPlace("reuse", "", "f3prune reuse {run}"),
+        StepPlace("generate", "", "f3prune run MODEL -o {run}"),
+        StepPlace("bench", "", "f3prune bench {run}"),
+        StepPlace("contenders", "", "f3prune bench {run} --contenders all"),
+        StepPlace("evaluate", "", "f3prune evaluate {run}"),
+        StepPlace("sweep", "", "f3prune sweep {run}"),
+        StepPlace("check", "", "f3prune check {run}"),
+        StepPlace("report", "", "f3prune report {run}"),
+    )
+}
+"""Every step of a run, in order."""
+
+
+class RunDirectory:
+    """One run on disk."""
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @classmethod
+    def open(cls, path: Path | str) -> RunDirectory:
+        """An existing run directory.
+
+        Raises:
+            InputError: ``path`` is not a directory.
+        """
+        run = cls(path)
+        if not run.path.is_dir():
+            what = "is not a directory" if run.path.exists() else "does not exist"
+            raise InputError(f"run directory {run.path} {what}: start one with `f3prune calibrate MODEL -o {run.path}`")
+        return run
+
+    @classmethod
+    def create(cls, path: Path | str) -> RunDirectory:
+        """A run directory to write to; made if it does not exist.
+
+        Raises:
+            InputError: ``path`` is a file, cannot be made, or is a directory with other things in it.
+        """
+        run = cls(path)
+        if run.path.exists():
+            if not run.path.is_dir():
+                raise InputError(f"-o {run.path} is a file: give the directory of a run")
+            foreign = [entry.name for entry in run.path.iterdir() if not entry.name.startswith(".")]
+            if foreign and not (run.path / MANIFEST).exists():
+                raise InputError(
+                    f"-o {run.path} holds {min(foreign)!r} and is no run directory: give a new or an empty directory"
+                )
+        try:
+            run.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"-o {run.path} cannot be made ({error.strerror}): give a directory you can write to"
+            ) from error
+        return run
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the run for writing. The lock goes with the process that holds it, so it is never stale.
+
+        Raises:
+            InputError: another process holds it, or the directory cannot be written.
+        """
+        path = self.path / LOCK
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise InputError(
+                f"run directory {self.path} cannot be written ({error.strerror}): check its permissions"
+            ) from error
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
+                raise InputError(
+                    f"run directory {self.path} is in use by process {holder}: wait for it, or give another directory"
+                ) from error
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, str(os.getpid()).encode())
+            self._sweep()
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _sweep(self) -> None:
+        """Remove what a killed process left; only the holder of the lock may."""
+        for parent in {self.path, *(self.path / place.directory for place in PLACES.values())}:
+            for folder in (parent, parent.parent):
+                if folder == self.path or self.path in folder.parents:
+                    for leftover in folder.glob(f"{TEMPORARY}*"):
+                        shutil.rmtree(leftover, ignore_errors=True)
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def directory(self, step: str) -> Path:
+        """Where the step's files are."""
+        return self.path / PLACES[step].directory
+
+    def command(self, step: str) -> str:
+        """The command that makes the step's files again."""
+        return PLACES[step].command.format(run=self.path)
+
+    def _entries(self, step: str) -> dict[str, Any]:
+        """The manifest file's raw entries; an unreadable one has none, so it is never trusted."""
+        try:
+            value = json.loads((self.directory(step) / MANIFEST).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("steps"), dict):
+            return {}
+        return dict(value["steps"])
+
+    def manifest(self, step: str) -> Manifest | None:
+        """The step's entry, or None if it is absent or malformed. Does not look at the files."""
+        try:
+            found = Manifest.from_json(self._entries(step).get(step))
+        except ValueError:
+            return None
+        return found if found.step == step else None
+
+    def require(self, step: str) -> Manifest:
+        """The step's entry, with every file hashed and the recorded inputs compared with the steps that made them.
+
+        Raises:
+            ArtifactError: absent, altered, cut short, or made from other inputs; names the command that makes it again.
+        """
+        found = self.require_current(step)
+        self._verify_files(found, PLACES[step])
+        return found
+
+    def require_current(self, step: str) -> Manifest:
+        """Like ``require``, without hashing the files: for steps that lie further back and whose files are not read."""
+        found = self.manifest(step)
+        if found is None:
+            shown = self.directory(step) / MANIFEST
+            raise ArtifactError(f"{shown} has no valid entry for {step!r}: make it with `{self.command(step)}`")
+        self._check_inputs(found)
+        return found
+
+    def _check_inputs(self, found: Manifest) -> None:
+        step = found.step
+        for name, digest in found.inputs.items():
+            if name in PLACES:
+                upstream = self.manifest(name)
+                if upstream is None or upstream.digest != digest:
+                    now = upstream.digest[:12] if upstream else "absent"
+                    raise ArtifactError(
+                        f"{self.directory(step)} ({step}) was made from another {name!r} "
+                        f"(sha256 {digest[:12]}, now {now}): make it again with `{self.command(step)}`"
+                    )
+
+    def _verify_files(self, manifest: Manifest, place: StepPlace) -> None:
+        for name, expected in manifest.files.items():
+            path = self.path / place.directory / name
+            try:
+                actual = sha256_file(path)
+            except OSError as error:
+                raise ArtifactError(
+                    f"{path} is missing or unreadable ({error.strerror}): "
+                    f"make it again with `{self.command(place.step)}`"
+                ) from error
+            if actual != expected:
+                raise ArtifactError(
+                    f"{path} was altered or cut short (sha256 {actual[:12]}, expected {expected[:12]}): "
+                    f"make it again with `{self.command(place.step)}`"
+                )
+
+    def up_to_date(self, recipe: Manifest) -> Manifest | None:
+        """The entry on disk if it has the same recipe as ``recipe`` and every file is intact; None otherwise."""
+        found = self.manifest(recipe.step)
+        if found is None or not found.same_recipe(recipe):
+            return None
+        try:
+            self._verify_files(found, PLACES[recipe.step])
+        except ArtifactError:
+            return None
+        return found
+
+    # -- writing -----------------------------------------------------------------------------------------------------
+
+    def perform(
+        self,
+        recipe: Manifest,
+        make: Callable[[Path], Mapping[str, Any] | None],
+        *,
+        files: Sequence[str] = (),
+    ) -> tuple[Manifest, bool]:
+        """Make the step unless it is up to date; returns its entry and whether it was made now.
+
+        ``make`` gets an empty directory and writes the step's files there (``files`` of it, or all there are); what it
+        returns becomes the entry's ``facts``. Nothing reaches the run directory before ``make`` has returned.
+        """
+        found = self.up_to_date(recipe)
+        if found is not None:
+            return found, False
+        target = self.directory(recipe.step)
+        if PLACES[recipe.step].owns:
+            with atomic_directory(target) as scratch:
+                facts = dict(make(scratch) or {})
+                entry = _with_files(recipe, scratch, files, facts)
+                _write_manifest(scratch / MANIFEST, {recipe.step: entry})
+            return entry, True
+        scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=target))
+        try:
+            facts = dict(make(scratch) or {})
+            entry = _with_files(recipe, scratch, files, facts)
+            for name in entry.files:
+                fsync_file(scratch / name)
+            # The old entry goes first: from here to the new entry the step counts as absent.
+            self.forget(recipe.step)
+            for name in entry.files:
+                (target / name).parent.mkdir(parents=True, exist_ok=True)
+                os.replace(scratch / name, target / name)
+            fsync_directory(target)
+            _write_manifest(target / MANIFEST, {**self._entries(recipe.step), recipe.step: entry})
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return entry, True
+
+    def forget(self, step: str) -> None:
+        """Remove the step's entry, so that its files are no longer trusted."""
+        entries = self._entries(step)
+        if entries.pop(step, None) is not None:
+            _write_manifest(self.directory(step) / MANIFEST, entries)
+
+    def start(self) -> None:
+        """Write an empty manifest, so that the directory is known to be a run."""
+        if not (self.path / MANIFEST).exists():
+            _write_manifest(self.path / MANIFEST, {})
+
+
+def _with_files(recipe: Manifest, scratch: Path, files: Sequence[str], facts: dict[str, Any]) -> Manifest:
+    names = list(files) or sorted(
+        path.relative_to(scratch).as_posix()
+        for path in scratch.rglob("*")
+        if path.is_file() and path != scratch / MANIFEST
+    )
+    for name in names:
+        # Some writers make files that only their owner may read; a run is as open as its directory.
+        os.chmod(scratch / name, 0o666 & ~_umask())
+    hashes = {name: sha256_file(scratch / name) for name in names}
+    return Manifest(recipe.step, recipe.inputs, recipe.options, recipe.versions, hashes, facts)
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _write_manifest(path: Path, entries: Mapping[str, Any]) -> None:
+    steps = {name: asdict(entry) if isinstance(entry, Manifest) else entry for name, entry in entries.items()}
+    text = json.dumps({"format": FORMAT, "steps": steps}, indent=2, sort_keys=True, allow_nan=False)
+    with atomic_write(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")

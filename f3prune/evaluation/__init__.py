@@ -1,1 +1,0 @@
-"""What was lost and gained: fidelity of videos, speed, and the report."""

@@ -1,0 +1,1 @@
+"""MODEL found, loaded and called; prompts; video files."""

@@ -1,0 +1,200 @@
+"""Put a model's parts into memory: the whole pipeline, or its denoiser alone."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+
+from f3prune.core.errors import InputError
+from f3prune.core.json_files import read_json
+from f3prune.core.lazy_weights import lazily_in_dtype, read_lazily
+from f3prune.core.quiet import silence_imported
+from f3prune.core.random_weights import lazily_randomized, randomize_weights
+from f3prune.core.safetensors_header import read_header
+from f3prune.families import denoiser_component, family_of
+from f3prune.families.classes import denoiser_class, kept_in_fp32, own_models
+from f3prune.pipelines.sources import ModelSource, denoiser_class_name
+
+_WEIGHTS = "diffusion_pytorch_model.safetensors"
+_HALF = (torch.float16, torch.bfloat16)
+
+
+def pick_device() -> torch.device:
+    """The GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def working_dtype(source: ModelSource, device: torch.device) -> torch.dtype:
+    """What to compute in: on a GPU half precision if the weights are stored so; float32 otherwise."""
+    return stored_dtype(source) if device.type == "cuda" else torch.float32
+
+
+def stored_dtype(source: ModelSource) -> torch.dtype:
+    """Half precision if most of the denoiser's weights are stored so; float32 otherwise."""
+    sizes: Counter[torch.dtype] = Counter()
+    for path in sorted(source.denoiser_path.glob("*.safetensors")) if not source.random_weights else ():
+        with _readable(path):
+            for entry in read_header(path).values():
+                sizes[entry.dtype] += math.prod(entry.shape)
+    most = sizes.most_common(1)[0][0] if sizes else torch.float32
+    return most if most in _HALF else torch.float32
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Map what loaders raise over damaged or foreign files to one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(f"{path} could not be loaded ({reason}): download or save the model again") from error
+
+
+def load_pipeline(
+    source: ModelSource,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+    denoiser: nn.Module | None = None,
+) -> Any:
+    """The diffusers pipeline of MODEL, with ``denoiser`` in place of its own where given (its weights are not read).
+
+    Raises:
+        InputError: MODEL is a denoiser alone, or a file of it cannot be loaded.
+        UnknownFamilyError: its denoiser is of no supported family.
+    """
+    if source.kind != "pipeline":
+        raise InputError(
+            f"MODEL {source.spec} is a denoiser alone, without text encoder and video decoder: "
+            f"give the pipeline directory that contains it"
+        )
+    replaced = {} if denoiser is None else {source.denoiser_path.name: denoiser}
+    with _readable(source.path):
+        pipeline_class = _pipeline_class(source)
+        silence_imported()
+        pipeline = pipeline_class.from_pretrained(
+            str(source.path), dtype=dtype, use_safetensors=True, local_files_only=True, **replaced
+        )
+    component = getattr(pipeline, denoiser_component(pipeline))
+    if denoiser is None:
+        family_of(component)
+        component.eval().requires_grad_(False)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device) if device is not None else pipeline
+
+
+def _pipeline_class(source: ModelSource) -> Any:
+    import diffusers
+
+    if hasattr(diffusers, source.class_name):
+        return diffusers.DiffusionPipeline
+    found = getattr(own_models(), source.class_name, None)
+    if found is None:
+        raise InputError(
+            f"{source.path / 'model_index.json'} names the pipeline class {source.class_name!r}, which diffusers "
+            f"{diffusers.__version__} does not have: install the version that saved it"
+        )
+    return found
+
+
+def load_denoiser(
+    source: ModelSource, dtype: torch.dtype = torch.float32, device: torch.device | None = None, lazy: bool = False
+) -> nn.Module:
+    """The dense denoiser of MODEL, in evaluation mode, without the rest of a pipeline.
+
+    Args:
+        source: MODEL.
+        dtype: of the weights, but for those that the class keeps in float32.
+        device: put it there.
+        lazy: leave the weights in their files until they are used (``f3prune.core.lazy_weights``), on the CPU.
+            Files of an older or another layout, which their loader converts, are read all the same.
+
+    Raises:
+        InputError: a file of it cannot be loaded.
+        UnknownFamilyError: it is of no supported family.
+    """
+    silence_imported()
+    folder = source.denoiser_path
+    name = denoiser_class_name(read_json(folder / "config.json"))
+    if (source.path / "motion_adapter").is_dir() and name == "UNet2DConditionModel":
+        denoiser = _load_motion_unet(source, dtype)
+    else:
+        cls = denoiser_class(name)
+        with _readable(folder):
+            found = _lazy_denoiser(cls, source, dtype) if lazy and device is None else None
+            if found is not None:
+                denoiser = found
+            elif source.random_weights:
+                denoiser = _random_denoiser(cls, folder, source.weights_seed).to(dtype)
+            elif name == "TuneAVideoUNet":
+                # Reads what either library saved, and names every tensor that does not fit.
+                denoiser = cls.from_published(folder).to(dtype)
+            else:
+                denoiser = cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
+    denoiser.eval().requires_grad_(False)
+    return denoiser.to(device) if device is not None else denoiser
+
+
+def _lazy_denoiser(cls: Any, source: ModelSource, dtype: torch.dtype) -> Any:
+    """As ``from_pretrained`` loads it, but with lazy weights; None where it would convert names of weights."""
+    from accelerate import init_empty_weights
+    from diffusers import ModelMixin
+
+    if not issubclass(cls, ModelMixin):
+        return None
+    folder = source.denoiser_path
+    before = torch.get_default_dtype()
+    try:
+        # Buffers are computed in the dtype that the class finds, as in from_pretrained.
+        torch.set_default_dtype(torch.float32 if source.random_weights else dtype)
+        with init_empty_weights(include_buffers=False):
+            denoiser = cls.from_config(read_json(folder / "config.json"))
+    finally:
+        torch.set_default_dtype(before)
+    if source.random_weights:
+        return lazily_in_dtype(lazily_randomized(denoiser, source.weights_seed), dtype, keep=())
+    state: dict[str, torch.Tensor] = {}
+    for path in _weight_files(folder):
+        state |= read_lazily(path)
+    wanted = denoiser.state_dict()
+    if state.keys() != wanted.keys() or any(state[name].shape != wanted[name].shape for name in wanted):
+        return None
+    denoiser.load_state_dict(state, strict=True, assign=True)
+    return lazily_in_dtype(denoiser, dtype, keep=kept_in_fp32(denoiser), computed_buffers=False)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that ``from_pretrained`` reads."""
+    index = folder / f"{_WEIGHTS}.index.json"
+    if not index.is_file():
+        return [folder / _WEIGHTS] if (folder / _WEIGHTS).is_file() else []
+    return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
+
+
+def _load_motion_unet(source: ModelSource, dtype: torch.dtype) -> Any:
+    """AnimateDiff's denoiser is put together from an image UNet and a motion adapter."""
+    from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
+
+    with _readable(source.path):
+        options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
+        unet = UNet2DConditionModel.from_pretrained(str(source.denoiser_path), **options)
+        adapter = MotionAdapter.from_pretrained(str(source.path / "motion_adapter"), **options)
+        return UNetMotionModel.from_unet2d(unet, adapter)
+
+
+def _random_denoiser(cls: Any, folder: Path, seed: int) -> Any:
+    """Seeded random weights under which every site matters, whatever training would start at zero."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        denoiser = cls.from_config(read_json(folder / "config.json"))
+    randomize_weights(denoiser, seed)
+    return denoiser

@@ -1,0 +1,290 @@
+"""Run a diffusers pipeline for one prompt, the same way for every family."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from f3prune.core.errors import F3PruneError, InputError
+from f3prune.families import Family, denoiser_component
+from f3prune.pipelines.prompts import Prompt
+
+Frames = npt.NDArray[np.float32]
+"""A video ``f h w 3``, float32 in [0, 1]."""
+
+_FRAMES_NAMES = ("num_frames", "video_length")
+_GUIDANCE_NAMES = ("guidance_scale", "max_guidance_scale")
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How a pipeline is called; ``None`` leaves a value to the pipeline.
+
+    Attributes:
+        steps: denoising steps.
+        guidance: scale of classifier-free guidance.
+        height, width: pixels (latent units for a denoiser alone).
+        num_frames: video frames (latent frames for a denoiser alone).
+        seed: prompt number k runs with ``seed + k``.
+        latents: ``inverted`` starts from the latents of the clip that a model was tuned on; None and ``random`` do not.
+    """
+
+    steps: int | None = None
+    guidance: float | None = None
+    height: int | None = None
+    width: int | None = None
+    num_frames: int | None = None
+    seed: int = 0
+    latents: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ``InputError`` for a value no model can take."""
+        for name in ("steps", "height", "width", "num_frames"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {value}: give a whole number of at least 1")
+        if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
+            raise InputError(f"--guidance is {self.guidance}: give a number of at least 0, e.g. 6")
+        if not 0 <= self.seed < 2**63:
+            raise InputError(f"--seed is {self.seed}: give a whole number between 0 and 2^63 - 1")
+
+
+def parameters_of(pipeline: Any) -> dict[str, inspect.Parameter]:
+    """The pipeline call's parameters by name."""
+    return dict(inspect.signature(type(pipeline).__call__).parameters)
+
+
+def default_steps(pipeline: Any) -> int:
+    """Denoising steps when nobody says otherwise."""
+    parameter = parameters_of(pipeline).get("num_inference_steps")
+    return int(parameter.default) if parameter is not None and isinstance(parameter.default, int) else 50
+
+
+def needs_image(pipeline: Any) -> bool:
+    """Whether the pipeline is conditioned on an image (SVD, I2VGen-XL, image-to-video variants)."""
+    parameter = parameters_of(pipeline).get("image")
+    if parameter is None:
+        return False
+    name = type(pipeline).__name__
+    return parameter.default is inspect.Parameter.empty or "ImageToVideo" in name or "I2V" in name
+
+
+def call_arguments(
+    pipeline: Any, settings: GenerationSettings, prompt: Prompt, index: int, family: Family
+) -> dict[str, Any]:
+    """Keyword arguments for ``pipeline(...)``, prompt number ``index``.
+
+    Raises:
+        InputError: the pipeline does not take a setting that was given, or needs an image and the prompt has none.
+    """
+    known = parameters_of(pipeline)
+    arguments: dict[str, Any] = dict(family.pipeline_arguments(pipeline))
+    arguments["generator"] = torch.Generator("cpu").manual_seed(settings.seed + index)
+    name = type(pipeline).__name__
+
+    def put(option: str, value: Any, *names: str) -> None:
+        if value is None:
+            return
+        for parameter in names:
+            if parameter in known:
+                arguments[parameter] = value
+                return
+        raise InputError(f"{option} {value!r} has no meaning for {name}, which takes no {names[0]}: leave it out")
+
+    put("--steps", settings.steps, "num_inference_steps")
+    put("--guidance", settings.guidance, *_GUIDANCE_NAMES)
+    put("--height", settings.height, "height")
+    put("--width", settings.width, "width")
+    put("--num-frames", settings.num_frames, *_FRAMES_NAMES)
+    put("negative_prompt", prompt.negative, "negative_prompt")
+    if settings.latents == "inverted":
+        if not hasattr(pipeline, "inverted"):
+            raise InputError(f"--latents inverted has no meaning for {name}, which was not tuned: leave it out")
+        arguments["latents"] = settings.latents
+    if needs_image(pipeline):
+        if prompt.image is None:
+            raise InputError(
+                f"{name} makes video from an image, and prompt {index + 1} has none: "
+                f'give --prompts FILE.jsonl with lines {{"prompt": "…", "image": "picture.png"}}'
+            )
+        arguments["image"] = _open_image(prompt)
+    elif prompt.image is not None:
+        raise InputError(f"prompt {index + 1} has an image, and {name} takes none: leave it out")
+    if "prompt" in known:
+        arguments["prompt"] = prompt.text
+    return arguments
+
+
+def _open_image(prompt: Prompt) -> Any:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(str(prompt.image)) as image:
+            return image.convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        raise InputError(f"image {prompt.image} cannot be read: give a PNG or JPEG file") from error
+
+
+def check_size(pipeline: Any, settings: GenerationSettings) -> None:
+    """Refuse sizes that the model would round or fail on.
+
+    Raises:
+        InputError: a size is no multiple of what the model works in; names the nearest sizes that are.
+    """
+    config = getattr(pipeline, denoiser_component(pipeline)).config
+    spatial = _attribute(pipeline, "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
+    _check_multiple("height", settings.height, spatial * _patch(config.get("patch_size")))
+    _check_multiple("width", settings.width, spatial * _patch(config.get("patch_size")))
+    temporal = _attribute(pipeline, "vae_scale_factor_temporal", "vae_temporal_compression_ratio")
+    frames = settings.num_frames
+    if frames is not None and temporal > 1 and frames % temporal not in {0, 1}:
+        low = max(1, frames // temporal * temporal + 1)
+        raise InputError(
+            f"--num-frames is {frames}, expected 1 + a multiple of {temporal}: try {low} or {low + temporal}"
+        )
+
+
+def check_latent_size(config: Mapping[str, Any], settings: GenerationSettings) -> None:
+    """The same for a denoiser alone, whose sizes are latent units.
+
+    Raises:
+        InputError: a size is no multiple of the patch, or start latents are asked for.
+    """
+    if settings.latents == "inverted":
+        raise InputError("--latents inverted needs a tuned pipeline, and MODEL is a denoiser alone: leave it out")
+    _check_multiple("height", settings.height, _patch(config.get("patch_size")))
+    _check_multiple("width", settings.width, _patch(config.get("patch_size")))
+    temporal = config.get("patch_size_t")
+    _check_multiple("num-frames", settings.num_frames, temporal if isinstance(temporal, int) else 1)
+
+
+def _check_multiple(name: str, value: int | None, unit: int) -> None:
+    if value is not None and value % unit:
+        low = max(unit, value // unit * unit)
+        raise InputError(f"--{name} is {value}, expected a multiple of {unit}: try {low} or {low + unit}")
+
+
+def _attribute(pipeline: Any, *names: str) -> int:
+    for name in names:
+        value = getattr(pipeline, name, None)
+        if isinstance(value, int) and value > 0:
+            return value
+    return 1
+
+
+def _patch(value: Any) -> int:
+    """Patch edge in latent units; ``(time, height, width)`` patches are square."""
+    if isinstance(value, (list, tuple)):
+        return int(value[-1])
+    return int(value) if isinstance(value, int) else 1
+
+
+@contextlib.contextmanager
+def mapped_errors(what: str) -> Iterator[None]:
+    """What a pipeline raises over its arguments, as one line."""
+    try:
+        yield
+    except F3PruneError:
+        raise
+    except torch.OutOfMemoryError as error:
+        raise InputError(f"{what} ran out of GPU memory: give a smaller --height, --width or --num-frames") from error
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:
+        reason = " ".join(str(error).split())[:240] or type(error).__name__
+        raise InputError(f"{what} refused its input ({reason}): check the sizes, the steps and the prompts") from error
+
+
+def run_prompt(
+    pipeline: Any,
+    settings: GenerationSettings,
+    prompt: Prompt,
+    index: int,
+    family: Family,
+    on_step: Callable[[], None] = lambda: None,
+    decode: bool = True,
+    whole: bool = False,
+) -> Any:
+    """Generate for prompt number ``index``.
+
+    Args:
+        pipeline: of a supported family.
+        settings: how to call it.
+        prompt: what to generate.
+        index: k, for the seed ``seed + k``.
+        family: of its denoiser, which may be a stand-in that runs on an engine.
+        on_step: called after every call of the denoiser's first guidance half.
+        decode: without it the latents are thrown away and None comes back.
+        whole: give the pipeline's whole output instead.
+
+    Returns:
+        Frames ``f h w 3``, float32 in [0, 1].
+
+    Raises:
+        InputError: the pipeline refuses the settings.
+    """
+    check_size(pipeline, settings)
+    arguments = call_arguments(pipeline, settings, prompt, index, family)
+    known = parameters_of(pipeline)
+    if "output_type" in known:
+        arguments["output_type"] = "np" if decode else "latent"
+    with mapped_errors(type(pipeline).__name__), torch.no_grad(), _watch_steps(pipeline, on_step):
+        output = pipeline(**arguments)
+    if whole:
+        return output
+    if not decode:
+        return None
+    return to_frames(output.frames if hasattr(output, "frames") else output[0])
+
+
+@contextlib.contextmanager
+def _watch_steps(pipeline: Any, on_step: Callable[[], None]) -> Iterator[None]:
+    """Call ``on_step`` whenever the scheduler has taken a step: the one thing all pipelines do once per step."""
+    if hasattr(pipeline, "watching_tokens"):
+        with pipeline.watching_tokens(on_step):
+            yield
+        return
+    scheduler = getattr(pipeline, "scheduler", None)
+    if scheduler is None:
+        yield
+        return
+    original = scheduler.step
+
+    def step(*args: Any, **kwargs: Any) -> Any:
+        result = original(*args, **kwargs)
+        on_step()
+        return result
+
+    # Pipelines look at the signature of scheduler.step to see whether it takes eta and generator.
+    step.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
+    scheduler.step = step
+    try:
+        yield
+    finally:
+        del scheduler.step
+
+
+def to_frames(output: Any) -> Frames:
+    """The first video of a pipeline's output as ``f h w 3``, float32 in [0, 1].
+
+    Raises:
+        InputError: the output has no such form, or is not finite (a half-precision overflow).
+    """
+    video = output[0]
+    if torch.is_tensor(video):
+        video = video.detach().float().cpu().numpy()
+        if video.ndim == 4 and video.shape[-1] != 3 and video.shape[1] == 3:
+            video = video.transpose(0, 2, 3, 1)
+    array = np.asarray(video if isinstance(video, np.ndarray) else np.stack([np.asarray(frame) for frame in video]))
+    if array.ndim != 4 or array.shape[-1] != 3:
+        raise InputError(f"the pipeline gave a video of shape {array.shape}, expected frames x height x width x 3")
+    frames = array.astype(np.float32) / (255.0 if array.dtype == np.uint8 else 1.0)
+    if not np.isfinite(frames).all():
+        raise InputError("the pipeline gave pixels that are not finite: use --dtype fp32 or bf16 instead of fp16")
+    return np.clip(frames, 0.0, 1.0)

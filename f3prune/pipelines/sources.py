@@ -1,0 +1,211 @@
+"""MODEL: what the word on the command line stands for, and the digest of its denoiser. Imports no torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from f3prune.core.errors import InputError
+from f3prune.core.json_files import read_json
+from f3prune.core.run_directory import digest_of_files, sha256_file
+
+Kind = Literal["pipeline", "denoiser"]
+PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_DENOISERS = ("transformer", "unet")
+_BESIDE_DENOISER = ("motion_adapter",)
+"""Components whose weights become part of the denoiser when the pipeline is put together (AnimateDiff)."""
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A model on this machine.
+
+    Attributes:
+        spec: what names it again from anywhere: an absolute path, ``zoo:NAME`` or a hub id.
+        path: its directory.
+        kind: ``pipeline`` (has ``model_index.json``) or ``denoiser`` (has ``config.json`` with ``_class_name``).
+        class_name: of the pipeline or of the denoiser.
+        random_weights: a denoiser made from its configuration alone.
+        weights_seed: of the random weights.
+    """
+
+    spec: str
+    path: Path
+    kind: Kind
+    class_name: str
+    random_weights: bool = False
+    weights_seed: int = 0
+
+    @property
+    def denoiser_path(self) -> Path:
+        """Directory with the denoiser's ``config.json``."""
+        return self.path if self.kind == "denoiser" else self.path / _denoiser_folder(self.path)
+
+    @property
+    def zoo_name(self) -> str | None:
+        """NAME of ``zoo:NAME``."""
+        return self.spec.removeprefix("zoo:") if self.spec.startswith("zoo:") else None
+
+    def digest(self) -> str:
+        """SHA-256 over the denoiser's configuration and weight files (and the seed of random weights)."""
+        folders = [self.denoiser_path]
+        if self.kind == "pipeline":
+            folders += [self.path / name for name in _BESIDE_DENOISER if (self.path / name).is_dir()]
+        files = {
+            path.relative_to(self.path).as_posix(): sha256_file(path)
+            for folder in folders
+            for path in sorted(folder.iterdir())
+            if path.is_file() and path.suffix in {".json", ".safetensors"}
+        }
+        if self.random_weights:
+            files["random weights"] = str(self.weights_seed)
+        return digest_of_files(files)
+
+    def surroundings_digest(self) -> str:
+        """SHA-256 over everything else of the pipeline: text encoders, autoencoder, scheduler, tokenizers."""
+        if self.kind == "denoiser":
+            return digest_of_files({})
+        denoiser = self.denoiser_path
+        return digest_of_files(
+            {
+                path.relative_to(self.path).as_posix(): sha256_file(path)
+                for path in sorted(self.path.rglob("*"))
+                if path.is_file()
+                and denoiser not in path.parents
+                and path.suffix not in PICKLES
+                and not any(part.startswith(".") for part in path.relative_to(self.path).parts)
+                and (path.parent != self.path or path.name == "model_index.json")
+            }
+        )
+
+
+def resolve(spec: str, random_weights: bool = False, weights_seed: int = 0) -> ModelSource:
+    """Find MODEL: a directory, ``zoo:NAME`` or a hub id (fetched into the hub's cache if it is not there).
+
+    Raises:
+        InputError: nothing of that name, not a model, weights missing, or weights only as pickles.
+    """
+    if spec.startswith("zoo:"):
+        from f3prune import zoo
+
+        path = zoo.path(spec.removeprefix("zoo:"))
+    elif Path(spec).is_dir():
+        path = Path(spec).resolve()
+        spec = str(path)
+    elif Path(spec).exists():
+        raise InputError(f"MODEL {spec} is a file: give the directory of a diffusers pipeline or of a denoiser")
+    elif _HUB_ID.fullmatch(spec):
+        path = _fetch(spec)
+    else:
+        raise InputError(
+            f"MODEL {spec!r} does not exist: give a diffusers pipeline directory, a denoiser's directory, "
+            f"a hub id (organisation/name) or zoo:NAME"
+        )
+    return _describe(spec, path, random_weights, weights_seed)
+
+
+def _describe(spec: str, path: Path, random_weights: bool, weights_seed: int) -> ModelSource:
+    if (path / "model_index.json").is_file():
+        index = read_json(path / "model_index.json")
+        source = ModelSource(spec, path, "pipeline", str(index.get("_class_name", "")))
+        if random_weights:
+            raise InputError(
+                f"--random-weights is for a denoiser alone, and {spec} is a pipeline: "
+                f"give {path / _denoiser_folder(path)}, or leave the option out"
+            )
+        _refuse_pickles(path, index)
+        _need_weights(source.denoiser_path, allow_none=False)
+        return source
+    if (path / "config.json").is_file():
+        class_name = denoiser_class_name(read_json(path / "config.json"))
+        if not class_name:
+            raise InputError(
+                f"{path / 'config.json'} has no _class_name: "
+                f"give a denoiser's directory as diffusers' save_pretrained writes it"
+            )
+        _need_weights(path, allow_none=random_weights)
+        return ModelSource(spec, path, "denoiser", class_name, random_weights, weights_seed if random_weights else 0)
+    raise InputError(
+        f"MODEL {spec} has neither model_index.json (a diffusers pipeline) nor config.json (a denoiser): "
+        f"give a directory that save_pretrained wrote"
+    )
+
+
+def denoiser_class_name(config: Mapping[str, Any]) -> str:
+    """The class that a denoiser's ``config.json`` means; empty where it names none.
+
+    Published Tune-A-Video checkpoints say ``UNet3DConditionModel``, which is ModelScope's class in diffusers. Only
+    theirs name a middle block.
+    """
+    name = str(config.get("_class_name", ""))
+    return "TuneAVideoUNet" if name == "UNet3DConditionModel" and "mid_block_type" in config else name
+
+
+def _denoiser_folder(path: Path) -> str:
+    for name in _DENOISERS:
+        if (path / name / "config.json").is_file():
+            return name
+    raise InputError(
+        f"pipeline {path} has no {' or '.join(_DENOISERS)} directory with a config.json: it has no denoiser to prune"
+    )
+
+
+def _weights(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.safetensors"))
+
+
+def _pickles(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix in PICKLES) if folder.is_dir() else []
+
+
+def _refuse_pickles(path: Path, index: dict[str, Any]) -> None:
+    """A component whose weights exist only as pickles is refused: unpickling runs code from the file."""
+    for name, entry in index.items():
+        if name.startswith("_") or not isinstance(entry, list):
+            continue
+        pickles = _pickles(path / name)
+        if pickles and not _weights(path / name):
+            raise InputError(_pickle_message(pickles[0]))
+
+
+def _pickle_message(path: Path) -> str:
+    return (
+        f"{path} is a pickle, and loading one can run any code: expected .safetensors; "
+        f"save the model again with save_pretrained(..., safe_serialization=True)"
+    )
+
+
+def _need_weights(folder: Path, allow_none: bool) -> None:
+    if _weights(folder) or allow_none:
+        return
+    pickles = _pickles(folder)
+    if pickles:
+        raise InputError(_pickle_message(pickles[0]))
+    raise InputError(
+        f"{folder} has no .safetensors weights: download them, or give the denoiser's directory with --random-weights"
+    )
+
+
+def _fetch(hub_id: str) -> Path:
+    """Directory of a hub pipeline, downloaded if it is not in the cache."""
+    from diffusers import DiffusionPipeline
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(DiffusionPipeline.download(hub_id, use_safetensors=True))
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else "no answer"
+        raise InputError(
+            f"MODEL {hub_id!r} is no directory here, and the hub answered {status}: "
+            f"check the name and your access, or give a local pipeline directory"
+        ) from error
+    except Exception as error:  # the hub client raises many kinds, by transport and version
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(
+            f"MODEL {hub_id!r} is no directory here and could not be fetched from the hub ({reason[:120]}): "
+            f"check the name and the network, or give a local pipeline directory"
+        ) from error

@@ -1,0 +1,157 @@
+"""Write and read frames: mp4, gif, a directory of PNG, contact sheets."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from f3prune.core.atomic_files import atomic_directory, atomic_write
+from f3prune.core.errors import InputError
+
+Frames = npt.NDArray[np.float32]
+FPS = 8
+_PATTERN = re.compile(r"%0?\d*d")
+
+
+def check_output(path: Path) -> None:
+    """Refuse an output name before any work is done.
+
+    Raises:
+        InputError: no such kind of output, or its directory cannot be.
+    """
+    if path.suffix not in {".mp4", ".gif", ".png", ""}:
+        raise InputError(f"-o {path}: expected .mp4, .gif, a .png pattern like frame-%03d.png, or a directory")
+    if path.suffix in {".mp4", ".gif"} and path.is_dir():
+        raise InputError(f"-o {path} is a directory: give a file name that does not exist as one")
+    if path.suffix == "" and path.is_file():
+        raise InputError(f"-o {path} is a file: give .mp4, .gif, or a directory for PNG frames")
+    if path.suffix == "" and path.is_dir() and any(path.iterdir()):
+        raise InputError(f"-o {path} is a directory that is not empty: give a new one, or a file name such as out.mp4")
+    parent = path.parent
+    while not parent.exists():
+        parent = parent.parent
+    if not parent.is_dir():
+        raise InputError(f"-o {path}: {parent} is a file, not a directory")
+
+
+def write_video(frames: Frames, path: Path, fps: int = FPS) -> list[Path]:
+    """Write frames ``f h w 3`` (float32 in [0, 1]) as the name of ``path`` asks.
+
+    ``.mp4`` and ``.gif`` are one file; ``.png`` with ``%d`` is one file per frame, without it a contact sheet; a name
+    without suffix is a directory of ``frame-000.png`` and so on. Returns the files.
+
+    Raises:
+        InputError: no such kind of output.
+    """
+    check_output(path)
+    pixels = to_bytes(frames)
+    if path.suffix == ".mp4":
+        with atomic_write(path) as temporary:
+            _write_mp4(pixels, temporary, fps)
+        return [path]
+    if path.suffix == ".gif":
+        import imageio.v3 as iio
+
+        with atomic_write(path) as temporary:
+            iio.imwrite(temporary, pixels, extension=".gif", duration=1000 / fps, loop=0)
+        return [path]
+    if path.suffix == ".png":
+        return _write_png(pixels, path)
+    with atomic_directory(path) as folder:
+        for index, frame in enumerate(pixels):
+            (folder / f"frame-{index:03d}.png").write_bytes(png_bytes(frame))
+    return sorted(path.glob("frame-*.png"))
+
+
+def _write_png(pixels: npt.NDArray[np.uint8], path: Path) -> list[Path]:
+    pattern = _PATTERN.search(path.name)
+    if pattern is None:
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(png_bytes(np.concatenate(list(pixels), axis=1)))
+        return [path]
+    written = []
+    for index, frame in enumerate(pixels):
+        name = path.name[: pattern.start()] + pattern.group() % index + path.name[pattern.end() :]
+        with atomic_write(path.with_name(name)) as temporary:
+            temporary.write_bytes(png_bytes(frame))
+        written.append(path.with_name(name))
+    return written
+
+
+def to_bytes(frames: Frames) -> npt.NDArray[np.uint8]:
+    """Pixels in [0, 1] as 8-bit values."""
+    return np.rint(np.clip(frames, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _write_mp4(pixels: npt.NDArray[np.uint8], path: Path, fps: int) -> None:
+    """H.264 in 4:2:0, which every player reads: small frames are enlarged by a whole factor, odd edges repeated."""
+    import imageio_ffmpeg
+
+    _, height, width, _ = pixels.shape
+    enlarge = max(1, -(-128 // min(height, width)))
+    pixels = pixels.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
+    pixels = np.pad(pixels, ((0, 0), (0, pixels.shape[1] % 2), (0, pixels.shape[2] % 2), (0, 0)), mode="edge")
+    writer = imageio_ffmpeg.write_frames(
+        str(path),
+        size=(pixels.shape[2], pixels.shape[1]),
+        fps=fps,
+        codec="libx264",
+        quality=None,
+        bitrate=None,
+        macro_block_size=2,
+        output_params=["-crf", "16", "-movflags", "+faststart", "-map_metadata", "-1", "-fflags", "+bitexact"],
+    )
+    writer.send(None)
+    try:
+        for frame in pixels:
+            writer.send(np.ascontiguousarray(frame))
+    finally:
+        writer.close()
+
+
+def png_bytes(image: npt.NDArray[np.uint8]) -> bytes:
+    """An image ``h w 3`` as a PNG file."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def contact_sheet(rows: Sequence[tuple[str, Frames]], most: int = 8, edge: int = 96) -> npt.NDArray[np.uint8]:
+    """Videos under each other, a labelled row each, at most ``most`` frames side by side.
+
+    Args:
+        rows: label and frames ``f h w 3`` in [0, 1].
+        most: columns.
+        edge: small frames are enlarged by a whole factor to about this height.
+
+    Returns:
+        An image ``h w 3``, 8 bits.
+    """
+    from PIL import Image, ImageDraw
+
+    gap, label_height = 4, 16
+    factor = max(1, edge // rows[0][1].shape[1])
+    strips: list[Any] = []
+    for label, frames in rows:
+        chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
+        tiles = [to_bytes(frames[i]).repeat(factor, axis=0).repeat(factor, axis=1) for i in chosen]
+        height, width, _ = tiles[0].shape
+        strip = Image.new("RGB", ((width + gap) * len(tiles) + gap, height + label_height + gap), "white")
+        ImageDraw.Draw(strip).text((gap, 2), label, fill="black")
+        for column, tile in enumerate(tiles):
+            strip.paste(Image.fromarray(tile), (gap + column * (width + gap), label_height))
+        strips.append(strip)
+    sheet = Image.new("RGB", (max(s.width for s in strips), sum(s.height for s in strips)), "white")
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    return np.asarray(sheet)

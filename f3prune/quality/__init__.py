@@ -1,0 +1,1 @@
+"""Quality: metrics, data sets, evaluation, sweeps and the choice of a ratio."""

@@ -1,7 +1,0 @@
-"""The contest: every way of running a denoiser, compared by whole generations, quality beside time."""
-
-from __future__ import annotations
-
-from f3prune.steps.contest.contest import FILE, ContestOptions, Entrant, contest, point_of
-
-__all__ = ["FILE", "ContestOptions", "Entrant", "contest", "point_of"]

@@ -1,1 +1,0 @@
-"""Quality: many videos of a model's variants, generated, measured and compared."""
