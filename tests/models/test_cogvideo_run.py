@@ -57,7 +57,7 @@ def test_the_index_names_no_foreign_code(model, tmp_path):
 def test_the_whole_run(model, tmp_path):
     from click.testing import CliRunner
 
-    from f3prune.cli import cli
+    from f3prune.cli.main import cli
 
     run = tmp_path / "run"
     prompts = model.parent / "prompts.txt"
@@ -86,7 +86,7 @@ def test_the_whole_run(model, tmp_path):
 def test_stage_2_alone_is_checked_as_it_generates(tmp_path):
     from click.testing import CliRunner
 
-    from f3prune.cli import cli
+    from f3prune.cli.main import cli
 
     tiny(2, 2, layers=2).save_pretrained(tmp_path / "model")
     command = ["run", str(tmp_path / "model"), "-o", str(tmp_path / "run"), "--alpha", "0.5", "--granularity", "head"]
@@ -98,7 +98,7 @@ def test_stage_2_alone_is_checked_as_it_generates(tmp_path):
 def test_a_model_alone_runs_on_synthetic_tokens(model, tmp_path):
     from click.testing import CliRunner
 
-    from f3prune.cli import cli
+    from f3prune.cli.main import cli
 
     for command in (
         ["calibrate", str(model / "transformer"), "-o", str(tmp_path / "run"), "--steps", "1"],

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from f3prune.cli import main
+from f3prune.cli.main import main
 
 
 @dataclass(frozen=True)

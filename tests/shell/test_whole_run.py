@@ -341,7 +341,7 @@ def test_an_interrupt_leaves_nothing_half_written(tiny_pipeline: Path, tmp_path:
     # A shell's background jobs ignore SIGINT and pass that on: give the command what a terminal would.
     code = (
         "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from f3prune.cli import main\nmain(sys.argv[1:])"
+        "from f3prune.cli.main import main\nmain(sys.argv[1:])"
     )
     command = [sys.executable, "-c", code, "calibrate", str(tiny_pipeline), "-o", str(run), "--steps", "900"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
@@ -382,7 +382,7 @@ def test_a_killed_step_leaves_the_run_as_it_was(tiny_pipeline: Path, run: Path) 
         "import os, sys\nimport f3prune.steps.prune as step\n"
         "def die(*a, **k): os._exit(9)\n"
         "step.calibration.save_pruned = die\n"
-        "from f3prune.cli import main\nmain(sys.argv[1:])"
+        "from f3prune.cli.main import main\nmain(sys.argv[1:])"
     )
     done = subprocess.run([sys.executable, "-c", code, "prune", str(run), "--alpha", "1"], check=False)
     assert done.returncode == 9
