@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import numpy as np
 import torch
 
+MOST_ERROR = 0.1
+"""Of a digit's pixels, as a share of the brightness range; a black frame has 0.35."""
 PROMPTS = (
     "a red 3 moving fast left",
     "a blue 7 moving slowly up",
@@ -59,7 +61,12 @@ def main() -> None:
         folder = options.out / "vae"
         facts = train(VaeRecipe(options.vae_seconds, device, 4 if options.rehearse else 48), folder)
         print(f"autoencoder: { ({key: value for key, value in facts.items() if key != 'log'}) }", flush=True)
-    vae = AutoencoderKLWan.from_pretrained(folder).to(device).eval().requires_grad_(False)
+        if facts["held_out_digit_error"] > MOST_ERROR and not options.rehearse:
+            raise SystemExit(f"visit_b: the autoencoder shows no digits (error above {MOST_ERROR}): nothing can learn")
+    vae: Any = AutoencoderKLWan.from_pretrained(folder).to(device).eval().requires_grad_(False)
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv3d):
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
     began = time.monotonic()
     pool = encode_pool(
         vae,
@@ -81,6 +88,9 @@ def main() -> None:
     )
     sizes = (4, 2, 1) if options.rehearse else (512, 128, 32)
     trainer = WanTrainer(pool, recipe, options.out, device, sizes)
+    if not options.rehearse:
+        for block in trainer.nets["transformer"].blocks:
+            block.compile()
     trainer.train(options.out / "log.jsonl")
     print(f"denoiser: {trainer.step} steps in {trainer.seconds:.0f} s, clips {trainer.clips}", flush=True)
     sample(trainer, vae, options.out, steps=2 if options.rehearse else 24, most=1 if options.rehearse else None)
