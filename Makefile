@@ -1,5 +1,6 @@
 # make demo       install, then calibrate, prune, export, build, generate and check the built-in model
-# make test       install, then ruff, mypy and pytest
+# make lint       install, then ruff, mypy and the order of imports
+# make test       the same, then pytest
 # make gpu-check  what needs an NVIDIA GPU; skips with a reason where there is none
 # make bench      the figures of docs/performance.md (bench-large: those of docs/benchmarks.md)
 # make study      what pruning does to trained models: docs/fidelity.md (hours; goes on where it was stopped)
@@ -10,15 +11,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test gpu-check bench bench-large bench-14b study clean
+.PHONY: demo lint test gpu-check bench bench-large bench-14b study clean
 
 demo: $(STAMP)
 	$(BIN)/f3prune run zoo:digits -o runs/demo --alpha 0.4
 
-test: $(STAMP)
+lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: lint
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 gpu-check: $(STAMP)

@@ -48,8 +48,8 @@ def export_denoiser(
     Ensures:
         inputs are named as in the denoiser's forward (``f3prune.exporter.arguments`` on nested ones), the output
         ``sample``, or ``out_sample`` where an input is called ``sample``, as in UNets. The batch is symbolic. The
-        denoiser is unchanged. Both files appear whole, or nothing does; the same denoiser and inputs give the same graph, byte for
-        byte.
+        denoiser is unchanged. Both files appear whole, or nothing does; the same denoiser and inputs give the same
+        graph, byte for byte.
 
     Args:
         denoiser: the model.

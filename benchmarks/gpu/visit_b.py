@@ -49,9 +49,9 @@ def main() -> None:
     ends = time.monotonic() + options.seconds
     from diffusers import AutoencoderKLWan
 
-    from f3prune.zoo.digits_wan.train_denoiser import WanTrainer, encode_pool
-    from f3prune.zoo.digits_wan.train_vae import VaeRecipe, train
-    from f3prune.zoo.training import Recipe
+    from zoo_training.digits_wan.train_denoiser import WanTrainer, encode_pool
+    from zoo_training.digits_wan.train_vae import VaeRecipe, train
+    from zoo_training.training import Recipe
 
     device = "cpu" if options.rehearse else "cuda"
     torch.backends.cudnn.benchmark = not options.rehearse
@@ -102,9 +102,9 @@ def sample(trainer: Any, vae: Any, out: Path, steps: int, most: int | None) -> N
     import imageio.v3 as imageio
     from diffusers import WanPipeline
 
-    from f3prune.zoo.digits_wan.architecture import build_scheduler
     from f3prune.zoo.digits_wan.dataset import CANVAS, FRAMES
-    from f3prune.zoo.digits_wan.train_denoiser import encode_text, tokenize
+    from zoo_training.digits_wan.architecture import build_scheduler
+    from zoo_training.digits_wan.train_denoiser import encode_text, tokenize
 
     prompts = list(PROMPTS[:most])
     device = trainer.device

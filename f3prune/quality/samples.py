@@ -41,6 +41,6 @@ def zoo_samples(source: ModelSource, count: int, seed: int) -> list[Sample] | No
     """Fresh requests of the digit clips, every digit in every direction equally often; None for other models."""
     if source.zoo_name is None or not source.zoo_name.startswith("digits"):
         return None
-    from f3prune.zoo.evaluation import requests
+    from f3prune.zoo.digits.requests import requests
 
     return [Sample(Prompt(request.prompt), request.seed) for request in requests(count, seed)]

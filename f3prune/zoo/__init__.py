@@ -8,15 +8,16 @@ from typing import Any
 
 from f3prune.core.errors import InputError
 
-__all__ = ["card", "names", "path"]
+__all__ = ["HOME", "card", "names", "path"]
 
 PREFIX = "zoo:"
+HOME = Path(__file__).parent
+"""The folder that the models lie in."""
 
 
 def names() -> list[str]:
     """Names of the built-in models, without the `zoo:` prefix; their packages have `_` for `-`."""
-    home = Path(__file__).parent
-    return sorted(index.parent.parent.name.replace("_", "-") for index in home.glob("*/pipeline/model_index.json"))
+    return sorted(index.parent.parent.name.replace("_", "-") for index in HOME.glob("*/pipeline/model_index.json"))
 
 
 def path(name: str) -> Path:
@@ -28,7 +29,7 @@ def path(name: str) -> Path:
     known = names()
     if plain not in known:
         raise InputError(f"no built-in model is called '{plain}'; there is: {', '.join(known) or 'none'}")
-    return Path(__file__).parent / plain.replace("-", "_") / "pipeline"
+    return HOME / plain.replace("-", "_") / "pipeline"
 
 
 def card(name: str) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from f3prune.core.errors import InputError
 from f3prune.quality.metrics._clip import ClipSim
 from f3prune.quality.metrics._lpips import Lpips
 from f3prune.quality.metrics._networks import ImageTorchScript, VideoTorchScript, frame_rows, video_rows
-from f3prune.zoo.digits_image.build_tokenizer import build_tokenizer
+from zoo_training.digits_image.build_tokenizer import build_tokenizer
 
 
 def alexnet():

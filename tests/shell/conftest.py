@@ -15,7 +15,7 @@ def tiny_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from transformers import T5Config, T5EncoderModel
 
     from f3prune.testing import tiny_denoiser
-    from f3prune.zoo.digits.build_tokenizer import build_tokenizer
+    from zoo_training.digits.build_tokenizer import build_tokenizer
 
     torch.manual_seed(0)
     transformer = tiny_denoiser("cogvideox")

@@ -12,7 +12,7 @@ import transformers
 
 from f3prune.core.random_weights import randomize_weights
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
-from f3prune.zoo.digits.build_tokenizer import build_tokenizer
+from zoo_training.digits.build_tokenizer import build_tokenizer
 
 WIDTH = 16
 

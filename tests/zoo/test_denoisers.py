@@ -10,14 +10,15 @@ import torch
 
 from f3prune import zoo
 from f3prune.zoo.digits.dataset import CANVAS, FRAMES
-from f3prune.zoo.digits_animatediff.evaluate import draw_clips as draw_animatediff
-from f3prune.zoo.digits_animatediff.train_denoiser import AnimateDiffTrainer
-from f3prune.zoo.digits_latte.architecture import build_transformer, with_variance
-from f3prune.zoo.digits_latte.evaluate import draw_clips as draw_latte
-from f3prune.zoo.digits_latte.train_denoiser import LatteTrainer
-from f3prune.zoo.evaluation import Settings, Videos, load_pipeline, requests
-from f3prune.zoo.training import Batch, DiffusionTrainer, Phase, Recipe
-from f3prune.zoo.two_stage import load_image_vae
+from f3prune.zoo.digits.requests import requests
+from zoo_training.digits_animatediff.evaluate import draw_clips as draw_animatediff
+from zoo_training.digits_animatediff.train_denoiser import AnimateDiffTrainer
+from zoo_training.digits_latte.architecture import build_transformer, with_variance
+from zoo_training.digits_latte.evaluate import draw_clips as draw_latte
+from zoo_training.digits_latte.train_denoiser import LatteTrainer
+from zoo_training.evaluation import Settings, Videos, load_pipeline
+from zoo_training.training import Batch, DiffusionTrainer, Phase, Recipe
+from zoo_training.two_stage import load_image_vae
 
 SETTINGS: Settings = {"num_inference_steps": 1, "guidance_scale": 2.0}
 

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from f3prune import zoo
-from f3prune.zoo.digits import train
-from f3prune.zoo.digits.build_tokenizer import MAX_TOKENS, build_tokenizer
 from f3prune.zoo.digits.dataset import CANVAS, DIRECTIONS, FRAMES, TRAVEL, ClipSource, load_split, typical, vocabulary
-from f3prune.zoo.digits.evaluate import draw_clips
 from f3prune.zoo.digits.judge import Judge, centroid, direction, grey
-from f3prune.zoo.digits.muon import Muon, orthogonal
-from f3prune.zoo.evaluation import load_pipeline, real_scores, requests
-from f3prune.zoo.training import Batch, draw_timesteps
+from f3prune.zoo.digits.requests import requests
+from zoo_training.digits import train
+from zoo_training.digits.build_tokenizer import MAX_TOKENS, build_tokenizer
+from zoo_training.digits.evaluate import draw_clips
+from zoo_training.digits.muon import Muon, orthogonal
+from zoo_training.evaluation import load_pipeline, real_scores
+from zoo_training.training import Batch, draw_timesteps
 
 
 @pytest.fixture(scope="module", autouse=True)

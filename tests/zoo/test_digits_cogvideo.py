@@ -15,13 +15,13 @@ from f3prune.models.cogvideo.text import WordTokenizer
 from f3prune.models.cogvideo.vq import PatchVQ
 from f3prune.zoo.digits.dataset import DIRECTIONS, ClipSource, load_split
 from f3prune.zoo.digits.judge import Judge
-from f3prune.zoo.digits_cogvideo.architecture import FRAMES
-from f3prune.zoo.digits_cogvideo.evaluate import Parts, draw_clips, load_parts
-from f3prune.zoo.digits_cogvideo.sequences import build_tokenizer, lay_out
-from f3prune.zoo.digits_cogvideo.train_transformer import CogVideoTrainer
-from f3prune.zoo.digits_cogvideo.train_vq import Codebook, clips_of, train_vq
-from f3prune.zoo.evaluation import requests
-from f3prune.zoo.training import Batch, Phase, Recipe
+from f3prune.zoo.digits.requests import requests
+from zoo_training.digits_cogvideo.architecture import FRAMES
+from zoo_training.digits_cogvideo.evaluate import Parts, draw_clips, load_parts
+from zoo_training.digits_cogvideo.sequences import build_tokenizer, lay_out
+from zoo_training.digits_cogvideo.train_transformer import CogVideoTrainer
+from zoo_training.digits_cogvideo.train_vq import Codebook, clips_of, train_vq
+from zoo_training.training import Batch, Phase, Recipe
 
 FOLDER = Path(zoo.__file__).parent / "digits_cogvideo"
 SEQUENCE = 8 + FRAMES * 64

@@ -13,15 +13,15 @@ from f3prune.models.tune_a_video.checkpoint import load_state, save_state
 from f3prune.models.tune_a_video.clips import read_clip
 from f3prune.zoo.digits.dataset import CANVAS, FRAMES, load_split
 from f3prune.zoo.digits.judge import Judge, centroid, direction, grey
-from f3prune.zoo.digits.muon import Muon
-from f3prune.zoo.digits_image import make_clip
-from f3prune.zoo.digits_image.build_tokenizer import MAX_TOKENS, build_tokenizer
-from f3prune.zoo.digits_image.card import temporal_sites
-from f3prune.zoo.digits_image.dataset import PLACES, ImageSource, vocabulary
-from f3prune.zoo.digits_image.evaluate import draw_images, is_there, requests
-from f3prune.zoo.digits_image.train_unet import ImageTrainer
-from f3prune.zoo.evaluation import load_pipeline
-from f3prune.zoo.training import Batch, Phase, Recipe, draw_timesteps
+from zoo_training.digits.muon import Muon
+from zoo_training.digits_image import make_clip
+from zoo_training.digits_image.build_tokenizer import MAX_TOKENS, build_tokenizer
+from zoo_training.digits_image.card import temporal_sites
+from zoo_training.digits_image.dataset import PLACES, ImageSource, vocabulary
+from zoo_training.digits_image.evaluate import draw_images, is_there, requests
+from zoo_training.digits_image.train_unet import ImageTrainer
+from zoo_training.evaluation import load_pipeline
+from zoo_training.training import Batch, Phase, Recipe, draw_timesteps
 
 
 @pytest.fixture(scope="module")

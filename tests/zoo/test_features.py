@@ -11,10 +11,10 @@ from f3prune.core.errors import ArtifactError, InputError
 from f3prune.quality.metrics import frechet_from_features
 from f3prune.zoo import features
 from f3prune.zoo.digits.dataset import FRAMES, Clips, ClipSource, Digits, load_split
-from f3prune.zoo.features import train
-from f3prune.zoo.features.augmentation import augment, blur
 from f3prune.zoo.features.network import FEATURES, STILL, FeatureNetwork
-from f3prune.zoo.features.train import AIM, brightness_of, measure
+from zoo_training.features import train
+from zoo_training.features.augmentation import augment, blur
+from zoo_training.features.train import AIM, brightness_of, measure
 
 COUNT = 300
 FAR = 5.0

@@ -14,9 +14,10 @@ from f3prune import zoo
 from f3prune.families import denoiser_component, family_of
 from f3prune.zoo import digits_animatediff, digits_latte
 from f3prune.zoo.digits.judge import Judge
-from f3prune.zoo.digits_animatediff.evaluate import draw_clips as draw_animatediff
-from f3prune.zoo.digits_latte.evaluate import draw_clips as draw_latte
-from f3prune.zoo.evaluation import load_pipeline, requests, score
+from f3prune.zoo.digits.requests import requests
+from zoo_training.digits_animatediff.evaluate import draw_clips as draw_animatediff
+from zoo_training.digits_latte.evaluate import draw_clips as draw_latte
+from zoo_training.evaluation import load_pipeline, score
 
 MOST_BYTES = 16_000_000
 

@@ -1,0 +1,185 @@
+"""Trains the autoencoder on crops of short clips, the last part of the time on whole frames; then its statistics.
+
+``python -m zoo_training.digits_wan.train_vae --out DIR --seconds 150 --device cuda``
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from f3prune.zoo.digits.dataset import load_split
+from f3prune.zoo.digits_wan.dataset import CANVAS, ClipSource
+from zoo_training.digits_wan.architecture import build_vae
+
+CROP = 64
+WHOLE_FROM = 0.75
+"""Share of the time after which whole frames are shown: attention in the middle then sees as many places as later."""
+SAVE_EVERY = 30.0
+
+
+@dataclass(frozen=True)
+class VaeRecipe:
+    """How to train.
+
+    Attributes:
+        seconds: of training.
+        device: where.
+        batch: crops in a batch; a quarter of it when whole frames are shown.
+        frames: of a clip; one more than a multiple of four.
+        learning_rate: of AdamW at its highest.
+        kl: weight of the latents' divergence from a normal distribution.
+        seed: of weights and clips.
+        digit_weight: how much more a pixel of a digit counts than one of the background.
+    """
+
+    seconds: float
+    device: str = "cpu"
+    batch: int = 48
+    frames: int = 9
+    learning_rate: float = 2e-3
+    kl: float = 1e-5
+    seed: int = 0
+    digit_weight: float = 4.0
+
+
+def train(recipe: VaeRecipe, out: Path) -> dict[str, Any]:
+    """Train, writing the averaged weights to ``out`` every half minute and at the end.
+
+    Returns:
+        what was done and reached: steps, seconds, the held-out error.
+    """
+    torch.manual_seed(recipe.seed)
+    device = torch.device(recipe.device)
+    vae = build_vae().to(device)
+    average = copy.deepcopy(vae).requires_grad_(False)
+    for module in vae.modules():
+        if isinstance(module, torch.nn.Conv3d):  # channels last: half the time of a call on a GPU
+            module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
+    source = ClipSource(load_split(), recipe.seed, device)
+    started = saved = time.monotonic()
+    step, log = 0, []
+    while (share := (time.monotonic() - started) / recipe.seconds) < 1.0:
+        warm = min(1.0, (step + 1) / 50)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * share))
+        video = _show(source, recipe, whole=share > WHOLE_FROM)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            video = video.contiguous(memory_format=torch.channels_last_3d)
+            posterior = vae.encode(video).latent_dist
+            restored = decode_without_limits(vae, posterior.sample())
+        error = (restored.float() - video).abs()
+        # Most of a frame is background, which is learnt at once.
+        weight = 1 + recipe.digit_weight * (video.amax(dim=1, keepdim=True) > -0.8)
+        divergence = (
+            0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
+        )
+        loss = (error * weight).mean() + recipe.kl * divergence
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        decay = min(0.99, (1 + step) / (10 + step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(vae.parameters()), 1.0 - decay)
+        if step % 50 == 0 or step < 4:
+            line = {
+                "step": step,
+                "seconds": round(time.monotonic() - started, 1),
+                "error": float(error.detach().mean()),
+            }
+            log.append(line)
+            print(json.dumps(line), flush=True)
+        if time.monotonic() - saved > SAVE_EVERY:
+            average.save_pretrained(out, safe_serialization=True)
+            saved = time.monotonic()
+    facts = finish(average, recipe, out)
+    facts |= {"steps": step, "seconds": round(time.monotonic() - started), "log": log}
+    (out / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return facts
+
+
+def decode_without_limits(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Latents ``b c f h w`` to a video ``b 3 4(f-1)+1 4h 4w`` as ``vae.decode`` gives it, values outside [-1, 1] too.
+
+    ``decode`` cuts them off, and with them the gradient: most of a frame is background at -1, so a decoder that once
+    gives less than that everywhere would stay there.
+    """
+    vae.clear_cache()
+    hidden = vae.post_quant_conv(latents)
+    parts = []
+    for frame in range(latents.shape[2]):
+        vae._conv_idx = [0]
+        now = hidden[:, :, frame : frame + 1]
+        parts.append(vae.decoder(now, feat_cache=vae._feat_map, feat_idx=vae._conv_idx, first_chunk=frame == 0))
+    vae.clear_cache()
+    return torch.cat(parts, dim=2)
+
+
+def _show(source: ClipSource, recipe: VaeRecipe, whole: bool) -> torch.Tensor:
+    """A batch of whole frames, or of crops ``b c f h w`` at random places."""
+    if whole:
+        return source.batch(max(1, recipe.batch // 4), recipe.frames).video
+    video = source.batch(recipe.batch, recipe.frames, two_share=0.8).video
+    top, left = (int(place) for place in source.generator.integers(CANVAS - CROP + 1, size=2))
+    return video[..., top : top + CROP, left : left + CROP].contiguous()
+
+
+@torch.no_grad()
+def finish(vae: Any, recipe: VaeRecipe, out: Path, clips: int = 16) -> dict[str, Any]:
+    """Set the latents' statistics, measure the error on held-out handwriting, and write the weights.
+
+    Returns:
+        ``held_out_error``: mean absolute error, and that of the digits' pixels alone, as shares of the brightness
+        range.
+    """
+    source = ClipSource(load_split(held_out=True), recipe.seed, recipe.device)
+    latents, errors, inked = [], [], []
+    for _ in range(clips // 4):
+        video = source.batch(4).video
+        with torch.autocast(video.device.type, torch.bfloat16, enabled=video.device.type == "cuda"):
+            latent = vae.encode(video).latent_dist.mode()
+            restored = vae.decode(latent).sample
+        error = (restored.float() - video).abs() / 2
+        ink = (video.amax(dim=1, keepdim=True) > -0.8).expand_as(error)
+        errors.append(error.mean())
+        inked.append(error[ink].mean())
+        latents.append(latent.transpose(0, 1).flatten(1))
+    values = torch.cat(latents, dim=1).float()
+    mean, deviation = values.mean(dim=1).tolist(), values.std(dim=1).tolist()
+    final = build_vae([round(x, 4) for x in mean], [round(x, 4) for x in deviation])
+    final.load_state_dict({name: value.cpu() for name, value in vae.state_dict().items()})
+    final.save_pretrained(out, safe_serialization=True)
+    return {
+        "held_out_error": round(float(torch.stack(errors).mean()), 5),
+        "held_out_digit_error": round(float(torch.stack(inked).mean()), 5),
+        "parameters": sum(parameter.numel() for parameter in final.parameters()),
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Command line of the training."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--batch", type=int, default=VaeRecipe.batch)
+    parser.add_argument("--learning-rate", type=float, default=VaeRecipe.learning_rate)
+    options = parser.parse_args(arguments)
+    options.out.mkdir(parents=True, exist_ok=True)
+    recipe = VaeRecipe(options.seconds, options.device, options.batch, learning_rate=options.learning_rate)
+    print(json.dumps({key: value for key, value in train(recipe, options.out).items() if key != "log"}))
+
+
+if __name__ == "__main__":
+    main()
