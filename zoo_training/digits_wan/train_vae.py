@@ -20,9 +20,28 @@ from f3prune.zoo.digits.dataset import load_split
 from f3prune.zoo.digits_wan.dataset import CANVAS, ClipSource
 from zoo_training.digits_wan.architecture import build_vae
 
-CROP = 64
-WHOLE_FROM = 0.75
-"""Share of the time after which whole frames are shown: attention in the middle then sees as many places as later."""
+
+@dataclass(frozen=True)
+class Phase:
+    """Until ``until`` (share of the time), crops of ``crop`` pixels of clips of ``frames`` frames.
+
+    ``share`` is the batch's size, as a part of the recipe's.
+    """
+
+    until: float
+    crop: int
+    frames: int
+    share: float
+
+
+CURRICULUM = (
+    Phase(0.45, 48, 1, 1.0),
+    Phase(0.75, 48, 5, 0.5),
+    Phase(0.93, 64, 9, 0.25),
+    Phase(1.00, CANVAS, 9, 0.125),
+)
+"""Colours and strokes are learnt from single frames, a tenth of a short clip's price; then four frames in one; at the end
+whole frames, so that attention in the middle sees as many places as later."""
 SAVE_EVERY = 30.0
 
 
@@ -33,8 +52,7 @@ class VaeRecipe:
     Attributes:
         seconds: of training.
         device: where.
-        batch: crops in a batch; a quarter of it when whole frames are shown.
-        frames: of a clip; one more than a multiple of four.
+        batch: crops in the largest batch.
         learning_rate: of AdamW at its highest.
         kl: weight of the latents' divergence from a normal distribution.
         seed: of weights and clips.
@@ -43,8 +61,7 @@ class VaeRecipe:
 
     seconds: float
     device: str = "cpu"
-    batch: int = 48
-    frames: int = 9
+    batch: int = 64
     learning_rate: float = 2e-3
     kl: float = 1e-5
     seed: int = 0
@@ -72,18 +89,20 @@ def train(recipe: VaeRecipe, out: Path) -> dict[str, Any]:
         warm = min(1.0, (step + 1) / 50)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * share))
-        video = _show(source, recipe, whole=share > WHOLE_FROM)
+        phase = next(phase for phase in CURRICULUM if share < phase.until)
+        video = _show(source, max(1, round(recipe.batch * phase.share)), phase)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             video = video.contiguous(memory_format=torch.channels_last_3d)
             posterior = vae.encode(video).latent_dist
             restored = decode_without_limits(vae, posterior.sample())
         error = (restored.float() - video).abs()
+        distance = error + 0.5 * error.square()
         # Most of a frame is background, which is learnt at once.
         weight = 1 + recipe.digit_weight * (video.amax(dim=1, keepdim=True) > -0.8)
         divergence = (
             0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
         )
-        loss = (error * weight).mean() + recipe.kl * divergence
+        loss = (distance * weight).mean() + recipe.kl * divergence
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -126,17 +145,15 @@ def decode_without_limits(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts, dim=2)
 
 
-def _show(source: ClipSource, recipe: VaeRecipe, whole: bool) -> torch.Tensor:
-    """A batch of whole frames, or of crops ``b c f h w`` at random places."""
-    if whole:
-        return source.batch(max(1, recipe.batch // 4), recipe.frames).video
-    video = source.batch(recipe.batch, recipe.frames, two_share=0.8).video
-    top, left = (int(place) for place in source.generator.integers(CANVAS - CROP + 1, size=2))
-    return video[..., top : top + CROP, left : left + CROP].contiguous()
+def _show(source: ClipSource, size: int, phase: Phase) -> torch.Tensor:
+    """A batch of crops ``b c f h w`` at random places."""
+    video = source.batch(size, phase.frames, two_share=0.8).video
+    top, left = (int(place) for place in source.generator.integers(CANVAS - phase.crop + 1, size=2))
+    return video[..., top : top + phase.crop, left : left + phase.crop].contiguous()
 
 
 @torch.no_grad()
-def finish(vae: Any, recipe: VaeRecipe, out: Path, clips: int = 16) -> dict[str, Any]:
+def finish(vae: Any, recipe: VaeRecipe, out: Path, clips: int = 4) -> dict[str, Any]:
     """Set the latents' statistics, measure the error on held-out handwriting, and write the weights.
 
     Returns:
@@ -145,8 +162,8 @@ def finish(vae: Any, recipe: VaeRecipe, out: Path, clips: int = 16) -> dict[str,
     """
     source = ClipSource(load_split(held_out=True), recipe.seed, recipe.device)
     latents, errors, inked = [], [], []
-    for _ in range(clips // 4):
-        video = source.batch(4).video
+    for _ in range(clips):
+        video = source.batch(1).video
         with torch.autocast(video.device.type, torch.bfloat16, enabled=video.device.type == "cuda"):
             latent = vae.encode(video).latent_dist.mode()
             restored = vae.decode(latent).sample
