@@ -40,8 +40,8 @@ CURRICULUM = (
     Phase(0.93, 64, 9, 0.25),
     Phase(1.00, CANVAS, 9, 0.125),
 )
-"""Colours and strokes are learnt from single frames, a tenth of a short clip's price; then four frames in one; at the end
-whole frames, so that attention in the middle sees as many places as later."""
+"""Colours and strokes are learnt from single frames, a tenth of a short clip's price, then four frames in one.
+Whole frames come last, so that attention in the middle sees as many places as later."""
 SAVE_EVERY = 30.0
 
 
