@@ -36,7 +36,9 @@ def masks_for(model: Any, alpha: float, granularity: str, mode: str) -> Any:
         name: torch.rand(1, site.heads, frames, frames + 1, generator=generator).softmax(-1)
         for name, site in sites.items()
     }
-    return select_masks(Calibration(family.name, (0.0,), sites, mass), PruneConfig(alpha, granularity, mode=mode))
+    return select_masks(
+        Calibration(family.name, (0.0,), sites, mass), PruneConfig(alpha, granularity, mode=mode, score="aas")
+    )
 
 
 def bytes_per_token(model: Any, batch: int, image_tokens: int) -> int:

@@ -124,7 +124,7 @@ def measure(shape: Shape, rates: Any) -> dict[str, Any]:
         costs: dict[str, Any] = {}
         for alpha in shape.alphas:
             name, where = f"alpha={alpha:g}", Path(folder) / f"{alpha:g}"
-            masks = select_masks(calibration, PruneConfig(alpha))
+            masks = select_masks(calibration, PruneConfig(alpha, score="aas"))
             pruned = prune_denoiser(copy.deepcopy(denoiser), masks)
             result = export_denoiser(pruned, inputs, where / "onnx", ExportConfig(self_test=False))
             build_engine(result.path, where / "engine", BuildConfig(cache=False), masks_digest=masks.digest)

@@ -179,7 +179,7 @@ def speeds(state: RunState, reporter: Reporter) -> list[dict[str, Any]]:
     """Latency of engines beside the dense one's, all in turn: half and a third of layers and heads, in both modes."""
     run = state.run
     configs = [
-        PruneConfig(alpha, granularity, mode=mode)  # type: ignore[arg-type]
+        PruneConfig(alpha, granularity, mode=mode, score="aas")  # type: ignore[arg-type]
         for granularity in ("layer", "head")
         for alpha in (0.35, 0.5)
         for mode in ("local", "drop")

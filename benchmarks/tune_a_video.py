@@ -84,7 +84,7 @@ class Engines:
         from f3prune.engines import BuildConfig, build_engine
         from f3prune.exporter import ExportConfig, export_denoiser
 
-        masks = select_masks(self.calibration, PruneConfig(alpha, mode=mode))
+        masks = select_masks(self.calibration, PruneConfig(alpha, mode=mode, score="aas"))
         denoiser = prune_denoiser(random_denoiser(self.divisor), masks)
         graph, engine = self.folder / f"{name}-onnx", self.folder / name
         result = export_denoiser(denoiser, self.inputs, graph, ExportConfig(), test_inputs=[self.inputs])

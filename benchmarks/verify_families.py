@@ -52,7 +52,7 @@ def verify(variant: str) -> dict[str, float | int]:
     baked_error = engine_error = 0.0
     built = 0
     for alpha, granularity, mode in UNITS:
-        masks = select_masks(calibration, PruneConfig(alpha, granularity, mode=mode))
+        masks = select_masks(calibration, PruneConfig(alpha, granularity, mode=mode, score="aas"))
         pruned = prune_denoiser(copy.deepcopy(denoiser), masks)
         with torch.no_grad(), masked_reference(denoiser, masks):
             reference = denoiser(**inputs, return_dict=False)[0]
@@ -100,7 +100,7 @@ def verify_cogvideo(stage: int, window: int) -> dict[str, float | int]:
     baked_error = engine_error = 0.0
     built = 0
     for alpha, granularity, mode in ((1.0, "layer", "local"), (0.5, "layer", "drop"), (0.5, "head", "local")):
-        masks = select_masks(calibration, PruneConfig(alpha, granularity, mode=mode))
+        masks = select_masks(calibration, PruneConfig(alpha, granularity, mode=mode, score="aas"))
         pruned = prune_denoiser(copy.deepcopy(denoiser), masks)
         with torch.no_grad(), masked_reference(denoiser, masks):
             reference = denoiser(**inputs)

@@ -14,12 +14,14 @@ from f3prune.calibration.scores import count_trials, count_units, greedy, leave_
 from f3prune.calibration.selection import (
     PruneConfig,
     default_score,
+    rank_units,
     select_masks,
     stage_ranges,
     suits_pairs,
     unprotected,
 )
 from f3prune.calibration.staged import StagedDenoiser
+from f3prune.core.captured_calls import record_calls
 
 __all__ = [
     "Calibration",
@@ -45,6 +47,8 @@ __all__ = [
     "pair_scores",
     "prune_denoiser",
     "pruning_of",
+    "rank_units",
+    "record_calls",
     "save_pruned",
     "select_masks",
     "stage_ranges",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from f3prune.calibration.score_table import Aggregate, Granularity, Score
+from f3prune.calibration.score_table import Aggregate, Granularity
 from f3prune.core.errors import ArtifactError
 from f3prune.families import Layout
 
@@ -68,7 +68,7 @@ class Masks:
     aggregate: Aggregate
     mode: Mode
     stages: tuple[Stage, ...]
-    score: Score = "aas"
+    score: str = "aas"
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, one trailing newline."""

@@ -16,7 +16,6 @@ from f3prune.core.errors import ArtifactError, InputError
 
 Granularity = Literal["layer", "head", "frame-pair"]
 Aggregate = Literal["timesteps", "layers"]
-Score = Literal["aas", "leave-one-out", "greedy", "magnitude", "random", "reversed"]
 FORMAT = "1"
 
 

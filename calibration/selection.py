@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import itertools
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import get_args
+from typing import Any
+
+from torch import nn
 
 from f3prune.calibration.aas import head_scores
 from f3prune.calibration.calibration_file import Calibration
 from f3prune.calibration.masks import Masks, Mode, Stage
-from f3prune.calibration.score_table import Aggregate, Granularity, Score, ScoreTable, units
-from f3prune.calibration.scores import attention_scores, random_scores, reversed_scores
+from f3prune.calibration.score_table import Aggregate, Granularity, ScoreTable, units
+from f3prune.calibration.scores import Measurement, score_of
 from f3prune.calibration.unit_masks import site_masks
+from f3prune.core.choices import AGGREGATES, GRANULARITIES, MODES
 from f3prune.core.errors import InputError, UnknownSiteError
+
+DEFAULT = "default"
+"""Of ``PruneConfig.score``: what ``default_score`` says for the unit."""
+Calls = Iterable[tuple[float, Mapping[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -41,30 +50,27 @@ class PruneConfig:
     mode: Mode = "local"
     stages: int = 1
     protect: tuple[str, ...] = ()
-    score: Score = "aas"
+    score: str = DEFAULT
     score_seed: int = 0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:
             raise InputError(f"alpha is {self.alpha}, expected a pruning ratio between 0 and 1")
-        for name, kind in (
-            ("granularity", Granularity),
-            ("aggregate", Aggregate),
-            ("mode", Mode),
-            ("score", Score),
-        ):
+        for name, known in (("granularity", GRANULARITIES), ("aggregate", AGGREGATES), ("mode", MODES)):
             value = getattr(self, name)
-            if value not in get_args(kind):
-                raise InputError(f"{name} is {value!r}, expected one of {', '.join(get_args(kind))}")
+            if value not in known:
+                raise InputError(f"{name} is {value!r}, expected one of {', '.join(known)}")
+        if self.score == DEFAULT:
+            object.__setattr__(self, "score", default_score(self.granularity))
         if self.stages < 1:
             raise InputError(f"stages is {self.stages}, expected at least 1")
         if self.granularity == "frame-pair" and self.mode == "drop":
             raise InputError("mode drop takes whole heads away and has no meaning for frame pairs: use --mode local")
-        if self.granularity == "frame-pair" and self.score == "greedy":
-            raise InputError("frame pairs are too many to go one after another: use --score leave-one-out or aas")
+        if (refusal := score_of(self.score).refusal(self.granularity)) is not None:
+            raise InputError(refusal)
 
 
-def default_score(granularity: Granularity) -> Score:
+def default_score(granularity: Granularity) -> str:
     """What units are ranked by unless another score is asked for.
 
     Leave-one-out, which at equal ratio keeps more of the video than AAS does (docs/fidelity.md). AAS for frame pairs:
@@ -73,9 +79,9 @@ def default_score(granularity: Granularity) -> Score:
     return "aas" if granularity == "frame-pair" else "leave-one-out"
 
 
-def suits_pairs(mode: Mode, score: Score) -> bool:
-    """Whether frame pairs can go in this mode by this score: they hold no weights, and are too many for greedy."""
-    return mode != "drop" and score not in ("magnitude", "greedy")
+def suits_pairs(mode: Mode, score: str) -> bool:
+    """Whether frame pairs can go in this mode by this score."""
+    return mode != "drop" and score_of(score).refusal("frame-pair") is None
 
 
 def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTable | None = None) -> Masks:
@@ -150,13 +156,45 @@ def _refuse_pairs(calibration: Calibration, candidates: list[str]) -> None:
 
 def _table(calibration: Calibration, config: PruneConfig) -> ScoreTable:
     """The scores that calibration alone gives."""
-    if config.score == "aas":
-        return attention_scores(calibration, config.granularity)
-    if config.score == "reversed":
-        return reversed_scores(calibration, config.granularity)
-    if config.score == "random":
-        return random_scores(calibration, config.granularity, config.score_seed)
-    raise InputError(f"score {config.score} needs the model's own scores, and none were given: measure them first")
+    score = score_of(config.score)
+    if score.needs_model:
+        raise InputError(
+            f"score {config.score} looks at the model: give the table that rank_units makes of it, "
+            f"or choose a score that calibration alone gives, such as aas"
+        )
+    return score.measure(Measurement(calibration, config, _no_model, _no_model, _no_task))
+
+
+def _no_model() -> Any:
+    raise InputError("this score was said to need no model, and asked for it")
+
+
+def _no_task(title: str, total: int) -> Any:
+    del title, total
+    return contextlib.nullcontext(lambda: None)
+
+
+def rank_units(denoiser: nn.Module, calibration: Calibration, config: PruneConfig, calls: Calls = ()) -> ScoreTable:
+    """The scores that ``config`` asks for, with the model at hand.
+
+    Args:
+        denoiser: the dense denoiser; it is as it was when this returns.
+        calibration: of it.
+        config: what is to be pruned, and by what score.
+        calls: recorded calls, ``(timestep, forward arguments)``, of ``core.captured_calls.record_calls``; scores that
+            measure the output's error need some.
+
+    Raises:
+        InputError: the score needs calls and there are none, or cannot rank these units.
+    """
+    recorded = list(calls)
+
+    def given() -> list[tuple[float, Mapping[str, Any]]]:
+        if not recorded:
+            raise InputError(f"score {config.score} compares outputs on recorded calls: record some and pass calls")
+        return recorded
+
+    return score_of(config.score).measure(Measurement(calibration, config, lambda: denoiser, given, _no_task))
 
 
 def _select_stage(

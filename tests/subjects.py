@@ -28,7 +28,7 @@ class Subject:
         self.dense = run(self.denoiser, self.inputs)
 
     def masks(self, alpha: float, granularity: str, mode: str) -> Masks:
-        return select_masks(self.calibration, PruneConfig(alpha, granularity, mode=mode))
+        return select_masks(self.calibration, PruneConfig(alpha, granularity, mode=mode, score="aas"))
 
     def pruned(self, alpha: float, granularity: str = "layer", mode: str = "local") -> torch.nn.Module:
         return prune_denoiser(copy.deepcopy(self.denoiser), self.masks(alpha, granularity, mode))

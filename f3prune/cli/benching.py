@@ -10,6 +10,7 @@ import click
 
 from f3prune.cli import options as shared
 from f3prune.cli.common import opened
+from f3prune.core import choices
 from f3prune.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,14 +61,14 @@ class Kinds(shared.NameList):
 @click.option(
     "--granularity",
     "granularities",
-    type=click.Choice(shared.GRANULARITIES),
+    type=click.Choice(choices.GRANULARITIES),
     multiple=True,
     help="Units to compare; may be repeated. [default: layer and head]",
 )
 @click.option(
     "--mode",
     "modes",
-    type=click.Choice(shared.MODES),
+    type=click.Choice(choices.MODES),
     multiple=True,
     help="Modes to compare; may be repeated. [default: both]",
 )

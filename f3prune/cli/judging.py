@@ -9,6 +9,7 @@ import click
 
 from f3prune.cli import options as shared
 from f3prune.cli.common import judge_options, opened
+from f3prune.core import choices
 from f3prune.core.errors import InputError
 
 
@@ -47,10 +48,10 @@ def evaluate(run: Path, json_file: Path | None, **values: Any) -> None:
     show_default=True,
     help="Pruning ratios to try.",
 )
-@click.option("--granularities", type=shared.NameList(shared.GRANULARITIES), default="layer,head", show_default=True)
-@click.option("--modes", type=shared.NameList(shared.MODES), default="local,drop", show_default=True)
-@click.option("--aggregates", type=shared.NameList(shared.AGGREGATES), default="timesteps", show_default=True)
-@click.option("--scores", type=shared.NameList(shared.SCORES), help="[default: that of `f3prune prune`]")
+@click.option("--granularities", type=shared.NameList(choices.GRANULARITIES), default="layer,head", show_default=True)
+@click.option("--modes", type=shared.NameList(choices.MODES), default="local,drop", show_default=True)
+@click.option("--aggregates", type=shared.NameList(choices.AGGREGATES), default="timesteps", show_default=True)
+@click.option("--scores", type=shared.NameList(choices.score_names()), help="[default: that of `f3prune prune`]")
 @click.option("--stages", type=click.IntRange(1), multiple=True, default=(1,), help="May be repeated. [default: 1]")
 @click.option(
     "--quality",

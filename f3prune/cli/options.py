@@ -9,13 +9,8 @@ from typing import Any, TypeVar
 
 import click
 
-BACKENDS = ("onnxruntime", "tensorrt-rtx", "tensorrt")
-DTYPES = ("fp32", "fp16", "bf16")
-GRANULARITIES = ("layer", "head", "frame-pair")
-AGGREGATES = ("timesteps", "layers")
-SCORES = ("aas", "leave-one-out", "greedy", "magnitude", "random", "reversed")
-MODES = ("local", "drop")
-DYNAMIC = ("batch", "text")
+from f3prune.core.choices import AGGREGATES, BACKENDS, DTYPES, DYNAMIC, GRANULARITIES, MODES, score_names
+
 METRICS = (
     "psnr",
     "ssim",
@@ -195,7 +190,7 @@ PRUNING = stack(
     ),
     click.option(
         "--score",
-        type=click.Choice(SCORES),
+        type=click.Choice(score_names()),
         help="What units are ranked by, the least first: what the output loses without the unit, the same again after "
         "every unit that went (greedy: N/2 times as slow for N units), or attention to other frames (aas, which is "
         "free); magnitude, random and reversed are there to compare with. [default: leave-one-out; aas for frame "

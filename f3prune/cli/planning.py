@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from f3prune.cli import options as shared
+from f3prune.core import choices
 
 
 @click.command(short_help="What pruning can give, before anything is run.")
@@ -22,8 +23,8 @@ from f3prune.cli import options as shared
     help="Pruning ratio; may be repeated.",
 )
 @click.option("--granularity", type=click.Choice(("layer", "head")), default="layer", show_default=True)
-@click.option("--mode", type=click.Choice(shared.MODES), default="local", show_default=True)
-@click.option("--dtype", type=click.Choice(shared.DTYPES), default="fp16", show_default=True, help="Of the graph.")
+@click.option("--mode", type=click.Choice(choices.MODES), default="local", show_default=True)
+@click.option("--dtype", type=click.Choice(choices.DTYPES), default="fp16", show_default=True, help="Of the graph.")
 @click.option("--num-frames", "frames", type=shared.COUNT, help="Latent frames. [default: the model's own]")
 @click.option("--height", type=shared.COUNT, help="Latent height. [default: the model's own]")
 @click.option("--width", type=shared.COUNT, help="Latent width. [default: the model's own]")

@@ -9,6 +9,7 @@ import click
 
 from f3prune.cli import options as shared
 from f3prune.cli.common import check_pruning, opened, settings_from, written
+from f3prune.core import choices
 from f3prune.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 @click.option("--guidance", type=shared.BoundedFloat(0.0, meaning="a guidance scale"), help="[default: calibration's]")
 @click.option("--seed", type=click.IntRange(0, shared.MAX_SEED), help="[default: calibration's]")
 @shared.LATENTS
-@click.option("--backend", type=click.Choice(shared.BACKENDS), help="Insist on an engine of this backend.")
+@click.option("--backend", type=click.Choice(choices.BACKENDS), help="Insist on an engine of this backend.")
 @click.option("--reuse", is_flag=True, help="Skip the denoising steps that `f3prune reuse` chose.")
 def generate(run: Path, prompt: str, image: Path | None, output: Path, **values: Any) -> None:
     """Generate a video with the pruned engine in the original pipeline."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,22 @@ class Capture:
         self._seen.append(timestep)
         if len(self._seen) - 1 in self._wanted:
             self.calls.append(CapturedCall(timestep, plain_arguments(arguments)))
+
+
+def record_calls(
+    denoiser: nn.Module, denoise: Callable[[], None], count: int = 4
+) -> list[tuple[float, dict[str, Any]]]:
+    """Timestep and arguments of the first call at each of the first ``count`` timesteps of what ``denoise`` runs.
+
+    Args:
+        denoiser: that ``denoise`` calls, through a pipeline or alone.
+        denoise: a generation; a whole one, of as many steps as there are to be calls.
+        count: at most so many.
+    """
+    capture = Capture(denoiser, count, count)
+    with capture.recording(), torch.no_grad():
+        denoise()
+    return [(call.timestep, {**call.arguments, "return_dict": False}) for call in capture.calls]
 
 
 def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from f3prune.calibration import (
-    Calibration,
-    Masks,
-    PruneConfig,
-    ScoreTable,
-    count_trials,
-    count_units,
-    greedy,
-    leave_one_out,
-    magnitude_scores,
-    select_masks,
-    stage_ranges,
-    unprotected,
-)
+from torch import nn
+
+from f3prune.calibration import Calibration, Masks, PruneConfig, ScoreTable, select_masks
+from f3prune.calibration.scores import Measurement, score_of
 from f3prune.core.atomic_files import canonical_json, sha256_text
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
@@ -30,7 +21,6 @@ from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.calibrate import AAS
 
 FILE, FOLDER = "scores.safetensors", "scores"
-NEED_MODEL = ("leave-one-out", "greedy", "magnitude")
 
 
 def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> Masks:
@@ -42,7 +32,7 @@ def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) 
         UnknownSiteError: ``protect`` matches no site.
     """
     found = Calibration.load(state.run.path / AAS)
-    if config.score not in NEED_MODEL:
+    if not score_of(config.score).needs_model:
         return select_masks(found, config)
     # Mistakes in the rest of the configuration are found before the model is loaded.
     select_masks(found, replace(config, score="aas"))
@@ -52,11 +42,7 @@ def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) 
 def score_table(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter = SILENT) -> ScoreTable:
     """The scores that need the model, measured once for every kind of them and kept below the run."""
     options: dict[str, Any] = {"score": config.score, "granularity": config.granularity}
-    if config.score in ("leave-one-out", "greedy"):
-        options["mode"] = config.mode
-    if config.score == "greedy":
-        # What goes first decides what goes next, so that everything that limits the choice belongs to the order.
-        options |= {"aggregate": config.aggregate, "stages": config.stages, "protect": list(config.protect)}
+    options |= score_of(config.score).depends_on(config)
     inputs = {"calibrate": state.calibration.digest, "source": state.verified_source_digest()}
 
     def make(scratch: Path) -> dict[str, Any]:
@@ -71,29 +57,29 @@ def score_table(state: RunState, found: Calibration, config: PruneConfig, report
 
 
 def measure(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter = SILENT) -> ScoreTable:
-    """The scores that need the model: weight magnitude, or what the output loses on the recorded calls."""
+    """The scores that need the model, on the run's recorded calls."""
     device = pick_device()
     dtype = working_dtype(state.source, device)
-    with reporter.task("loading the denoiser"):
-        denoiser = load_denoiser(state.source, dtype, device)
-    if config.score == "magnitude":
-        return magnitude_scores(denoiser, found, config.granularity)
-    extra = {} if state.family.cached else {"return_dict": False}
-    calls = [
-        # CogVideo's calls are finished sequences, one per prompt, which all belong to its only timestep.
-        (min(found.timesteps, key=lambda timestep: abs(timestep - call.timestep)), {**call.on(device, dtype), **extra})
-        for call in state.calls()
-    ]
-    if config.score == "leave-one-out":
-        with reporter.task("leaving one out", total=count_units(found, config.granularity)) as advance:
-            return leave_one_out(denoiser, found, calls, config.granularity, config.mode, advance)
-    candidates = unprotected(list(found.sites), config.protect)
-    stages = [timesteps for _, timesteps in stage_ranges(found, config.stages)]
-    trials = count_trials(found, config.granularity, config.aggregate, candidates, len(stages))
-    with reporter.task("pruning one after another", total=trials) as advance:
-        return greedy(
-            denoiser, found, calls, config.granularity, config.mode, config.aggregate, candidates, stages, advance
-        )
+
+    @cache
+    def denoiser() -> nn.Module:
+        with reporter.task("loading the denoiser"):
+            return load_denoiser(state.source, dtype, device)
+
+    def calls() -> list[tuple[float, Mapping[str, Any]]]:
+        extra = {} if state.family.cached else {"return_dict": False}
+        return [
+            # CogVideo's calls are finished sequences, one per prompt, which all belong to its only timestep.
+            (
+                min(found.timesteps, key=lambda timestep: abs(timestep - call.timestep)),
+                {**call.on(device, dtype), **extra},
+            )
+            for call in state.calls()
+        ]
+
+    denoiser()
+    task = lambda title, total: reporter.task(title, total=total)  # noqa: E731
+    return score_of(config.score).measure(Measurement(found, config, denoiser, calls, task))
 
 
 def _folder(options: Mapping[str, Any]) -> str:

@@ -52,7 +52,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
     made = RunDirectory.create(folder / "run")
     options = CalibrateOptions(str(folder / "model"), settings=SETTINGS, random_weights=True)
     calibrate(made, options)
-    prune(made, PruneConfig(0.5))
+    prune(made, PruneConfig(0.5, score="aas"))
     export(made)
     build(made)
     return made

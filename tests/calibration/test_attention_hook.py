@@ -48,7 +48,7 @@ def test_a_copy_of_a_pruned_denoiser_stands_alone():
     denoiser = tiny_denoiser("wan")
     inputs = inputs_of(denoiser, "wan")
     calibration = calibrate(denoiser, lambda: denoise_synthetic(denoiser, TINY_SHAPES["wan"], 2))
-    prune_denoiser(denoiser, select_masks(calibration, PruneConfig(0.5, "head")))
+    prune_denoiser(denoiser, select_masks(calibration, PruneConfig(0.5, "head", score="aas")))
     twin = copy.deepcopy(denoiser)
     expected = run(denoiser, inputs)
     for parameter in denoiser.parameters():
@@ -63,9 +63,9 @@ def test_attaching_twice_and_pruning_twice_are_refused():
     with Seam(denoiser, family, {site: AttentionCall.dense}), pytest.raises(InputError, match="already has"):
         Seam(denoiser, family, {site: AttentionCall.dense}).attach()
     calibration = calibrate(denoiser, lambda: denoise_synthetic(denoiser, TINY_SHAPES["cogvideox"], 1))
-    prune_denoiser(denoiser, select_masks(calibration, PruneConfig(0.5)))
+    prune_denoiser(denoiser, select_masks(calibration, PruneConfig(0.5, score="aas")))
     with pytest.raises(InputError, match="already pruned"):
-        prune_denoiser(denoiser, select_masks(calibration, PruneConfig(0.5)))
+        prune_denoiser(denoiser, select_masks(calibration, PruneConfig(0.5, score="aas")))
 
 
 def test_a_site_that_bypasses_the_seam_is_an_error():
@@ -85,7 +85,9 @@ def test_a_site_that_bypasses_the_seam_is_an_error():
 def test_an_adapter_at_a_pruned_site_is_refused_by_name():
     denoiser = tiny_denoiser("animatediff")
     shape = TINY_SHAPES["animatediff"]
-    masks = select_masks(calibrate(denoiser, lambda: denoise_synthetic(denoiser, shape, 1)), PruneConfig(1.0))
+    masks = select_masks(
+        calibrate(denoiser, lambda: denoise_synthetic(denoiser, shape, 1)), PruneConfig(1.0, score="aas")
+    )
     name = f"{family_of(denoiser).find_sites(denoiser)[0].name}.to_v"
 
     class LoraLinear(nn.Linear):

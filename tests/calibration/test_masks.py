@@ -49,7 +49,7 @@ def test_aas_by_hand():
 
 def test_smallest_scores_go_and_ties_by_site_order():
     mass = {name: two_frames(a, a)[None, None] for name, a in (("a", 0.5), ("b", 0.25), ("c", 0.25), ("d", 0.1))}
-    masks = select_masks(calibration_of(mass), PruneConfig(0.5))
+    masks = select_masks(calibration_of(mass), PruneConfig(0.5, score="aas"))
     assert [n for n, m in masks.stages[0].sites.items() if m.pruned_heads] == ["b", "d"]
 
 
@@ -59,7 +59,7 @@ def test_smallest_scores_go_and_ties_by_site_order():
 )
 def test_exactly_floor_alpha_n_units_are_pruned(percent, granularity, seed):
     calibration = random_calibration(seed=seed)
-    masks = select_masks(calibration, PruneConfig(percent / 100, granularity))
+    masks = select_masks(calibration, PruneConfig(percent / 100, granularity, score="aas"))
     sites = masks.stages[0].sites.values()
     if granularity == "frame-pair":
         pruned = sum(3 * 3 - sum(map(len, m.kept_pairs)) for m in sites if m.kept_pairs is not None)
@@ -72,28 +72,28 @@ def test_exactly_floor_alpha_n_units_are_pruned(percent, granularity, seed):
 
 def test_alpha_is_read_as_the_decimal_it_was_written_as():
     calibration = random_calibration(sites=50)
-    masks = select_masks(calibration, PruneConfig(0.29, "head"))
+    masks = select_masks(calibration, PruneConfig(0.29, "head", score="aas"))
     assert sum(len(m.pruned_heads) for m in masks.stages[0].sites.values()) == 29
     assert math.floor(0.29 * 100) == 28
 
 
 @pytest.mark.parametrize("granularity", ["head", "frame-pair"])
 def test_aggregate_layers_shares_one_mask(granularity):
-    masks = select_masks(random_calibration(), PruneConfig(0.5, granularity, "layers"))
+    masks = select_masks(random_calibration(), PruneConfig(0.5, granularity, "layers", score="aas"))
     assert len({(m.pruned_heads, m.kept_pairs) for m in masks.stages[0].sites.values()}) == 1
 
 
 def test_aggregate_layers_refuses_sites_of_different_shapes():
     mixed = calibration_of({"a": torch.rand(1, 2, 3, 4), "b": torch.rand(1, 4, 3, 4)})
     with pytest.raises(InputError, match="one shape"):
-        select_masks(mixed, PruneConfig(0.5, "head", "layers"))
+        select_masks(mixed, PruneConfig(0.5, "head", "layers", score="aas"))
 
 
 def test_protected_sites_are_neither_pruned_nor_counted():
-    masks = select_masks(random_calibration(), PruneConfig(1.0, protect=("blocks.1.*",)))
+    masks = select_masks(random_calibration(), PruneConfig(1.0, protect=("blocks.1.*",), score="aas"))
     assert [bool(m.pruned_heads) for m in masks.stages[0].sites.values()] == [True, False, True]
     with pytest.raises(UnknownSiteError, match=r"blocks\.0\.attn1"):
-        select_masks(random_calibration(), PruneConfig(1.0, protect=("nothing.*",)))
+        select_masks(random_calibration(), PruneConfig(1.0, protect=("nothing.*",), score="aas"))
 
 
 @settings(max_examples=30, deadline=None)
@@ -101,7 +101,7 @@ def test_protected_sites_are_neither_pruned_nor_counted():
     stages=st.integers(1, 4), granularity=st.sampled_from(["layer", "head", "frame-pair"]), percent=st.integers(0, 100)
 )
 def test_stages_cover_the_schedule_and_round_trip(stages, granularity, percent):
-    masks = select_masks(random_calibration(), PruneConfig(percent / 100, granularity, stages=stages))
+    masks = select_masks(random_calibration(), PruneConfig(percent / 100, granularity, stages=stages, score="aas"))
     bounds = [s.steps for s in masks.stages]
     assert bounds[0][0] == 0
     assert bounds[-1][1] == 4
@@ -126,7 +126,7 @@ def test_bad_options_name_the_value_and_the_choices(options, message):
 
 def test_more_stages_than_steps_is_refused():
     with pytest.raises(InputError, match="only 4 steps"):
-        select_masks(random_calibration(), PruneConfig(0.5, stages=5))
+        select_masks(random_calibration(), PruneConfig(0.5, stages=5, score="aas"))
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"version": 2}', '{"version": 1, "stages": [1]}'])

@@ -13,14 +13,28 @@ from f3prune.calibration import (
     ScoreTable,
     count_trials,
     count_units,
+    denoise_synthetic,
     greedy,
     leave_one_out,
     magnitude_scores,
     prune_denoiser,
+    rank_units,
+    record_calls,
     select_masks,
 )
-from f3prune.calibration.scores import attention_scores, random_scores, reversed_scores
+from f3prune.calibration.scores import (
+    Score,
+    attention_scores,
+    name_of,
+    names,
+    random_scores,
+    register,
+    reversed_scores,
+    score_of,
+)
+from f3prune.calibration.scores._registry import _REGISTRY
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.testing import TINY_SHAPES
 from tests.subjects import UNITS, relative, run, subject_of
 
 VARIANTS = ["latte", "cogvideox", "animatediff"]
@@ -34,7 +48,7 @@ def pruned_units(masks):
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_reversed_prunes_what_aas_keeps(granularity):
     calibration = subject_of("cogvideox").calibration
-    low = select_masks(calibration, PruneConfig(0.5, granularity))
+    low = select_masks(calibration, PruneConfig(0.5, granularity, score="aas"))
     high = select_masks(calibration, PruneConfig(0.5, granularity, score="reversed"))
     assert low.score == "aas"
     assert high.score == "reversed"
@@ -79,7 +93,7 @@ def test_leave_one_out_is_the_error_of_the_baked_model_without_that_unit(variant
 
 def error_without(subject, granularity, mode, names_or_heads):
     """Squared relative error of a baked model from which these ``(site, head)`` went; head ``None`` is all heads."""
-    masks = select_masks(subject.calibration, PruneConfig(0.0, granularity, mode=mode))
+    masks = select_masks(subject.calibration, PruneConfig(0.0, granularity, mode=mode, score="aas"))
     stage = masks.stages[0]
     sites = dict(stage.sites)
     for name, head in names_or_heads:
@@ -160,7 +174,7 @@ def test_an_output_that_is_no_number_any_more_is_no_small_loss(monkeypatch):
 
 
 def test_frame_pairs_do_not_go_one_after_another():
-    with pytest.raises(InputError, match="--score leave-one-out or aas"):
+    with pytest.raises(InputError, match="use score leave-one-out or aas"):
         PruneConfig(0.5, "frame-pair", score="greedy")
 
 
@@ -231,5 +245,60 @@ def test_tables_come_back_from_disk(granularity, tmp_path):
 
 
 def test_scores_that_need_the_model_are_not_made_up():
-    with pytest.raises(InputError, match="measure them first"):
+    with pytest.raises(InputError, match="give the table that rank_units makes"):
         select_masks(subject_of("latte").calibration, PruneConfig(0.5, score="leave-one-out"))
+
+
+def test_every_score_is_a_file_that_is_found_by_its_name():
+    assert names() == ("aas", "greedy", "leave-one-out", "magnitude", "random", "reversed")
+    assert all(name_of(score_of(name)) == name for name in names())
+    assert len({score_of(name).title for name in names()}) == len(names())
+
+
+def test_a_score_from_elsewhere_ranks_units_once_it_is_registered():
+    """One class is all it takes: configurations, masks and messages know it."""
+
+    @register("by-depth")
+    class ByDepth(Score):
+        title = "depth"
+        granularities = ("layer",)
+
+        def measure(self, measurement):
+            table = attention_scores(measurement.calibration, measurement.config.granularity)
+            values = {name: torch.full_like(value, -k) for k, (name, value) in enumerate(table.values.items())}
+            return ScoreTable(table.granularity, table.timesteps, values)
+
+    try:
+        assert names()[-1] == "by-depth"
+        subject = subject_of("latte")
+        masks = select_masks(subject.calibration, PruneConfig(0.5, score="by-depth"))
+        (stage,) = masks.stages
+        pruned = [name for name, mask in stage.sites.items() if mask.pruned_heads]
+        assert pruned == list(stage.sites)[-len(pruned) :]
+        with pytest.raises(InputError, match="by-depth ranks layers only, not heads"):
+            PruneConfig(0.5, "head", score="by-depth")
+        with pytest.raises(InputError, match="there is a score aas already"):
+            register("aas")(ByDepth)
+    finally:
+        _REGISTRY.pop("by-depth")
+    with pytest.raises(InputError, match="expected one of aas, greedy"):
+        PruneConfig(0.5, score="by-depth")
+
+
+def test_the_default_score_is_one_for_python_and_the_command_line():
+    """Leave-one-out, which needs the model: the message says how to give it, and doing so works."""
+    subject = subject_of("latte")
+    config = PruneConfig(0.5)
+    assert config.score == "leave-one-out"
+    assert PruneConfig(0.5, "frame-pair").score == "aas"
+    with pytest.raises(InputError, match="give the table that rank_units makes"):
+        select_masks(subject.calibration, config)
+    shape = TINY_SHAPES["latte"]
+    calls = record_calls(subject.denoiser, lambda: denoise_synthetic(subject.denoiser, shape, 2), 2)
+    assert [timestep for timestep, _ in calls] == [999.0, 1.0]
+    table = rank_units(subject.denoiser, subject.calibration, config, calls)
+    expected = leave_one_out(subject.denoiser, subject.calibration, calls, "layer", "local")
+    assert all(torch.equal(table.values[name], expected.values[name]) for name in expected.values)
+    assert select_masks(subject.calibration, config, table).score == "leave-one-out"
+    with pytest.raises(InputError, match="record some and pass calls"):
+        rank_units(subject.denoiser, subject.calibration, config)

@@ -105,7 +105,7 @@ def test_rows_sum_to_one_and_fall_on_the_first_and_the_former_frame(tmp_path):
 def test_baked_is_the_masked_reference_and_nothing_pruned_is_the_dense_model(kind, granularity, mode, tmp_path):
     subject = subject_of(VARIANT)
     for alpha in (0.5, 1.0):
-        masks = select_masks(measured(kind), PruneConfig(alpha, granularity, mode=mode))
+        masks = select_masks(measured(kind), PruneConfig(alpha, granularity, mode=mode, score="aas"))
         assert Masks.from_json(masks.to_json()) == masks
         with masked_reference(subject.denoiser, masks):
             reference = run(subject.denoiser, subject.inputs)
@@ -120,13 +120,13 @@ def test_baked_is_the_masked_reference_and_nothing_pruned_is_the_dense_model(kin
     torch.testing.assert_close(
         run(load_pruned(tmp_path), subject.inputs), run(baked, subject.inputs), atol=1e-5, rtol=0
     )
-    nothing = select_masks(measured(kind), PruneConfig(0.0, granularity, mode=mode))
+    nothing = select_masks(measured(kind), PruneConfig(0.0, granularity, mode=mode, score="aas"))
     assert torch.equal(run(pruned(nothing), subject.inputs), subject.dense)
 
 
 def test_local_frames_no_longer_meet_in_attention():
     """A fully local site is self-attention of every frame by itself: half the keys, nothing gathered."""
-    baked = pruned(select_masks(measured("sparse-causal"), PruneConfig(1.0)))
+    baked = pruned(select_masks(measured("sparse-causal"), PruneConfig(1.0, score="aas")))
     attention = baked.get_submodule(next(iter(measured("sparse-causal").sites)))
     tokens = torch.randn(6, 5, attention.to_q.in_features, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -136,8 +136,8 @@ def test_local_frames_no_longer_meet_in_attention():
 
 def test_frame_pairs_are_refused_and_sites_can_be_protected():
     with pytest.raises(InputError, match=r"frame-pair has no meaning at .*attn1.*--granularity layer or head"):
-        select_masks(measured("all"), PruneConfig(0.5, "frame-pair"))
-    masks = select_masks(measured("all"), PruneConfig(0.5, "frame-pair", protect=("*.attn1",)))
+        select_masks(measured("all"), PruneConfig(0.5, "frame-pair", score="aas"))
+    masks = select_masks(measured("all"), PruneConfig(0.5, "frame-pair", protect=("*.attn1",), score="aas"))
     subject = subject_of(VARIANT)
     with masked_reference(subject.denoiser, masks):
         reference = run(subject.denoiser, subject.inputs)
@@ -145,7 +145,7 @@ def test_frame_pairs_are_refused_and_sites_can_be_protected():
 
 
 def test_masks_of_another_model_are_refused():
-    masks = select_masks(measured("sparse-causal"), PruneConfig(0.5))
+    masks = select_masks(measured("sparse-causal"), PruneConfig(0.5, score="aas"))
     smaller = type(subject_of(VARIANT).denoiser)(
         **{
             **{k: v for k, v in subject_of(VARIANT).denoiser.config.items() if not k.startswith("_")},
@@ -161,7 +161,7 @@ def test_onnxruntime_equals_baked(tmp_path):
     from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments
 
     subject = subject_of(VARIANT)
-    masks = select_masks(measured("all"), PruneConfig(0.5, "head"))
+    masks = select_masks(measured("all"), PruneConfig(0.5, "head", score="aas"))
     baked = pruned(masks)
     result = export_denoiser(baked, subject.inputs, tmp_path / "onnx", ExportConfig(self_test=False))
     build_engine(

@@ -15,7 +15,7 @@ from f3prune.core.errors import ArtifactError, InputError
 def saved(tmp_path):
     """Two stages of a tiny CogVideoX, saved as ``prune --stages 2`` saves them, with its masks and inputs."""
     subject = Subject("cogvideox")
-    masks = select_masks(subject.calibration, PruneConfig(0.5, granularity="head", stages=2))
+    masks = select_masks(subject.calibration, PruneConfig(0.5, granularity="head", stages=2, score="aas"))
     for stage in range(2):
         save_pruned(prune_denoiser(copy.deepcopy(subject.denoiser), masks, stage), tmp_path / f"stage-{stage}")
     return tmp_path, masks, subject.inputs

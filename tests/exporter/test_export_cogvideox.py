@@ -128,7 +128,7 @@ def test_a_pruned_denoiser_exports_with_its_record(tmp_path):
     denoiser = tiny_denoiser("cogvideox")
     shape = TINY_SHAPES["cogvideox"]
     calibration = calibrate(denoiser, lambda: denoise_synthetic(denoiser, shape, 2))
-    masks = select_masks(calibration, PruneConfig(alpha=0.5, granularity="head"))
+    masks = select_masks(calibration, PruneConfig(alpha=0.5, granularity="head", score="aas"))
     prune_denoiser(denoiser, masks, source_digest="dense")
     result = export_denoiser(denoiser, synthetic(denoiser, "cogvideox", 2), tmp_path)
     assert result.metadata["f3prune.alpha"] == "0.5"

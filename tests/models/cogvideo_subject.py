@@ -48,4 +48,4 @@ def masks_of(
 ) -> Masks:
     """Masks from one sequence's frame mass."""
     calibration = calibrate(model, lambda: model(**inputs_of(model)))
-    return select_masks(calibration, PruneConfig(alpha, granularity, aggregate, mode))
+    return select_masks(calibration, PruneConfig(alpha, granularity, aggregate, mode, score="aas"))

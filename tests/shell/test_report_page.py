@@ -11,10 +11,10 @@ import pytest
 import report_data
 
 from f3prune.calibration.score_table import Score
+from f3prune.calibration.scores import score_of
 from f3prune.report.build import in_module_order
 from f3prune.report.page import Media, render
 from f3prune.report.page.cells import Scale, bins, grid
-from f3prune.report.page.head import SCORES
 from f3prune.report.page.plot import Axis
 
 
@@ -88,7 +88,7 @@ def test_quality_has_intervals_and_verdicts() -> None:
 def test_the_page_says_which_score_chose(score: str) -> None:
     data = report_data.report()
     text = page(pruning={**data["pruning"], "score": score})
-    assert f"those of least {SCORES[score]}," in text
+    assert f"those of least {score_of(score).title}," in text
     assert ("chose, not this score" in text) == (score != "aas")
 
 

@@ -168,7 +168,7 @@ def test_evaluation_and_sweep_are_reported_while_they_are_current(run: Path, mon
     assert 'id="quality"' in text
     assert 'id="sweep"' in text
     assert report(directory)[1] is False
-    prune(directory, PruneConfig(0.0))
+    prune(directory, PruneConfig(0.0, score="aas"))
     text = report(directory)[0].read_text()
     assert 'id="quality"' not in text
     assert 'id="sweep"' not in text

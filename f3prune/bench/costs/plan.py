@@ -149,7 +149,7 @@ def plan(spec: str, options: PlanOptions, rates: MachineRates) -> Plan:
     outlooks: list[Outlook] = []
     for alpha in (0.0, *sorted(set(options.alphas) - {0.0})):
         model = _empty_denoiser(class_name, config, fake) if outlooks else denoiser
-        masks = select_masks(calibration, PruneConfig(alpha, options.granularity, mode=options.mode))  # type: ignore[arg-type]
+        masks = select_masks(calibration, PruneConfig(alpha, options.granularity, mode=options.mode, score="aas"))  # type: ignore[arg-type]
         with fake:
             prune_denoiser(model, masks)
             total, attention, projections = _count(model, inputs, set(sites))

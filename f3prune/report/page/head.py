@@ -6,17 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from f3prune.calibration.scores import score_of
 from f3prune.report.page.html import Section, finite, number
-
-SCORES = {
-    "aas": "Aggregate Attention Score",
-    "leave-one-out": "leave-one-out error",
-    "greedy": "leave-one-out error, one after another",
-    "magnitude": "weight magnitude",
-    "random": "random score",
-    "reversed": "reversed Aggregate Attention Score",
-}
-"""Names of the scores that choose what goes."""
 
 
 def head(data: Mapping[str, Any], sections: Sequence[Section]) -> str:
@@ -27,7 +18,7 @@ def head(data: Mapping[str, Any], sections: Sequence[Section]) -> str:
     )
     what = (
         f"{data['denoiser_class']} ({data['family']}). {100 * pruning['alpha']:g} % of its {unit} pruned, those of "
-        f"least {SCORES[pruning['score']]}, aggregated over {pruning['aggregate']}, mode {pruning['mode']}."
+        f"least {score_of(pruning['score']).title}, aggregated over {pruning['aggregate']}, mode {pruning['mode']}."
     )
     note = " Conditioning was synthetic: structure, speed and export are measured, not quality." * data["synthetic"]
     links = "".join(f'<a href="#{section.anchor}">{escape(section.title)}</a>' for section in sections)

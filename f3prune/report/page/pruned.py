@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from f3prune.calibration.scores import score_of
 from f3prune.report.page.cells import Scale
-from f3prune.report.page.head import SCORES
 from f3prune.report.page.html import Section, details, paragraph, scroll, table
 
 _SHOWN = 400
@@ -37,7 +37,8 @@ def pruned(data: Mapping[str, Any]) -> Section:
     parts.append(
         paragraph(
             "Aggregate Attention Score of every head: attention paid to other frames, summed over timesteps and "
-            "frames. Outlined: pruned" + ("." if score == "aas" else f", as {SCORES[score]} chose, not this score."),
+            "frames. Outlined: pruned"
+            + ("." if score == "aas" else f", as {score_of(score).title} chose, not this score."),
             "soft",
         )
     )

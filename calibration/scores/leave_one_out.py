@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -10,7 +11,11 @@ from f3prune.calibration.calibration_file import Calibration
 from f3prune.calibration.masks import Mode
 from f3prune.calibration.score_table import Granularity, ScoreTable
 from f3prune.calibration.scores._output_error import Calls, OutputError
+from f3prune.calibration.scores._registry import Measurement, Score, register
 from f3prune.calibration.unit_masks import every_unit, filled
+
+if TYPE_CHECKING:
+    from f3prune.calibration.selection import PruneConfig
 
 
 def leave_one_out(
@@ -47,3 +52,23 @@ def leave_one_out(
 def count_units(calibration: Calibration, granularity: Granularity) -> int:
     """How many units ``leave_one_out`` prunes."""
     return len(every_unit(calibration, granularity))
+
+
+@register("leave-one-out")
+class LeaveOneOut(Score):
+    """What the output loses without the unit."""
+
+    title = "leave-one-out error"
+    needs_model = True
+
+    def measure(self, measurement: Measurement) -> ScoreTable:
+        """See ``leave_one_out``."""
+        found, config = measurement.calibration, measurement.config
+        with measurement.task("leaving one out", count_units(found, config.granularity)) as advance:
+            return leave_one_out(
+                measurement.denoiser(), found, measurement.calls(), config.granularity, config.mode, advance
+            )
+
+    def depends_on(self, config: PruneConfig) -> dict[str, Any]:
+        """What takes the unit's place."""
+        return {"mode": config.mode}

@@ -8,6 +8,7 @@ from torch import nn
 from f3prune.calibration.bake.surgery import head_channels, linear
 from f3prune.calibration.calibration_file import Calibration
 from f3prune.calibration.score_table import Granularity, ScoreTable
+from f3prune.calibration.scores._registry import Measurement, Score, register
 from f3prune.core.errors import InputError
 from f3prune.families import Site, family_of
 
@@ -34,6 +35,27 @@ def magnitude_scores(denoiser: nn.Module, calibration: Calibration, granularity:
         norms = _norms(denoiser, sites[name])
         values[name] = norms.mean()[None] if granularity == "layer" else norms[None]
     return ScoreTable(granularity, calibration.timesteps[:1], values)
+
+
+@register("magnitude")
+class MagnitudeScore(Score):
+    """The classic criterion: small weights first."""
+
+    title = "weight magnitude"
+    needs_model = True
+    granularities = ("layer", "head")
+
+    def measure(self, measurement: Measurement) -> ScoreTable:
+        """See ``magnitude_scores``."""
+        return magnitude_scores(measurement.denoiser(), measurement.calibration, measurement.config.granularity)
+
+    def refusal(self, granularity: Granularity) -> str | None:
+        """Frame pairs share their weights."""
+        if granularity != "frame-pair":
+            return None
+        return (
+            "score magnitude looks at weights, which all frame pairs share: use granularity layer or head, or score aas"
+        )
 
 
 def _norms(denoiser: nn.Module, site: Site) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -10,7 +11,11 @@ from f3prune.calibration.calibration_file import Calibration
 from f3prune.calibration.masks import Mode
 from f3prune.calibration.score_table import Aggregate, Granularity, ScoreTable, Unit
 from f3prune.calibration.scores._output_error import Calls, OutputError
+from f3prune.calibration.scores._registry import Measurement, Score, register
 from f3prune.calibration.unit_masks import every_unit, filled
+
+if TYPE_CHECKING:
+    from f3prune.calibration.selection import PruneConfig
 
 
 def greedy(
@@ -65,6 +70,51 @@ def count_trials(
     """How many sets of units ``greedy`` tries if something was recorded in every stage."""
     count = len(every_unit(calibration, granularity, aggregate, candidates))
     return stages * max(count * (count + 1) // 2 - 1, 0)
+
+
+@register("greedy")
+class Greedy(Score):
+    """Leave-one-out again after every unit that went."""
+
+    title = "leave-one-out error, one after another"
+    needs_model = True
+    granularities = ("layer", "head")
+
+    def measure(self, measurement: Measurement) -> ScoreTable:
+        """See ``greedy``."""
+        from f3prune.calibration.selection import stage_ranges, unprotected
+
+        found, config = measurement.calibration, measurement.config
+        candidates = unprotected(list(found.sites), config.protect)
+        stages = [timesteps for _, timesteps in stage_ranges(found, config.stages)]
+        trials = count_trials(found, config.granularity, config.aggregate, candidates, len(stages))
+        with measurement.task("pruning one after another", trials) as advance:
+            return greedy(
+                measurement.denoiser(),
+                found,
+                measurement.calls(),
+                config.granularity,
+                config.mode,
+                config.aggregate,
+                candidates,
+                stages,
+                advance,
+            )
+
+    def depends_on(self, config: PruneConfig) -> dict[str, Any]:
+        """What goes first decides what goes next, so that everything that limits the choice belongs to the order."""
+        return {
+            "mode": config.mode,
+            "aggregate": config.aggregate,
+            "stages": config.stages,
+            "protect": list(config.protect),
+        }
+
+    def refusal(self, granularity: Granularity) -> str | None:
+        """There are thousands of frame pairs."""
+        if granularity != "frame-pair":
+            return None
+        return "frame pairs are too many to go one after another: use score leave-one-out or aas"
 
 
 def _order(
