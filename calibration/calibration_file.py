@@ -44,7 +44,7 @@ class Calibration:
     mass: Mapping[str, torch.Tensor]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write ``aas.safetensors``: tensors ``M/<site>``, the rest as metadata."""
         header = {
             "format": FORMAT,
@@ -56,7 +56,7 @@ class Calibration:
         save_file({f"M/{name}": m.contiguous() for name, m in self.mass.items()}, str(path), metadata=header)
 
     @classmethod
-    def load(cls, path: Path) -> Calibration:
+    def load(cls, path: Path | str) -> Calibration:
         """Read what ``save`` wrote.
 
         Raises:

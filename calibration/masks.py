@@ -98,10 +98,10 @@ class Masks:
             raise ArtifactError(f"masks.json is not readable ({error}): run `f3prune prune` again") from error
 
     @classmethod
-    def load(cls, path: Path) -> Masks:
+    def load(cls, path: Path | str) -> Masks:
         """Read ``masks.json``."""
         try:
-            return cls.from_json(path.read_text(encoding="utf-8"))
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ArtifactError(f"cannot read {path}: run `f3prune prune` first") from error
 

@@ -23,7 +23,7 @@ VERSION = 1
 WEIGHTS = "model.safetensors"
 
 
-def save_pruned(denoiser: nn.Module, directory: Path) -> None:
+def save_pruned(denoiser: nn.Module, directory: Path | str) -> None:
     """Write a baked denoiser to ``directory``, one weight after the other: lazy weights are in memory one at a time.
 
     Raises:
@@ -32,6 +32,7 @@ def save_pruned(denoiser: nn.Module, directory: Path) -> None:
     record = pruning_of(denoiser)
     if record is None:
         raise InputError("this denoiser is not pruned: call prune_denoiser first, or denoiser.save_pretrained")
+    directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     state = denoiser.state_dict()
     save_streaming(state, directory / WEIGHTS, {"format": "pt"})
@@ -51,7 +52,7 @@ def save_pruned(denoiser: nn.Module, directory: Path) -> None:
     (directory / "pruning.json").write_text(json.dumps(pruning, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def load_pruned(directory: Path, dtype: torch.dtype | None = None, lazy: bool = False) -> nn.Module:
+def load_pruned(directory: Path | str, dtype: torch.dtype | None = None, lazy: bool = False) -> nn.Module:
     """Load what ``save_pruned`` wrote, ready for inference in the original pipeline.
 
     The dense architecture is made from its configuration without allocating weights, the masks are baked into it, and
@@ -65,6 +66,7 @@ def load_pruned(directory: Path, dtype: torch.dtype | None = None, lazy: bool = 
     Raises:
         ArtifactError: a file is missing, unreadable, of another version, or tensors and masks do not belong together.
     """
+    directory = Path(directory)
     if (directory / "stage-0").is_dir():
         return _load_stages(directory, dtype, lazy)
     from accelerate import init_empty_weights

@@ -67,7 +67,7 @@ class ScoreTable:
             part = () if unit.head is None else (unit.head,)
             self.values[name][(rows, *(unit.pair or part))] = scores
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Write a safetensors file: tensors by site, the rest as metadata."""
         header = {
             "format": FORMAT,
@@ -78,7 +78,7 @@ class ScoreTable:
         save_file({name: value.contiguous() for name, value in self.values.items()}, str(path), metadata=header)
 
     @classmethod
-    def load(cls, path: Path) -> ScoreTable:
+    def load(cls, path: Path | str) -> ScoreTable:
         """Read what ``save`` wrote.
 
         Raises:
