@@ -87,7 +87,7 @@ def test_a_line_that_was_cut_short_is_left_out(scripts, tmp_path):
 @pytest.mark.slow
 @pytest.mark.xdist_group("gpu-visit")
 def test_visit_a_rehearses_on_the_cpu(scripts, tmp_path):
-    parts = "card,engines,engine_speed,attention,cogvideox,animatediff,compiled_wan"
+    parts = "card,engines,engine_speed,cogvideox,animatediff"
     command = [sys.executable, str(SCRIPTS / "visit_a.py"), "--rehearse", "--parts", parts, "--out", str(tmp_path)]
     command += ["--graphs", str(tmp_path / "graphs"), "--json", str(tmp_path / "all.json"), "--seconds", "600"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, check=False)
@@ -95,7 +95,7 @@ def test_visit_a_rehearses_on_the_cpu(scripts, tmp_path):
     rows = scripts["visit"].read_rows(tmp_path / "rows.jsonl")
     assert [row for row in rows if "error" in row] == []
     found = scripts["visit"].by_part(rows)
-    assert [row["ended"] for row in found.pop("parts")] == ["done"] * 7
+    assert [row["ended"] for row in found.pop("parts")] == ["done"] * 5
     assert sorted(found) == sorted(parts.split(","))
     engines = {row["name"]: row for row in found["engines"]}
     assert engines["graphs"]["worst_rel_l2"] < 1e-5
@@ -104,8 +104,6 @@ def test_visit_a_rehearses_on_the_cpu(scripts, tmp_path):
     assert engines["two sessions"]["failures"] == []
     assert engines["pipeline"]["rel_l2"] < 1e-4
     assert engines["cogvideo"]["same_tokens"] is True
-    assert all(row["error_l2"] < 1e-5 for row in found["attention"] if "error_l2" in row)
-    assert all(row["error_l2"] < 1e-5 for row in found["compiled_wan"] if "error_l2" in row)
     ratios = [row for row in found["animatediff"] if "ratio" in row]
     assert {row["name"].split()[0] for row in ratios} == {"dense", "static", "local", "drop"}
     assert (tmp_path / "all.json").is_file()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import report_data
 
-from f3prune.calibration.score_table import Score
-from f3prune.calibration.scores import score_of
+from f3prune.calibration.scores import names, score_of
 from f3prune.report.build import in_module_order
 from f3prune.report.page import Media, render
 from f3prune.report.page.cells import Scale, bins, grid
@@ -84,7 +83,7 @@ def test_quality_has_intervals_and_verdicts() -> None:
     ]
 
 
-@pytest.mark.parametrize("score", get_args(Score))
+@pytest.mark.parametrize("score", names())
 def test_the_page_says_which_score_chose(score: str) -> None:
     data = report_data.report()
     text = page(pruning={**data["pruning"], "score": score})
