@@ -124,7 +124,6 @@ def train(recipe: VaeRecipe, out: Path) -> dict[str, Any]:
             saved = time.monotonic()
     facts = finish(average, recipe, out)
     facts |= {"steps": step, "seconds": round(time.monotonic() - started), "log": log}
-    (out / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
 
 
@@ -153,35 +152,52 @@ def _show(source: ClipSource, size: int, phase: Phase) -> torch.Tensor:
 
 
 @torch.no_grad()
-def finish(vae: Any, recipe: VaeRecipe, out: Path, clips: int = 4) -> dict[str, Any]:
-    """Set the latents' statistics, measure the error on held-out handwriting, and write the weights.
+def finish(vae: Any, recipe: VaeRecipe, out: Path, clips: int = 16) -> dict[str, Any]:
+    """Set the latents' statistics, from the training handwriting, and write the weights.
 
     Returns:
-        ``held_out_error``: mean absolute error, and that of the digits' pixels alone, as shares of the brightness
-        range.
+        what ``measure`` finds, and the number of parameters.
     """
-    source = ClipSource(load_split(held_out=True), recipe.seed, recipe.device)
-    latents, errors, inked = [], [], []
-    for _ in range(clips):
-        video = source.batch(1).video
-        with torch.autocast(video.device.type, torch.bfloat16, enabled=video.device.type == "cuda"):
-            latent = vae.encode(video).latent_dist.mode()
-            restored = vae.decode(latent).sample
-        error = (restored.float() - video).abs() / 2
-        ink = (video.amax(dim=1, keepdim=True) > -0.8).expand_as(error)
-        errors.append(error.mean())
-        inked.append(error[ink].mean())
-        latents.append(latent.transpose(0, 1).flatten(1))
-    values = torch.cat(latents, dim=1).float()
+    source = ClipSource(load_split(), recipe.seed + 1, recipe.device)
+    values = torch.cat([_encode(vae, source.batch(1).video).transpose(0, 1).flatten(1) for _ in range(clips)], dim=1)
     mean, deviation = values.mean(dim=1).tolist(), values.std(dim=1).tolist()
     final = build_vae([round(x, 4) for x in mean], [round(x, 4) for x in deviation])
     final.load_state_dict({name: value.cpu() for name, value in vae.state_dict().items()})
     final.save_pretrained(out, safe_serialization=True)
+    parameters = sum(parameter.numel() for parameter in final.parameters())
+    return measure(vae, recipe.device, recipe.seed) | {"parameters": parameters}
+
+
+@torch.no_grad()
+def measure(vae: Any, device: str, seed: int = 0, clips: int = 4) -> dict[str, float]:
+    """What whole clips of held-out handwriting lose in the autoencoder.
+
+    Returns:
+        ``held_out_error``: mean absolute error, and ``held_out_digit_error``, that of the digits' pixels alone, as
+        shares of the brightness range.
+    """
+    source = ClipSource(load_split(held_out=True), seed, device)
+    errors, inked = [], []
+    for _ in range(clips):
+        video = source.batch(1).video
+        latent = _encode(vae, video)
+        with torch.autocast(video.device.type, torch.bfloat16, enabled=video.device.type == "cuda"):
+            restored = vae.decode(latent.to(vae.dtype)).sample
+        error = (restored.float() - video).abs() / 2
+        ink = (video.amax(dim=1, keepdim=True) > -0.8).expand_as(error)
+        errors.append(error.mean())
+        inked.append(error[ink].mean())
     return {
         "held_out_error": round(float(torch.stack(errors).mean()), 5),
         "held_out_digit_error": round(float(torch.stack(inked).mean()), 5),
-        "parameters": sum(parameter.numel() for parameter in final.parameters()),
     }
+
+
+def _encode(vae: Any, video: torch.Tensor) -> torch.Tensor:
+    """Latents ``b c f h w``, float32, not normalised."""
+    with torch.autocast(video.device.type, torch.bfloat16, enabled=video.device.type == "cuda"):
+        latent: torch.Tensor = vae.encode(video.to(vae.dtype)).latent_dist.mode()
+    return latent.float()
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -195,7 +211,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     recipe = VaeRecipe(options.seconds, options.device, options.batch, learning_rate=options.learning_rate)
-    print(json.dumps({key: value for key, value in train(recipe, options.out).items() if key != "log"}))
+    facts = train(recipe, options.out)
+    (options.out / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps({key: value for key, value in facts.items() if key != "log"}))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,8 @@ class Judge:
         from sklearn.svm import SVC
 
         source = ClipSource(load_split(), seed)
-        crops, digits = [], []
+        crops: list[Array] = []
+        digits: list[int] = []
         while len(digits) < images:
             shown = source.batch(250, frames=1, two_share=0.0)
             for video, (mover,) in zip(_pixels(shown.video.numpy()), shown.movers, strict=True):
