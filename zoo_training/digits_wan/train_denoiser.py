@@ -236,7 +236,7 @@ def load_average(folder: Path) -> tuple[dict[str, dict[str, torch.Tensor]], dict
         with safe_open(path, "pt") as file:
             for key in file.keys():  # noqa: SIM118  (the file is no mapping)
                 part, name = key.split(".", 1)
-                nets.setdefault(part, {})[name] = file.get_tensor(key)
+                nets.setdefault(part, {})[name] = file.get_tensor(key).clone()  # not the file itself, which may go
     return nets, facts[max(whole)]
 
 

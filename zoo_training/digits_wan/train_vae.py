@@ -1,6 +1,7 @@
 """Trains the autoencoder on crops of short clips, the last part of the time on whole frames; then its statistics.
 
-``python -m zoo_training.digits_wan.train_vae --out DIR --seconds 150 --device cuda``
+``python -m zoo_training.digits_wan.train_vae --out DIR --seconds 150 --device cuda``; with ``--start-from FOLDER`` it
+trains the weights there further, on longer clips.
 """
 
 from __future__ import annotations
@@ -42,7 +43,12 @@ CURRICULUM = (
 )
 """Colours and strokes are learnt from single frames, a tenth of a short clip's price, then four frames in one.
 Whole frames come last, so that attention in the middle sees as many places as later."""
+FURTHER = (Phase(0.80, 56, 17, 0.125), Phase(1.00, CANVAS, 17, 0.03))
+"""For weights that know short clips: colours drift in latent frames later than those that were trained."""
 SAVE_EVERY = 30.0
+GAP = 1e-3
+"""Weight of the distance between the means of first and later latent frames, in standard deviations: latents are
+normalised by one mean for all frames."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,7 @@ class VaeRecipe:
         kl: weight of the latents' divergence from a normal distribution.
         seed: of weights and clips.
         digit_weight: how much more a pixel of a digit counts than one of the background.
+        start: folder of weights to train further, or None.
     """
 
     seconds: float
@@ -66,6 +73,7 @@ class VaeRecipe:
     kl: float = 1e-5
     seed: int = 0
     digit_weight: float = 4.0
+    start: Path | None = None
 
 
 def train(recipe: VaeRecipe, out: Path) -> dict[str, Any]:
@@ -76,7 +84,8 @@ def train(recipe: VaeRecipe, out: Path) -> dict[str, Any]:
     """
     torch.manual_seed(recipe.seed)
     device = torch.device(recipe.device)
-    vae = build_vae().to(device)
+    vae = build_vae() if recipe.start is None else load_vae(recipe.start)
+    vae = vae.to(device)
     average = copy.deepcopy(vae).requires_grad_(False)
     for module in vae.modules():
         if isinstance(module, torch.nn.Conv3d):  # channels last: half the time of a call on a GPU
@@ -89,7 +98,8 @@ def train(recipe: VaeRecipe, out: Path) -> dict[str, Any]:
         warm = min(1.0, (step + 1) / 50)
         for group in optimizer.param_groups:
             group["lr"] = recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * share))
-        phase = next(phase for phase in CURRICULUM if share < phase.until)
+        curriculum = CURRICULUM if recipe.start is None else FURTHER
+        phase = next(phase for phase in curriculum if share < phase.until)
         video = _show(source, max(1, round(recipe.batch * phase.share)), phase)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             video = video.contiguous(memory_format=torch.channels_last_3d)
@@ -102,7 +112,7 @@ def train(recipe: VaeRecipe, out: Path) -> dict[str, Any]:
         divergence = (
             0.5 * (posterior.mean.float().square() + posterior.var.float() - 1 - posterior.logvar.float()).mean()
         )
-        loss = (distance * weight).mean() + recipe.kl * divergence
+        loss = (distance * weight).mean() + recipe.kl * divergence + GAP * _gap(posterior.mean.float())
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
@@ -116,6 +126,7 @@ def train(recipe: VaeRecipe, out: Path) -> dict[str, Any]:
                 "step": step,
                 "seconds": round(time.monotonic() - started, 1),
                 "error": float(error.detach().mean()),
+                "gap": float(_gap(posterior.mean.detach().float())),
             }
             log.append(line)
             print(json.dumps(line), flush=True)
@@ -144,11 +155,37 @@ def decode_without_limits(vae: Any, latents: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts, dim=2)
 
 
+def load_vae(folder: Path) -> Any:
+    """Trained weights, float32."""
+    from diffusers import AutoencoderKLWan
+
+    return AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32)
+
+
+def _gap(latents: torch.Tensor) -> torch.Tensor:
+    """Squared distance of the means of first and later frames of ``b c f h w``, in variances; 0 of single frames."""
+    if latents.shape[2] == 1:
+        return latents.new_zeros(())
+    first, later = latents[:, :, :1], latents[:, :, 1:]
+    gap = first.mean(dim=(0, 2, 3, 4)) - later.mean(dim=(0, 2, 3, 4))
+    return (gap.square() / later.detach().var(dim=(0, 2, 3, 4)).clamp(min=1e-2)).mean()
+
+
 def _show(source: ClipSource, size: int, phase: Phase) -> torch.Tensor:
-    """A batch of crops ``b c f h w`` at random places."""
+    """A batch of crops ``b c f h w``, each around a pixel of a digit in some frame: most of a clip is background."""
     video = source.batch(size, phase.frames, two_share=0.8).video
-    top, left = (int(place) for place in source.generator.integers(CANVAS - phase.crop + 1, size=2))
-    return video[..., top : top + phase.crop, left : left + phase.crop].contiguous()
+    if phase.crop == CANVAS:
+        return video
+    crops = []
+    for clip in video:
+        shown = (clip[:, int(source.generator.integers(phase.frames))].amax(dim=0) > 0.0).nonzero()
+        row, column = shown[int(source.generator.integers(len(shown)))].tolist()
+        top, left = (
+            min(max(0, place - int(source.generator.integers(phase.crop))), CANVAS - phase.crop)
+            for place in (row, column)
+        )
+        crops.append(clip[..., top : top + phase.crop, left : left + phase.crop])
+    return torch.stack(crops)
 
 
 @torch.no_grad()
@@ -208,9 +245,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--batch", type=int, default=VaeRecipe.batch)
     parser.add_argument("--learning-rate", type=float, default=VaeRecipe.learning_rate)
+    parser.add_argument("--start-from", type=Path, help="folder of weights to train further")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    recipe = VaeRecipe(options.seconds, options.device, options.batch, learning_rate=options.learning_rate)
+    recipe = VaeRecipe(
+        options.seconds,
+        options.device,
+        options.batch,
+        learning_rate=options.learning_rate,
+        start=options.start_from,
+    )
     facts = train(recipe, options.out)
     (options.out / "training.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(json.dumps({key: value for key, value in facts.items() if key != "log"}))

@@ -28,7 +28,7 @@ LEAST_SEEN = 0.4
 CROP, CELL = 48, 4
 """Side of the window around the centroid and of the cells that it is averaged over, in pixels."""
 LOOKS = 8
-"""Frames of a clip that the digit is read from."""
+"""Frames of a clip that the digit is read from; where two digits cross, a third colour shows in a few."""
 MOST_ERROR = 3.0
 """Mean distance between centroids and path, in pixels, above which a motion is none of the data's."""
 OFF_CENTRE = 10.0
@@ -89,7 +89,7 @@ class Judge:
         # Where two digits cross, the one behind is cut: the frames that show most are read.
         best = np.argsort(-amounts, kind="stable")[:LOOKS]
         best = best[amounts[best] >= LEAST_INK]
-        if not len(best):
+        if len(best) < min(LOOKS, len(layer)):
             return None
         scores = self._machine.decision_function(np.stack([crop(layer[frame]).ravel() for frame in best]))
         return int(self._machine.classes_[scores.mean(axis=0).argmax()])
