@@ -26,6 +26,8 @@ import torch
 
 MOST_ERROR = 0.1
 """Of a digit's pixels, as a share of the brightness range; a black frame has 0.35."""
+GOOD_ERROR = 0.05
+"""The same, of an autoencoder that needs no training here."""
 LARGEST_SHEET = 1_000_000
 """Bytes of the picture of clips."""
 FIRST_SEED = 900_000
@@ -38,6 +40,8 @@ class Sizes:
 
     Attributes:
         vae: crops in the autoencoder's largest batch.
+        vae_further: the same of one that is trained further, an eighth of which are clips of 17 frames: 32 crops or 7
+            whole frames take 4 GB.
         encode: clips that are encoded at a time.
         clips, frames: in the pool at most. 12 000 clips of latents take 2.6 GB in bfloat16.
         batches: of single frames, short clips (3 latent frames) and whole clips (13). A clip is 3 328 tokens; with 6
@@ -49,10 +53,13 @@ class Sizes:
         judged: clips that are drawn at the end; so many rows of the sheet are the first of them.
         rows: of the sheet.
         denoising: steps for each.
+        guidances: that the same requests are drawn with, the one of the sheet first: a clip takes minutes on a
+            processor, a batch of them seconds here.
         reserve: seconds that are kept for drawing and judging.
     """
 
     vae: int = 48
+    vae_further: int = 256
     encode: int = 32
     clips: int = 12_000
     frames: int = 24_000
@@ -62,11 +69,23 @@ class Sizes:
     judged: int = 24
     rows: int = 8
     denoising: int = 24
-    reserve: float = 25.0
+    guidances: tuple[float, ...] = (4.0, 2.0, 6.0)
+    reserve: float = 30.0
 
 
 REHEARSAL = Sizes(
-    vae=4, encode=2, clips=2, frames=8, batches=(4, 2, 1), steps=6, layers=1, judged=1, rows=1, denoising=2
+    vae=4,
+    vae_further=4,
+    encode=2,
+    clips=2,
+    frames=8,
+    batches=(4, 2, 1),
+    steps=6,
+    layers=1,
+    judged=1,
+    rows=1,
+    denoising=2,
+    guidances=(4.0,),
 )
 
 
@@ -90,8 +109,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--seconds", type=float, default=240, help="for all of it")
-    parser.add_argument("--vae", type=Path, help="a trained autoencoder; trained first without")
-    parser.add_argument("--vae-seconds", type=float, default=60)
+    parser.add_argument("--vae", type=Path, help="a trained autoencoder; trained here without, further if not good")
+    parser.add_argument("--vae-seconds", type=float, default=60, help="for training the autoencoder, if need be")
     parser.add_argument("--pool-seconds", type=float, default=35)
     parser.add_argument("--compile", action="store_true", help="compile the blocks: 4 seconds for every batch shape")
     parser.add_argument("--rehearse", action="store_true")
@@ -120,7 +139,15 @@ def main(arguments: list[str] | None = None) -> None:
     facts.note(pool={"clips": len(pool.clips), "frames": len(pool.frames), "seconds": round(time.monotonic() - began)})
     minutes = max(0.02, (ends - time.monotonic() - sizes.reserve) / 60)
     # The first checkpoint comes early, so that even a visit that is cut off at once leaves one that loads.
-    recipe = Recipe(minutes, sizes.steps, bfloat16=not options.rehearse, checkpoint_seconds=30.0)
+    # Wider than the zoo's other denoisers, so it learns at a lower rate.
+    recipe = Recipe(
+        minutes,
+        sizes.steps,
+        learning_rate=1.5e-3,
+        warm_up=100,
+        bfloat16=not options.rehearse,
+        checkpoint_seconds=30.0,
+    )
     trainer = WanTrainer(pool, recipe, options.out, device, sizes.batches, sizes.layers)
     if options.compile:
         for block in trainer.nets["transformer"].blocks:
@@ -132,24 +159,32 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def autoencoder(options: argparse.Namespace, sizes: Sizes, device: str, facts: Facts) -> Any:
-    """The given autoencoder, or one that is trained here; it must show digits."""
-    from diffusers import AutoencoderKLWan
+    """The given autoencoder if it is good; otherwise one that is trained here, from that or from nothing."""
+    from zoo_training.digits_wan.train_vae import VaeRecipe, load_vae, measure, train
 
-    from zoo_training.digits_wan.train_vae import VaeRecipe, measure, train
+    clips = 1 if options.rehearse else 4
+    if options.vae is not None:
+        vae = _ready(load_vae(options.vae), device)
+        found = measure(vae, device, clips=clips)
+        facts.note(given_autoencoder=found)
+        if found["held_out_digit_error"] <= GOOD_ERROR or options.vae_seconds <= 0:
+            return vae
+    batch, rate = (sizes.vae, 2e-3) if options.vae is None else (sizes.vae_further, 1e-3)
+    trained = train(
+        VaeRecipe(options.vae_seconds, device, batch, learning_rate=rate, start=options.vae), options.out / "vae"
+    )
+    vae = _ready(load_vae(options.out / "vae"), device)
+    facts.note(autoencoder=measure(vae, device, clips=clips) | {"steps": trained["steps"]})
+    if facts.values["autoencoder"]["held_out_digit_error"] > MOST_ERROR and not options.rehearse:
+        raise SystemExit(f"visit_b: the autoencoder shows no digits (error above {MOST_ERROR}): nothing can learn")
+    return vae
 
-    folder = options.vae
-    if folder is None:
-        folder = options.out / "vae"
-        train(VaeRecipe(options.vae_seconds, device, sizes.vae), folder)
-    vae: Any = AutoencoderKLWan.from_pretrained(folder, torch_dtype=torch.float32)
+
+def _ready(vae: Any, device: str) -> Any:
     vae = vae.to(device).eval().requires_grad_(False)
     for module in vae.modules():
         if isinstance(module, torch.nn.Conv3d):  # channels last: half the time of a call on a GPU
             module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last_3d)
-    found = measure(vae, device, clips=1 if options.rehearse else 4)
-    facts.note(autoencoder=found)
-    if found["held_out_digit_error"] > MOST_ERROR and not options.rehearse:
-        raise SystemExit(f"visit_b: the autoencoder shows no digits (error above {MOST_ERROR}): nothing can learn")
     return vae
 
 
@@ -173,19 +208,22 @@ def sample(trainer: Any, vae: Any, out: Path, sizes: Sizes, ends: float, facts: 
     )
     pipeline.set_progress_bar_config(disable=True)
     wanted = requests(sizes.judged, FIRST_SEED)
-    drawn: list[np.ndarray] = []
-    spent = 0.0
-    # As long as the judge, who needs some seconds to learn, comes to his turn.
-    while len(drawn) < len(wanted) and (not drawn or ends - time.monotonic() > spent + sizes.reserve / 3):
-        began = time.monotonic()
-        with trainer.low_precision():
-            drawn.extend(draw_clips(pipeline, wanted[len(drawn) : len(drawn) + sizes.rows], sizes.denoising))
-        if len(drawn) <= sizes.rows:
-            write_sheet(np.stack(drawn), out / "sheet.png")
-        spent = time.monotonic() - began
-    wanted = wanted[: len(drawn)]
     facts.note(prompts=[request.prompt for request in wanted])
-    facts.note(scores=score(wanted, np.stack(drawn), Judge()))
+    judge, spent = None, 0.0
+    for guidance in sizes.guidances:
+        drawn: list[np.ndarray] = []
+        # Until the time is up, as far as the pace so far tells; the first clips are drawn in any case.
+        while len(drawn) < len(wanted) and (judge is None or ends - time.monotonic() > spent):
+            began = time.monotonic()
+            asked = wanted[len(drawn) : len(drawn) + sizes.rows]
+            with trainer.low_precision():
+                drawn.extend(draw_clips(pipeline, asked, sizes.denoising, guidance))
+            if judge is None:
+                write_sheet(np.stack(drawn), out / "sheet.png")
+                judge = Judge()
+            found = score(wanted[: len(drawn)], np.stack(drawn), judge)
+            spent = time.monotonic() - began
+            facts.note(scores=facts.values.get("scores", {}) | {f"guidance {guidance}": found})
 
 
 def write_sheet(clips: np.ndarray, path: Path) -> None:

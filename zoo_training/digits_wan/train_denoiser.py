@@ -124,8 +124,8 @@ class WanTrainer(Trainer):
         nets = {"transformer": build_transformer(layers), "text_encoder": build_text_encoder(len(self.tokenizer))}
         frames, short, whole = Batch(1, sizes[0]), Batch(3, sizes[1]), Batch(LATENT_FRAMES, sizes[2])
         self.curriculum = (
-            Phase(0.25, (frames,)),
-            Phase(0.40, (short, frames)),
+            Phase(0.20, (frames,)),
+            Phase(0.38, (short, short, frames)),
             Phase(0.80, (whole, whole, frames)),
             Phase(1.00, (whole,)),
         )
