@@ -41,7 +41,7 @@ class Sizes:
     Attributes:
         vae: crops in the autoencoder's largest batch.
         vae_further: the same of one that is trained further, an eighth of which are clips of 17 frames: 32 crops or 7
-            whole frames take 4 GB.
+            whole clips of them take some 5 GB.
         encode: clips that are encoded at a time.
         clips, frames: in the pool at most. 12 000 clips of latents take 2.6 GB in bfloat16.
         batches: of single frames, short clips (3 latent frames) and whole clips (13). A clip is 3 328 tokens; with 6
