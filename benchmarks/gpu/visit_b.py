@@ -170,9 +170,8 @@ def autoencoder(options: argparse.Namespace, sizes: Sizes, device: str, facts: F
         if found["held_out_digit_error"] <= GOOD_ERROR or options.vae_seconds <= 0:
             return vae
     batch, rate = (sizes.vae, 2e-3) if options.vae is None else (sizes.vae_further, 1e-3)
-    trained = train(
-        VaeRecipe(options.vae_seconds, device, batch, learning_rate=rate, start=options.vae), options.out / "vae"
-    )
+    recipe = VaeRecipe(options.vae_seconds, device, batch, learning_rate=rate, start=options.vae, statistics=4 * clips)
+    trained = train(recipe, options.out / "vae")
     vae = _ready(load_vae(options.out / "vae"), device)
     facts.note(autoencoder=measure(vae, device, clips=clips) | {"steps": trained["steps"]})
     if facts.values["autoencoder"]["held_out_digit_error"] > MOST_ERROR and not options.rehearse:

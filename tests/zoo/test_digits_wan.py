@@ -40,10 +40,11 @@ from zoo_training.digits_wan.architecture import (
 from zoo_training.digits_wan.assemble import assemble
 from zoo_training.digits_wan.evaluate import draw_clips, real_scores, score
 from zoo_training.digits_wan.train_denoiser import load_average, save_average, stays_float32
-from zoo_training.digits_wan.train_vae import decode_without_limits
+from zoo_training.digits_wan.train_vae import VaeRecipe, decode_without_limits, load_vae, train
 from zoo_training.evaluation import load_pipeline
 
 ROOT = Path(__file__).parents[2]
+VAE = ROOT / "f3prune" / "zoo" / "digits_wan" / "pipeline" / "vae"
 
 
 @pytest.fixture(scope="module")
@@ -211,16 +212,25 @@ def test_assembled_pipeline_draws_clips(nets: dict[str, Any], tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_autoencoder_is_trained_further(tmp_path: Path) -> None:
+    facts = train(VaeRecipe(0.01, batch=4, learning_rate=1e-4, start=VAE, statistics=1), tmp_path)
+    assert facts["steps"] == 1
+    assert facts["held_out_digit_error"] < 0.05
+    old, new = (load_vae(folder) for folder in (VAE, tmp_path))
+    changes = [float((a - b).detach().abs().max()) for a, b in zip(old.parameters(), new.parameters(), strict=True)]
+    assert 0.0 < max(changes) < 0.01
+    assert new.config.latents_std != old.config.latents_std
+
+
+@pytest.mark.slow
 def test_visit_can_be_rehearsed(tmp_path: Path) -> None:
-    build_vae().save_pretrained(tmp_path / "vae")
     out = tmp_path / "out"
     script = ROOT / "benchmarks" / "gpu" / "visit_b.py"
-    command = [sys.executable, str(script), "--rehearse", "--out", str(out), "--vae", str(tmp_path / "vae")]
-    command += ["--vae-seconds", "1"]
+    command = [sys.executable, str(script), "--rehearse", "--out", str(out), "--vae", str(VAE)]
     subprocess.run(command, check=True, cwd=tmp_path, capture_output=True)
     facts = json.loads((out / "visit.json").read_text(encoding="utf-8"))
     assert facts["clips"].keys() == {"1", "3", "13"}
-    assert facts["autoencoder"]["steps"] >= 1
+    assert facts["given_autoencoder"]["held_out_error"] < 0.02
     assert facts["scores"]["guidance 4.0"]["clips"] == 1
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["step"] for line in lines] == list(range(1, facts["steps"] + 1))

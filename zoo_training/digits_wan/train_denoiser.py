@@ -125,7 +125,7 @@ class WanTrainer(Trainer):
         frames, short, whole = Batch(1, sizes[0]), Batch(3, sizes[1]), Batch(LATENT_FRAMES, sizes[2])
         self.curriculum = (
             Phase(0.20, (frames,)),
-            Phase(0.38, (short, short, frames)),
+            Phase(0.38, (short, frames, short)),
             Phase(0.80, (whole, whole, frames)),
             Phase(1.00, (whole,)),
         )

@@ -64,6 +64,7 @@ class VaeRecipe:
         seed: of weights and clips.
         digit_weight: how much more a pixel of a digit counts than one of the background.
         start: folder of weights to train further, or None.
+        statistics: clips that the latents' mean and deviation are taken from.
     """
 
     seconds: float
@@ -74,6 +75,7 @@ class VaeRecipe:
     seed: int = 0
     digit_weight: float = 4.0
     start: Path | None = None
+    statistics: int = 16
 
 
 def train(recipe: VaeRecipe, out: Path) -> dict[str, Any]:
@@ -189,20 +191,21 @@ def _show(source: ClipSource, size: int, phase: Phase) -> torch.Tensor:
 
 
 @torch.no_grad()
-def finish(vae: Any, recipe: VaeRecipe, out: Path, clips: int = 16) -> dict[str, Any]:
+def finish(vae: Any, recipe: VaeRecipe, out: Path) -> dict[str, Any]:
     """Set the latents' statistics, from the training handwriting, and write the weights.
 
     Returns:
         what ``measure`` finds, and the number of parameters.
     """
     source = ClipSource(load_split(), recipe.seed + 1, recipe.device)
-    values = torch.cat([_encode(vae, source.batch(1).video).transpose(0, 1).flatten(1) for _ in range(clips)], dim=1)
+    shown = [source.batch(1).video for _ in range(recipe.statistics)]
+    values = torch.cat([_encode(vae, video).transpose(0, 1).flatten(1) for video in shown], dim=1)
     mean, deviation = values.mean(dim=1).tolist(), values.std(dim=1).tolist()
     final = build_vae([round(x, 4) for x in mean], [round(x, 4) for x in deviation])
     final.load_state_dict({name: value.cpu() for name, value in vae.state_dict().items()})
     final.save_pretrained(out, safe_serialization=True)
     parameters = sum(parameter.numel() for parameter in final.parameters())
-    return measure(vae, recipe.device, recipe.seed) | {"parameters": parameters}
+    return measure(vae, recipe.device, recipe.seed, max(1, recipe.statistics // 4)) | {"parameters": parameters}
 
 
 @torch.no_grad()
