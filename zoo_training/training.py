@@ -65,6 +65,7 @@ class Trainer(ABC):
     """
 
     title = "denoiser"
+    log_every = 20
     curriculum: tuple[Phase, ...]
 
     def __init__(self, nets: Mapping[str, torch.nn.Module], recipe: Recipe, folder: Path) -> None:
@@ -136,7 +137,7 @@ class Trainer(ABC):
         torch.manual_seed(self.recipe.seed + self.step)
         source = self.make_source(typical(load_split(), self.recipe.typical), self.recipe.seed + self.step)
         saved = time.monotonic()
-        with Log(self.title, log_path) as log:
+        with Log(self.title, log_path, self.log_every) as log:
             while self.share() < 1.0:
                 before = time.monotonic()
                 phase = next(phase for phase in self.curriculum if self.share() < phase.until)

@@ -43,7 +43,7 @@ def build_vae(mean: list[float] | None = None, deviation: list[float] | None = N
     )
 
 
-def build_transformer() -> Any:
+def build_transformer(layers: int = LAYERS) -> Any:
     """The denoiser: latents ``b c f h w``, text states ``b l d`` and timesteps ``b`` to a velocity ``b c f h w``.
 
     The output projection starts at zero, so that training starts from a velocity of zero.
@@ -59,7 +59,7 @@ def build_transformer() -> Any:
         text_dim=TEXT_WIDTH,
         freq_dim=256,
         ffn_dim=FEED_FORWARD,
-        num_layers=LAYERS,
+        num_layers=layers,
         rope_max_seq_len=64,
     )
     torch.nn.init.zeros_(model.proj_out.weight)

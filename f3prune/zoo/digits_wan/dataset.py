@@ -21,6 +21,9 @@ DIGIT = 40
 """Height and width of a digit, in pixels."""
 ROOM = CANVAS - DIGIT
 """Pixels that a digit can move before it bounces."""
+FIRST_RUN = 16
+"""Pixels that a digit moves at least before its first bounce: one that starts at a border and is thrown back at once
+would move against its prompt."""
 COLOURS: dict[str, tuple[float, float, float]] = {
     "red": (1.0, 0.15, 0.15),
     "yellow": (1.0, 0.9, 0.1),
@@ -95,7 +98,8 @@ class ClipSource:
         twos = draw.random(size) < two_share
         movers: list[tuple[Mover, ...]] = []
         chosen = draw.integers(len(self._labels), size=(size, 2))
-        starts = draw.integers(ROOM + 1, size=(size, 2, 2))
+        places = draw.integers(ROOM + 1, size=(size, 2, 2))
+        runs = draw.integers(FIRST_RUN, ROOM + 1, size=(size, 2, 1))
         steps = np.zeros((size, 2, 2), dtype=np.int64)
         shades = np.zeros((size, 2, 3), dtype=np.float32)
         for clip in range(size):
@@ -108,6 +112,8 @@ class ClipSource:
                 digit = int(self._labels[chosen[clip, place]])
                 found.append(Mover(digit, str(names[place]), speed, direction))
             movers.append(tuple(found) if twos[clip] else (found[1],))
+        # A digit that goes up or left starts as far from the border in front of it as one that goes down or right.
+        starts = np.where(steps == 0, places, np.where(steps < 0, runs, ROOM - runs))
         video = self._render(chosen, path(starts, steps, frames), shades, twos)
         return Clips(video, [prompt_of(shown, frames > 1, draw) for shown in movers], movers)
 
