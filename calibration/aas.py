@@ -1,4 +1,4 @@
-"""Aggregate Attention Score: from frame mass to one number per part (DESIGN §2, arXiv 2312.03459)."""
+"""Aggregate Attention Score: from frame mass to one number per part (arXiv 2312.03459, section 3.2)."""
 
 from __future__ import annotations
 

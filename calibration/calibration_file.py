@@ -1,4 +1,4 @@
-"""The result of calibration, and its file ``aas.safetensors`` (DESIGN §5)."""
+"""The result of calibration, and its file ``aas.safetensors``."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ BLOCK_BYTES = 16 * 2**20
 def attention_with_mass(
     call: AttentionCall, rows: int | None = None, generator: torch.Generator | None = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The attention's output, and the mass that its queries of frame i put on keys of frame j (DESIGN §2).
+    """The attention's output, and the mass that its queries of frame i put on keys of frame j.
 
     Exact measurement takes both from the same pass over the scores, see ``fused_mass``. With ``rows`` the output is
     the dense call's, bit for bit, and the mass comes from the sampled queries alone.

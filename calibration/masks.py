@@ -1,4 +1,4 @@
-"""What is pruned: ``masks.json`` (DESIGN §5)."""
+"""What is pruned: ``masks.json``."""
 
 from __future__ import annotations
 

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from f3prune.core.choices import BACKENDS
 from f3prune.core.errors import InputError
 
 Backend = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 GraphOptimization = Literal["disable", "basic", "extended", "all"]
-BACKENDS: tuple[str, ...] = get_args(Backend)
 GRAPH_OPTIMIZATIONS: tuple[str, ...] = get_args(GraphOptimization)
 VERSION = 1
 

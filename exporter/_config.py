@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from f3prune.core.choices import DTYPES, DYNAMIC
 from f3prune.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,8 +14,6 @@ if TYPE_CHECKING:
 
 Dtype = Literal["fp32", "fp16", "bf16"]
 
-DTYPES: tuple[Dtype, ...] = ("fp32", "fp16", "bf16")
-DYNAMIC = ("batch", "text")
 MIN_OPSET = 18
 MAX_OPSET = 23
 MIN_OPSET_BF16 = 22

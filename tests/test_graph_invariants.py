@@ -1,4 +1,4 @@
-"""The invariants of DESIGN §8 that speak of graphs and engines, for every family, on real exports and builds."""
+"""The invariants that speak of graphs and engines, for every family, on real exports and builds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The six invariants of a pruned model, for every family (DESIGN §8), on tiny random denoisers."""
+"""The six invariants of a pruned model, for every family, on tiny random denoisers."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ class Sizes:
         clips, frames: in the pool at most. 12 000 clips of latents take 2.6 GB in bfloat16.
         batches: of single frames, short clips (3 latent frames) and whole clips (13). A clip is 3 328 tokens; with 6
             layers of width 384 it costs 0.6 TFLOP forwards and backwards, 60 % of it attention, so that 32 take
-            20 TFLOP: 78 ms of an H100, measured. 512 frames or 32 clips are 110 000 to 130 000 tokens, and a token
-            keeps some 0.2 MB for the way back: 20 to 30 GB.
+            20 TFLOP: 78 ms of an H200, compiled, measured. 512 frames or 32 clips are 110 000 to 130 000 tokens, and a
+            token keeps some 0.2 MB for the way back: 20 to 30 GB.
         steps: of training at most; None: what the time allows.
         layers: of the denoiser.
         judged: clips that are drawn at the end; so many rows of the sheet are the first of them.

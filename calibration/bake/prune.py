@@ -1,4 +1,4 @@
-"""Bake masks into a denoiser: less work, not masked work (DESIGN §4)."""
+"""Bake masks into a denoiser: less work, not masked work."""
 
 from __future__ import annotations
 

@@ -92,17 +92,30 @@ class Capture:
 def record_calls(
     denoiser: nn.Module, denoise: Callable[[], None], count: int = 4
 ) -> list[tuple[float, dict[str, Any]]]:
-    """Timestep and arguments of the first call at each of the first ``count`` timesteps of what ``denoise`` runs.
+    """Timestep and arguments of calls of ``denoiser``, spread evenly over what ``denoise`` runs.
 
     Args:
         denoiser: that ``denoise`` calls, through a pipeline or alone.
-        denoise: a generation; a whole one, of as many steps as there are to be calls.
-        count: at most so many.
+        denoise: a whole generation.
+        count: at most so many calls, the first at each of as many timesteps.
     """
-    capture = Capture(denoiser, count, count)
-    with capture.recording(), torch.no_grad():
-        denoise()
-    return [(call.timestep, {**call.arguments, "return_dict": False}) for call in capture.calls]
+    seen: dict[float, dict[str, Any]] = {}
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = bind_arguments(module, args, kwargs)
+        timestep = step_of(arguments.get("timestep", 0.0))
+        if timestep not in seen:
+            seen[timestep] = plain_arguments(arguments)
+
+    handle = denoiser.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        with torch.no_grad():
+            denoise()
+    finally:
+        handle.remove()
+    every = list(seen.items())
+    places = torch.linspace(0, len(every) - 1, min(count, len(every))).round().int().tolist()
+    return [(every[place][0], {**every[place][1], "return_dict": False}) for place in places]
 
 
 def plain_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -296,6 +296,8 @@ def test_the_default_score_is_one_for_python_and_the_command_line():
     shape = TINY_SHAPES["latte"]
     calls = record_calls(subject.denoiser, lambda: denoise_synthetic(subject.denoiser, shape, 2), 2)
     assert [timestep for timestep, _ in calls] == [999.0, 1.0]
+    seven = record_calls(subject.denoiser, lambda: denoise_synthetic(subject.denoiser, shape, 7), 3)
+    assert [timestep for timestep, _ in seven] == [999.0, 500.0, 1.0]
     table = rank_units(subject.denoiser, subject.calibration, config, calls)
     expected = leave_one_out(subject.denoiser, subject.calibration, calls, "layer", "local")
     assert all(torch.equal(table.values[name], expected.values[name]) for name in expected.values)

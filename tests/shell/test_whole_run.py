@@ -188,12 +188,10 @@ def test_the_report_is_json_with_provenance(finished: tuple[Path, Outcome]) -> N
 
 def test_a_second_run_does_nothing_again(tiny_pipeline: Path, run: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
-    started = time.monotonic()
     outcome = start(tiny_pipeline, run)
     assert outcome.code == 0, outcome.err
     assert row(outcome, "up to date").split(", ") == list(STEPS)
     assert row(outcome, "done") == ""
-    assert time.monotonic() - started < 30
     assert before == {
         file: file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file() and file.name != ".lock"
     }
