@@ -104,10 +104,10 @@ class _ReadCall:
             self.state.timestep = step_of(arguments.get("timestep", 0.0))
 
 
-class _SiteMode(TorchFunctionMode):
-    def __init__(self, seam: _SiteSeam) -> None:
+class _AttentionMode(TorchFunctionMode):
+    def __init__(self, hook: _SiteHook) -> None:
         super().__init__()
-        self.seam = seam
+        self.hook = hook
         self.seen = 0
 
     def __torch_function__(
@@ -115,11 +115,11 @@ class _SiteMode(TorchFunctionMode):
     ) -> Any:
         if func is F.scaled_dot_product_attention:
             self.seen += 1
-            return self.seam.handle(*args, **(kwargs or {}))
+            return self.hook.handle(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-class _SiteSeam:
+class _SiteHook:
     """Turns one site's attention call into an ``AttentionCall`` for its handler."""
 
     def __init__(self, site: Site, family: Family, state: CallState, handler: Handler) -> None:
@@ -179,19 +179,19 @@ class _SiteSeam:
 
 
 @functools.cache
-def _seamed(cls: Any) -> Any:
+def _hooked(cls: Any) -> Any:
     """A subclass of the module class ``cls`` whose forward runs under the site's mode."""
     original = cls.forward
 
     @functools.wraps(original)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        seam: _SiteSeam = getattr(self, _STATE)
-        mode = _SiteMode(seam)
+        hook: _SiteHook = getattr(self, _STATE)
+        mode = _AttentionMode(hook)
         with mode:
             output = original(self, *args, **kwargs)
         if mode.seen == 0:
             raise InputError(
-                f"site {seam.site.name} ran without scaled_dot_product_attention, so it would stay dense: "
+                f"site {hook.site.name} ran without scaled_dot_product_attention, so it would stay dense: "
                 f"use the default attention processor and the native attention backend"
             )
         return output
@@ -199,7 +199,7 @@ def _seamed(cls: Any) -> Any:
     return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__, "_f3prune_original": cls})
 
 
-class Seam:
+class AttentionHook:
     """Handlers attached to the sites of one denoiser.
 
     Use as a context manager for a while, or ``attach`` for good (as a baked model does).
@@ -228,7 +228,7 @@ class Seam:
         self._hook = _ReadCall(family, self.state, read_timestep)
         self._handle: torch.utils.hooks.RemovableHandle | None = None
 
-    def attach(self) -> Seam:
+    def attach(self) -> AttentionHook:
         """Attach every handler.
 
         Raises:
@@ -240,9 +240,9 @@ class Seam:
         self._handle = self.denoiser.register_forward_pre_hook(self._hook, with_kwargs=True)
         for name, handler in self.handlers.items():
             module = self.denoiser.get_submodule(name)
-            setattr(module, _STATE, _SiteSeam(self.sites[name], self.family, self.state, handler))
+            setattr(module, _STATE, _SiteHook(self.sites[name], self.family, self.state, handler))
             original: Any = type(module)
-            module.__class__ = _seamed(original)
+            module.__class__ = _hooked(original)
         return self
 
     def detach(self) -> None:
@@ -256,7 +256,7 @@ class Seam:
             module.__class__ = type(module)._f3prune_original  # type: ignore[attr-defined]
             delattr(module, _STATE)
 
-    def __enter__(self) -> Seam:
+    def __enter__(self) -> AttentionHook:
         return self.attach()
 
     def __exit__(self, *exc: object) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from f3prune.calibration.attention_hook import AttentionCall, Handler, Seam
+from f3prune.calibration.attention_hook import AttentionCall, AttentionHook, Handler
 from f3prune.calibration.masks import Masks, Mode, SiteMask
 from f3prune.families import family_of
 
@@ -36,7 +36,7 @@ def masked_reference(
     dropped = {n for n, m in wanted.items() if masks.mode == "drop" and len(m.pruned_heads) == m.heads}
     with ExitStack() as stack:
         stack.enter_context(
-            Seam(
+            AttentionHook(
                 denoiser,
                 family,
                 {
@@ -51,7 +51,7 @@ def masked_reference(
                 handle = denoiser.get_submodule(name).register_forward_hook(_MaskedFrames(mask, masks.mode))
                 stack.callback(handle.remove)
         for name in dropped:
-            if family.cached:
+            if family.autoregressive:
                 stack.enter_context(_spatial_takes_all(denoiser.get_submodule(name.rpartition(".")[0])))
                 continue
             handle = denoiser.get_submodule(name).register_forward_hook(_zeros)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from f3prune.calibration.attention_hook import Handler, Seam
+from f3prune.calibration.attention_hook import AttentionHook, Handler
 from f3prune.calibration.bake.attention import KeptPairs, LeadingHeads, LocalHeads
-from f3prune.calibration.bake.cached import bake_cached
+from f3prune.calibration.bake.autoregressive import bake_autoregressive
 from f3prune.calibration.bake.modules import DroppedAttention, LeadingLinear, PaddedLinear, PartlyLocal, value_output
 from f3prune.calibration.bake.sparse_causal import bake_sparse_causal
 from f3prune.calibration.bake.surgery import (
@@ -85,7 +85,7 @@ def prune_denoiser(denoiser: nn.Module, masks: Masks, stage: int = 0, source_dig
             if handler is not None:
                 handlers[name] = handler
     if handlers:
-        Seam(denoiser, family, handlers, sites).attach()
+        AttentionHook(denoiser, family, handlers, sites).attach()
     setattr(denoiser, _RECORD, PruningRecord(masks, stage, source_digest))
     return denoiser
 
@@ -95,8 +95,8 @@ def _bake_site(denoiser: nn.Module, family: Family, site: Site, mask: SiteMask, 
     if site.layout == "sparse-causal":
         bake_sparse_causal(denoiser, site, mask, mode)
         return None
-    if family.cached:
-        bake_cached(denoiser, site, mask, mode)
+    if family.autoregressive:
+        bake_autoregressive(denoiser, site, mask, mode)
         return None
     pruned = mask.pruned_heads
     kept = [h for h in range(site.heads) if h not in pruned]

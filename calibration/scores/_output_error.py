@@ -47,7 +47,7 @@ class OutputError:
         self._denoiser, self._calibration, self._calls = denoiser, calibration, calls
         self._granularity, self._mode = granularity, mode
         # A model that generates token by token leaves its last frame a token short, which frames cannot be cut out of.
-        self._handler = None if family_of(denoiser).cached else _PrunedSite
+        self._handler = None if family_of(denoiser).autoregressive else _PrunedSite
         self.timesteps = tuple(dict.fromkeys(timestep for timestep, _ in calls))
         with torch.no_grad():
             self._references = [_output(denoiser, arguments) for _, arguments in calls]

@@ -89,8 +89,8 @@ class Family:
         qk_heads_interchangeable: q and k heads may be reordered in the weights (false where rotary embeddings differ
             from head to head).
         text_queries: text asks at a site too; false where only video tokens do (CogVideo's temporal channel).
-        cached: the model generates token by token and computes frame-local heads itself (``local_heads`` of a site's
-            module), because its caches must shrink with them.
+        autoregressive: the model generates token by token and computes frame-local heads itself (``local_heads`` of a
+            site's module), because its caches must shrink with them.
         only_path_between_frames: no other module of the denoiser relates frames (temporal convolutions would).
         timestep_range: first and last ``timestep`` of a whole schedule, in the unit in which the pipeline passes it.
         pipeline_arguments: ``pipeline -> arguments`` that every call of the pipeline needs beyond its defaults.
@@ -113,7 +113,7 @@ class Family:
     norm_across_heads: bool = False
     qk_heads_interchangeable: bool = True
     text_queries: bool = True
-    cached: bool = False
+    autoregressive: bool = False
     only_path_between_frames: bool = True
     timestep_range: tuple[float, float] = (999.0, 1.0)
     pipeline_arguments: Callable[[Any], dict[str, Any]] = field(default=lambda pipeline: {})

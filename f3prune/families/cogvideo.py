@@ -55,7 +55,7 @@ FAMILY = Family(
     latents="tokens",
     frame_axis=1,
     text_queries=False,
-    cached=True,
+    autoregressive=True,
     timestep_range=(0.0, 0.0),
     notes="generates tokens frame after frame; units layer and head; mode drop hands over to the spatial channel",
 )

@@ -67,7 +67,7 @@ def measure(state: RunState, found: Calibration, config: PruneConfig, reporter: 
             return load_denoiser(state.source, dtype, device)
 
     def calls() -> list[tuple[float, Mapping[str, Any]]]:
-        extra = {} if state.family.cached else {"return_dict": False}
+        extra = {} if state.family.autoregressive else {"return_dict": False}
         return [
             # CogVideo's calls are finished sequences, one per prompt, which all belong to its only timestep.
             (

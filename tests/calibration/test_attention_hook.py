@@ -1,4 +1,4 @@
-"""The seam is reversible, survives copies, and never lets a site stay dense unnoticed."""
+"""The attention hook is reversible, survives copies, and never lets a site stay dense unnoticed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
-from f3prune.calibration.attention_hook import AttentionCall, Seam
+from f3prune.calibration.attention_hook import AttentionCall, AttentionHook
 from f3prune.calibration.bake.attention import KeptPairs, LocalHeads
 from f3prune.core.errors import InputError
 from f3prune.families import Site, family_of
@@ -33,8 +33,8 @@ def test_attach_and_detach_leave_no_trace():
     site = family_of(denoiser).find_sites(denoiser)[0].name
     module = denoiser.get_submodule(site)
     before, cls, attributes = run(denoiser, inputs), type(module), set(vars(module))
-    seam = Seam(denoiser, family_of(denoiser), {site: lambda call: torch.zeros_like(call.query)})
-    with seam:
+    hook = AttentionHook(denoiser, family_of(denoiser), {site: lambda call: torch.zeros_like(call.query)})
+    with hook:
         assert isinstance(module, cls)
         assert inspect.signature(module.forward) == inspect.signature(cls.forward.__get__(module))
         assert not torch.equal(run(denoiser, inputs), before)
@@ -60,15 +60,15 @@ def test_attaching_twice_and_pruning_twice_are_refused():
     denoiser = tiny_denoiser("cogvideox")
     family = family_of(denoiser)
     site = family.find_sites(denoiser)[0].name
-    with Seam(denoiser, family, {site: AttentionCall.dense}), pytest.raises(InputError, match="already has"):
-        Seam(denoiser, family, {site: AttentionCall.dense}).attach()
+    with AttentionHook(denoiser, family, {site: AttentionCall.dense}), pytest.raises(InputError, match="already has"):
+        AttentionHook(denoiser, family, {site: AttentionCall.dense}).attach()
     calibration = calibrate(denoiser, lambda: denoise_synthetic(denoiser, TINY_SHAPES["cogvideox"], 1))
     prune_denoiser(denoiser, select_masks(calibration, PruneConfig(0.5, score="aas")))
     with pytest.raises(InputError, match="already pruned"):
         prune_denoiser(denoiser, select_masks(calibration, PruneConfig(0.5, score="aas")))
 
 
-def test_a_site_that_bypasses_the_seam_is_an_error():
+def test_a_site_that_bypasses_the_hook_is_an_error():
     denoiser = tiny_denoiser("cogvideox")
     family = family_of(denoiser)
     name = family.find_sites(denoiser)[0].name
@@ -78,7 +78,7 @@ def test_a_site_that_bypasses_the_seam_is_an_error():
             return hidden_states, encoder_hidden_states
 
     denoiser.get_submodule(name).set_processor(Eager())
-    with Seam(denoiser, family, {name: AttentionCall.dense}), pytest.raises(InputError, match="stay dense"):
+    with AttentionHook(denoiser, family, {name: AttentionCall.dense}), pytest.raises(InputError, match="stay dense"):
         run(denoiser, inputs_of(denoiser, "cogvideox"))
 
 

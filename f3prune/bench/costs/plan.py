@@ -156,7 +156,7 @@ def plan(spec: str, options: PlanOptions, rates: MachineRates) -> Plan:
         dense = outlooks[0].flops if outlooks else total
         outlooks.append(_outlook(alpha, model, (total, attention, projections), dense, options.dtype, rates))
     size = {"batch": batch, "frames": shape.frames, "height": shape.height, "width": shape.width}
-    unit = "pass over a clip" if family.cached else "denoiser call"
+    unit = "pass over a clip" if family.autoregressive else "denoiser call"
     return Plan(title, family.name, unit, size, len(sites), tuple(outlooks))
 
 

@@ -12,7 +12,7 @@ from f3prune.core.errors import InputError
 from f3prune.families import Site
 
 
-def bake_cached(denoiser: nn.Module, site: Site, mask: SiteMask, mode: str) -> None:
+def bake_autoregressive(denoiser: nn.Module, site: Site, mask: SiteMask, mode: str) -> None:
     """Rewrite one temporal channel of CogVideo.
 
     ``local``: pruned heads go last and become frame-local; they keep no keys or values of earlier frames. ``drop``:
