@@ -50,7 +50,7 @@ def build_autoregressive(
     frames: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, EngineRecord]:
-    """Build the engines of both graphs that ``export_autoregressive`` wrote: ``prefill`` and ``decode`` of ``directory``.
+    """Build the engines of both graphs that ``export_autoregressive`` wrote, ``prefill`` and ``decode``.
 
     Raises:
         ArtifactError, BackendError, BuildError, InputError: see ``build_engine``.
