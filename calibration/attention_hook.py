@@ -40,8 +40,7 @@ class AttentionCall:
             the tokens of one frame, ``key`` and ``value`` those of frame 0 and then those of the frame before.
         mask: ``None``, or boolean (true = attend) or additive, broadcastable to ``b h n n``.
         scale: factor of the scores.
-        frames: F.
-        tokens_per_frame: T; 1 at a temporal site.
+        grid: F frames of H × W tokens; 1 × 1 at a temporal site.
         text_before, text_after: text tokens in front of and behind the video tokens.
         text_queries: the text tokens ask, too; else ``query`` holds the video tokens alone.
     """
@@ -52,16 +51,25 @@ class AttentionCall:
     value: torch.Tensor
     mask: torch.Tensor | None
     scale: float
-    frames: int
-    tokens_per_frame: int
+    grid: TokenGrid
     text_before: int
     text_after: int
     text_queries: bool = True
 
     @property
+    def frames(self) -> int:
+        """F."""
+        return self.grid.frames
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """T = H · W."""
+        return self.grid.tokens_per_frame
+
+    @property
     def video_tokens(self) -> int:
         """F · T."""
-        return self.frames * self.tokens_per_frame
+        return self.grid.video_tokens
 
     @property
     def video(self) -> slice:
@@ -153,15 +161,18 @@ class _SiteHook:
                 f"q {tuple(query.shape)}, k {tuple(key.shape)}): its family declaration is wrong for this model"
             )
         length = key.shape[2]
-        per_frame = {"temporal": 1, "sparse-causal": asking}.get(self.site.layout, grid.tokens_per_frame)
-        text = 0 if sparse else length - grid.frames * per_frame
+        if self.site.layout != "spatiotemporal":
+            grid = TokenGrid(grid.frames, 1, asking if sparse else 1)
+        text = 0 if sparse else length - grid.video_tokens
         if self.text == "none" and text != 0:
             raise InputError(
-                f"site {name} has {length} tokens, expected {grid.frames} frames x {per_frame}: "
+                f"site {name} has {length} tokens, expected {grid.frames} frames x {grid.tokens_per_frame}: "
                 f"the input size is not one the model was declared for"
             )
         if self.text != "none" and text < 0:
-            raise InputError(f"site {name} has {length} tokens, fewer than {grid.frames} frames x {per_frame}")
+            raise InputError(
+                f"site {name} has {length} tokens, fewer than {grid.frames} frames x {grid.tokens_per_frame}"
+            )
         call = AttentionCall(
             site=self.site,
             query=query,
@@ -169,8 +180,7 @@ class _SiteHook:
             value=value,
             mask=attn_mask,
             scale=query.shape[-1] ** -0.5 if scale is None else scale,
-            frames=grid.frames,
-            tokens_per_frame=per_frame,
+            grid=grid,
             text_before=text if self.text == "before" else 0,
             text_after=text if self.text == "after" else 0,
             text_queries=self.text_queries,

@@ -128,6 +128,7 @@ class FrameMassRecorder:
                 name: torch.stack([total / weight for total, weight in sums.values()]).float()
                 for name, sums in self._sums.items()
             },
+            grid=self._hook.state.grid,
             metadata={**metadata, "rows": str(self.rows or "all")},
         )
 

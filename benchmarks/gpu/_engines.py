@@ -21,6 +21,7 @@ from _timing import once
 from _visit import Visit
 
 from f3prune.calibration import Masks, SiteMask, Stage, prune_denoiser
+from f3prune.calibration.replacements import Local
 from f3prune.core.random_weights import randomize_weights
 from f3prune.engines import BuildConfig, EngineDenoiser, Session, build_engine, open_session, parity
 from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
@@ -104,7 +105,9 @@ def _moved(value: Any, device: str) -> Any:
 
 def _all_local(model: Any) -> Masks:
     sites = {
-        site.name: SiteMask(site.layout, 3, site.heads, (0.0,) * site.heads, tuple(range(site.heads)))
+        site.name: SiteMask(
+            site.layout, 3, site.heads, (0.0,) * site.heads, tuple(range(site.heads)), replacement=Local()
+        )
         for site in family_of(model).find_sites(model)
     }
     return Masks(family_of(model).name, 1.0, "layer", "timesteps", "local", (Stage((0, 1), (999.0, 1.0), sites),))

@@ -64,7 +64,7 @@ def prune_config(values: Mapping[str, Any]) -> PruneConfig:
     check_pruning(values)
     from f3prune.calibration import PruneConfig, default_score
 
-    names = ("alpha", "granularity", "aggregate", "mode", "stages", "protect", "score_seed")
+    names = ("alpha", "granularity", "aggregate", "mode", "stages", "protect", "score_seed", "window", "pool")
     score = values["score"] or default_score(values["granularity"])
     return PruneConfig(**{name: values[name] for name in names}, score=score)
 
@@ -84,9 +84,9 @@ def check_pruning(values: Mapping[str, Any]) -> None:
             "--aggregate layers makes all sites share one mask and has no meaning with --granularity layer: "
             "use --granularity head or frame-pair, or --aggregate timesteps"
         )
-    if values["granularity"] == "frame-pair" and values["mode"] == "drop":
+    if values["granularity"] == "frame-pair" and values["mode"] != "local":
         raise InputError(
-            "--mode drop takes whole units away and has no meaning with --granularity frame-pair: "
+            f"--mode {values['mode']} takes the place of whole heads and has no meaning with --granularity frame-pair: "
             "use --mode local, or --granularity layer or head"
         )
 

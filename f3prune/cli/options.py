@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from f3prune.core.choices import AGGREGATES, BACKENDS, DTYPES, DYNAMIC, GRANULARITIES, MODES, score_names
+from f3prune.core.choices import AGGREGATES, BACKENDS, DTYPES, DYNAMIC, GRANULARITIES, score_names, shipped_modes
 
 METRICS = (
     "psnr",
@@ -183,11 +183,15 @@ PRUNING = stack(
     ),
     click.option(
         "--mode",
-        type=click.Choice(MODES),
+        type=click.Choice(shipped_modes()),
         default="local",
         show_default=True,
-        help="A pruned unit attends to its own frame only, or goes altogether.",
+        help="What takes a pruned unit's place: attention to its own frame (local), to its own frame and those beside "
+        "it (window), or to other frames in patches (pooled); for temporal attention its mean map (static); or nothing "
+        "(drop).",
     ),
+    click.option("--window", type=COUNT, help="Frames that --mode window or pooled sees whole on each side."),
+    click.option("--pool", type=COUNT, help="Height and width of a patch of --mode pooled, in tokens."),
     click.option(
         "--score",
         type=click.Choice(score_names()),

@@ -22,12 +22,19 @@ TextPosition = Literal["none", "before", "after"]
 class TokenGrid:
     """How the video tokens of one denoiser call fall into frames.
 
-    ``frames`` is F, the number of *token* frames (latent frames over the temporal patch size).
-    ``tokens_per_frame`` is T at a spatiotemporal site; temporal sites have one token per frame and ignore it.
+    ``frames`` is F, the number of *token* frames (latent frames over the temporal patch size). ``height`` and ``width``
+    are those of a frame's tokens at a spatiotemporal site, rows first; temporal sites have one token per frame and
+    ignore them.
     """
 
     frames: int
-    tokens_per_frame: int
+    height: int = 1
+    width: int = 1
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """T = H · W."""
+        return self.height * self.width
 
     @property
     def video_tokens(self) -> int:

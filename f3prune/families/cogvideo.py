@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
     per_frame = int(config_of(denoiser).frame_len)
     video = int(arguments["tokens"].shape[1]) - int(arguments["text_mask"].shape[1])
-    return TokenGrid(video // per_frame, per_frame)
+    return TokenGrid(video // per_frame, 1, per_frame)
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:

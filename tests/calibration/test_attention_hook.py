@@ -12,9 +12,10 @@ from torch import nn
 
 from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
 from f3prune.calibration.attention_hook import AttentionCall, AttentionHook
-from f3prune.calibration.bake.attention import KeptPairs, LocalHeads
+from f3prune.calibration.bake.attention import KeptPairs, ReplacedHeads
+from f3prune.calibration.replacements import Local
 from f3prune.core.errors import InputError
-from f3prune.families import Site, family_of
+from f3prune.families import Site, TokenGrid, family_of
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 
@@ -103,14 +104,14 @@ def hand_call(value):
     query = torch.zeros(1, 1, 3, 1)
     return AttentionCall(
         Site("s", "spatiotemporal", 1, 1, (), (), ()), query, query, torch.tensor(value).view(1, 1, 3, 1), None, 1.0,
-        frames=2, tokens_per_frame=1, text_before=0, text_after=1,
+        grid=TokenGrid(2), text_before=0, text_after=1,
     )  # fmt: skip
 
 
 def test_local_and_pair_attention_by_hand():
     """With equal scores attention is a plain mean over what is kept."""
     call = hand_call([1.0, 3.0, 8.0])
-    assert LocalHeads(0)(call).flatten().tolist() == [4.5, 5.5, 8.0]
+    assert ReplacedHeads(0, Local().attend)(call).flatten().tolist() == [4.5, 5.5, 8.0]
     assert KeptPairs(((0,), (0, 1)))(call).flatten().tolist() == [4.5, 4.0, 4.0]
     assert call.dense().flatten().tolist() == [4.0, 4.0, 4.0]
 
@@ -133,7 +134,7 @@ def test_cost_follows_the_kept_pairs(monkeypatch):
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", counting)
     query = torch.randn(1, 2, 4 * 3, 5)
     site = Site("s", "spatiotemporal", 2, 5, (), (), ())
-    call = AttentionCall(site, query, query, query, None, 1.0, 4, 3, 0, 0)
+    call = AttentionCall(site, query, query, query, None, 1.0, TokenGrid(4, 1, 3), 0, 0)
     kept = ((0,), (0, 1), (1, 2, 3), (3,))
     KeptPairs(kept)(call)
     assert scores == 2 * 9 * sum(map(len, kept))

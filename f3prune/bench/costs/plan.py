@@ -141,11 +141,11 @@ def plan(spec: str, options: PlanOptions, rates: MachineRates) -> Plan:
     batch = options.batch or batch
     with fake:
         inputs = family.synthetic_inputs(denoiser, shape, batch, torch.Generator().manual_seed(0))
-    frames = family.token_grid(denoiser, inputs).frames
+    grid = family.token_grid(denoiser, inputs)
     found = family.find_sites(denoiser)
     sites = {site.name: SiteInfo(site.layout, site.heads) for site in found}
-    mass = {name: torch.zeros(1, info.heads, frames, frames + 1) for name, info in sites.items()}
-    calibration = Calibration(family.name, (0.0,), sites, mass)
+    mass = {name: torch.zeros(1, info.heads, grid.frames, grid.frames + 1) for name, info in sites.items()}
+    calibration = Calibration(family.name, (0.0,), sites, mass, grid)
     outlooks: list[Outlook] = []
     for alpha in (0.0, *sorted(set(options.alphas) - {0.0})):
         model = _empty_denoiser(class_name, config, fake) if outlooks else denoiser
