@@ -37,17 +37,16 @@ class PruneConfig:
         alpha: pruning ratio in [0, 1]: ``floor(alpha · N)`` of the N unprotected units go.
         granularity: unit: ``layer``, ``head`` or ``frame-pair``.
         aggregate: sum scores over ``timesteps`` only, or over ``layers`` too so that all sites share one mask.
-        mode: what takes a pruned unit's place, a name of ``f3prune.calibration.replacements``: ``local`` (attend to
-            one's own frame and text), ``drop`` (the unit's contribution goes), ``static`` (temporal attention keeps
-            its mean map), ``window`` (frames nearby are seen, too) or ``pooled`` (far frames are seen in patches).
+        mode: what takes a pruned unit's place, a name of ``f3prune.calibration.replacements`` with its options behind
+            colons: ``local`` (attend to one's own frame and text), ``drop`` (the unit's contribution goes), ``static``
+            (temporal attention keeps its mean map), ``window:1`` (so many frames on each side are seen, too) or
+            ``pooled:4:1`` (far frames are seen in patches of 4 × 4 tokens, and a window of 1 whole).
         stages: number of contiguous ranges of denoising steps, each with masks of its own.
         protect: globs of site names that are never pruned and not counted.
         score: what units are ranked by, the least first: ``aas``; ``leave-one-out``, what the output loses without
             the unit; ``greedy``, the same again after every unit that went; ``magnitude`` of its weights; ``random``
             and ``reversed`` (AAS upside down) to compare with.
         score_seed: of ``random``.
-        window: of modes ``window`` and ``pooled``: frames seen whole on each side; ``None`` takes the mode's default.
-        pool: of mode ``pooled``: height and width of a patch in tokens; ``None`` takes the mode's default.
     """
 
     alpha: float
@@ -58,8 +57,6 @@ class PruneConfig:
     protect: tuple[str, ...] = ()
     score: str = DEFAULT
     score_seed: int = 0
-    window: int | None = None
-    pool: int | None = None
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:
@@ -72,6 +69,8 @@ class PruneConfig:
             object.__setattr__(self, "score", default_score(self.granularity))
         if self.stages < 1:
             raise InputError(f"stages is {self.stages}, expected at least 1")
+        # Written out in full, so that equal choices are equal.
+        object.__setattr__(self, "mode", self.replacement.spec)
         if self.granularity not in self.replacement.granularities:
             raise InputError(
                 f"mode {self.mode} takes the place of whole heads and has no meaning for frame pairs: use mode local"
@@ -82,7 +81,7 @@ class PruneConfig:
     @property
     def replacement(self) -> Replacement:
         """What takes a pruned unit's place."""
-        return replacement_of(self.mode, window=self.window, pool=self.pool)
+        return replacement_of(self.mode)
 
 
 def default_score(granularity: Granularity) -> str:

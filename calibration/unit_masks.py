@@ -8,7 +8,7 @@ import torch
 
 from f3prune.calibration.calibration_file import Calibration
 from f3prune.calibration.masks import Masks, SiteMask, Stage
-from f3prune.calibration.replacements import Replacement, name_of
+from f3prune.calibration.replacements import Replacement
 from f3prune.calibration.score_table import Aggregate, Granularity, ScoreTable, Unit, units
 
 
@@ -92,7 +92,7 @@ def one_stage(
     timesteps = calibration.timesteps
     steps = (0, len(timesteps))
     stage = Stage(steps, (max(timesteps), min(timesteps)), site_masks(calibration, pruned, replacement, steps))
-    return Masks(calibration.family, 0.0, granularity, "timesteps", name_of(replacement), (stage,))
+    return Masks(calibration.family, 0.0, granularity, "timesteps", replacement.spec, (stage,))
 
 
 def _kept(pruned: set[tuple[int, int]], frames: int) -> tuple[tuple[int, ...], ...] | None:

@@ -16,7 +16,7 @@ OF_LAYOUT = {
     "temporal": [("layer", "static"), ("head", "static")],
     "spatiotemporal": [(unit, mode) for unit in ("layer", "head") for mode in ("window", "pooled")],
 }
-OPTIONS = {"pooled": {"pool": 2}}
+OPTIONS = {"pooled": "pooled:2"}
 
 
 def units_of(variant: str) -> list[tuple[str, str]]:
@@ -43,7 +43,7 @@ class Subject:
 
     def masks(self, alpha: float, granularity: str, mode: str) -> Masks:
         return select_masks(
-            self.calibration, PruneConfig(alpha, granularity, mode=mode, score="aas", **OPTIONS.get(mode, {}))
+            self.calibration, PruneConfig(alpha, granularity, mode=OPTIONS.get(mode, mode), score="aas")
         )
 
     def pruned(self, alpha: float, granularity: str = "layer", mode: str = "local") -> torch.nn.Module:

@@ -144,6 +144,12 @@ class Replacement(ABC):
             return f"mode {name_of(self)} is for {' and '.join(self.layouts)} attention, not {layout}"
         return None
 
+    @property
+    def spec(self) -> str:
+        """The mode with all its options, as ``replacement_of`` reads it: ``pooled:4:0``."""
+        options = [str(getattr(self, field.name)) for field in dataclasses.fields(self) if not is_fitted(field)]
+        return ":".join([name_of(self), *options])
+
     def to_json(self) -> dict[str, Any]:
         """``mode`` and the options, as JSON values."""
         return {"mode": name_of(self), **dataclasses.asdict(self)}
@@ -180,23 +186,34 @@ def mode_names() -> tuple[str, ...]:
     return (*shipped, *(name for name in _REGISTRY if name not in shipped))
 
 
-def replacement_of(mode: str, **options: Any) -> Replacement:
+def replacement_of(mode: str, **options: int | None) -> Replacement:
     """The replacement of that name.
 
     Args:
-        mode: its name.
-        options: of the replacement; ``None`` takes the default.
+        mode: its name; options may follow behind colons, whole numbers in the order of its fields: ``pooled:4:1``.
+        options: of the replacement by name, in place of those behind colons; ``None`` says nothing.
 
     Raises:
         InputError: there is none of that name, or it has no such option.
     """
-    kind = _kind(mode)
-    given = {name: value for name, value in options.items() if value is not None}
-    known = {field.name for field in dataclasses.fields(kind)}
-    for name in given:
-        if name not in known:
-            raise InputError(f"mode {mode} has no option {name}: leave {name} out, or choose another mode")
+    name, *written = mode.split(":")
+    kind = _kind(name)
+    known = [field.name for field in dataclasses.fields(kind) if not is_fitted(field)]
+    if len(written) > len(known) or not all(value.isdecimal() for value in written):
+        form = ":".join([name, *(option.upper() for option in known)])
+        raise InputError(f"mode is {mode!r}, expected {form}, with whole numbers")
+    given = dict(zip(known, map(int, written), strict=False))
+    for option, value in options.items():
+        if value is not None:
+            if option not in known:
+                raise InputError(f"mode {name} has no option {option}: leave {option} out, or choose another mode")
+            given[option] = value
     return kind(**given)
+
+
+def is_fitted(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field is measured at a site, and no option."""
+    return "fitted" in field.metadata
 
 
 def from_json(values: Mapping[str, Any]) -> Replacement:

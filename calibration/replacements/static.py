@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -56,7 +56,7 @@ class Static(Replacement):
 
     title: ClassVar[str] = "all frames, with constant weights"
     layouts: ClassVar[tuple[Layout, ...]] = ("temporal",)
-    maps: FrameMaps | None = None
+    maps: FrameMaps | None = field(default=None, metadata={"fitted": True})
 
     def for_site(self, mass: torch.Tensor, heads: tuple[int, ...]) -> Static:
         """Mean maps of the pruned heads; columns of text are left out, temporal attention has none."""

@@ -63,10 +63,12 @@ def prune_config(values: Mapping[str, Any]) -> PruneConfig:
     """
     check_pruning(values)
     from f3prune.calibration import PruneConfig, default_score
+    from f3prune.calibration.replacements import replacement_of
 
-    names = ("alpha", "granularity", "aggregate", "mode", "stages", "protect", "score_seed", "window", "pool")
+    names = ("alpha", "granularity", "aggregate", "stages", "protect", "score_seed")
     score = values["score"] or default_score(values["granularity"])
-    return PruneConfig(**{name: values[name] for name in names}, score=score)
+    mode = replacement_of(values["mode"], window=values["window"], pool=values["pool"]).spec
+    return PruneConfig(**{name: values[name] for name in names}, mode=mode, score=score)
 
 
 def check_pruning(values: Mapping[str, Any]) -> None:

@@ -232,11 +232,11 @@ def test_a_mode_is_added_in_one_place(tmp_path):
         ("cogvideox", {"mode": "static"}, "use mode window or pooled"),
         (
             "cogvideox",
-            {"mode": "pooled", "pool": 4},
+            {"mode": "pooled:4"},
             "pool is 4, larger than the 2 × 3 tokens of a frame: use at most 3",
         ),
-        ("cogvideox", {"mode": "window", "window": 2}, "window is 2, which spans all 3 frames: use at most 1"),
-        ("cogvideox", {"mode": "pooled", "pool": 2, "window": 2}, "window is 2, which spans all 3 frames"),
+        ("cogvideox", {"mode": "window:2"}, "window is 2, which spans all 3 frames: use at most 1"),
+        ("cogvideox", {"mode": "pooled:2:2"}, "window is 2, which spans all 3 frames"),
     ],
 )
 def test_what_has_no_meaning_at_a_site_is_refused_when_masks_are_made(variant, options, message):
@@ -249,10 +249,10 @@ def test_what_has_no_meaning_at_a_site_is_refused_when_masks_are_made(variant, o
     ("options", "message"),
     [
         ({"mode": "nothing"}, "mode is 'nothing', expected one of drop, local, pooled, static, window"),
-        ({"mode": "local", "window": 1}, "mode local has no option window"),
-        ({"mode": "window", "pool": 2}, "mode window has no option pool"),
-        ({"mode": "window", "window": 0}, "window is 0, expected at least 1"),
-        ({"mode": "pooled", "pool": 1}, "pool is 1, expected patches of at least 2"),
+        ({"mode": "local:1"}, "mode is 'local:1', expected local, with whole numbers"),
+        ({"mode": "pooled:two"}, "expected pooled:POOL:WINDOW, with whole numbers"),
+        ({"mode": "window:0"}, "window is 0, expected at least 1"),
+        ({"mode": "pooled:1"}, "pool is 1, expected patches of at least 2"),
         ({"mode": "pooled", "granularity": "frame-pair"}, "has no meaning for frame pairs: use mode local"),
     ],
 )
@@ -263,9 +263,17 @@ def test_options_that_do_not_go_together_are_refused(options, message):
 
 def test_what_the_messages_say_works():
     calibration = subject_of("cogvideox").calibration
-    for options in ({"mode": "pooled", "pool": 3}, {"mode": "window", "window": 1}, {"mode": "pooled", "pool": 2}):
-        assert select_masks(calibration, PruneConfig(0.5, score="aas", **options)).mode == options["mode"]
+    for mode in ("pooled:3:0", "window:1", "pooled:2:1"):
+        assert select_masks(calibration, PruneConfig(0.5, score="aas", mode=mode)).mode == mode
     assert PruneConfig(0.5, "frame-pair", mode="local").mode == "local"
+
+
+def test_options_behind_colons_and_by_name_are_the_same():
+    assert replacement_of("pooled:2:1") == replacement_of("pooled", pool=2, window=1) == Pooled(2, 1)
+    assert replacement_of("pooled:2") == Pooled(2) == replacement_of(Pooled(2).spec)
+    assert PruneConfig(0.5, mode="pooled").mode == "pooled:4:0"
+    with pytest.raises(InputError, match="mode local has no option window: leave window out"):
+        replacement_of("local", window=1)
 
 
 def test_maps_are_kept_to_the_bit():

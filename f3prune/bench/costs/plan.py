@@ -44,7 +44,7 @@ class PlanOptions:
     Attributes:
         alphas: pruning ratios.
         granularity: ``layer`` or ``head``.
-        mode: ``local`` or ``drop``.
+        mode: what takes a pruned unit's place, see ``PruneConfig``.
         dtype: of the graph.
         frames, height, width: of the latents; ``None`` for the model's own.
         batch: of one denoiser call; ``None``: two, for guidance, or what a published pipeline does.
