@@ -88,10 +88,11 @@ def _pooled(video: torch.Tensor, call: AttentionCall, pool: int) -> torch.Tensor
     if down or right:
         grid = F.pad(grid, (0, 0, 0, 0, 0, right, 0, down))
     patches = grid.unflatten(2, (-1, pool)).unflatten(4, (-1, pool))
+    # One axis after the other: over one, what is inside it stays one piece of memory, which backends reduce quickly.
     if not (down or right):
-        return patches.mean(dim=(3, 5)).flatten(2, 3)
+        return patches.mean(dim=3).mean(dim=4).flatten(2, 3)
     share = torch.tensor(_patch_sizes(call, pool), dtype=video.dtype, device=video.device)
-    return patches.sum(dim=(3, 5)).flatten(2, 3) / share[:, None, None]
+    return patches.sum(dim=3).sum(dim=4).flatten(2, 3) / share[:, None, None]
 
 
 def _patch_sizes(call: AttentionCall, pool: int) -> list[float]:
@@ -113,10 +114,12 @@ def _scores(call: AttentionCall, near: list[list[int]], far: list[list[int]], po
     sizes = _patch_sizes(call, pool) * len(far[0]) if pool is not None and pooled else []
     like = call.query
     if call.mask is None:
-        whole = len(near[0]) * call.tokens_per_frame
+        # One constant of a graph, where the number of text tokens is one.
         text = call.key.shape[2] - call.video_tokens
-        row = torch.zeros(whole + len(sizes) + text, dtype=like.dtype, device=like.device)
-        row[whole : whole + len(sizes)] = torch.tensor([math.log(size) for size in sizes], dtype=like.dtype)
+        fixed = isinstance(text, int)
+        values = [0.0] * (len(near[0]) * call.tokens_per_frame) + [math.log(size) for size in sizes]
+        row = torch.tensor([*values, *([0.0] * text if fixed else [])], dtype=like.dtype, device=like.device)
+        row = row if fixed else torch.cat([row, row.new_zeros(text)])
         return row[None, None, None]
     mask = key_mask_of(call).expand(like.shape[0], -1, -1, -1)
     if mask.dtype == torch.bool and pooled:
