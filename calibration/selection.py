@@ -24,6 +24,8 @@ from f3prune.core.choices import AGGREGATES, GRANULARITIES
 from f3prune.core.errors import InputError, UnknownSiteError
 from f3prune.families import registry
 
+AUTO = "auto"
+"""Of ``PruneConfig.mode``: a replacement for every site, by ``f3prune.calibration.auto``."""
 DEFAULT = "default"
 """Of ``PruneConfig.score``: what ``default_score`` says for the unit."""
 Calls = Iterable[tuple[float, Mapping[str, Any]]]
@@ -40,13 +42,17 @@ class PruneConfig:
         mode: what takes a pruned unit's place, a name of ``f3prune.calibration.replacements`` with its options behind
             colons: ``local`` (attend to one's own frame and text), ``drop`` (the unit's contribution goes), ``static``
             (temporal attention keeps its mean map), ``window:1`` (so many frames on each side are seen, too) or
-            ``pooled:4:1`` (far frames are seen in patches of 4 × 4 tokens, and a window of 1 whole).
+            ``pooled:4:1`` (far frames are seen in patches of 4 × 4 tokens, and a window of 1 whole). ``auto`` chooses
+            one for every layer, or none; ``alpha`` is then the share of all that is multiplied at the sites that it
+            saves.
         stages: number of contiguous ranges of denoising steps, each with masks of its own.
         protect: globs of site names that are never pruned and not counted.
         score: what units are ranked by, the least first: ``aas``; ``leave-one-out``, what the output loses without
             the unit; ``greedy``, the same again after every unit that went; ``magnitude`` of its weights; ``random``
             and ``reversed`` (AAS upside down) to compare with.
         score_seed: of ``random``.
+        speedup: of mode ``auto``, in place of ``alpha``: what the products of a whole call are to gain, above 1.
+        candidates: of mode ``auto``: the modes it chooses from; all that suit, without.
     """
 
     alpha: float
@@ -57,6 +63,8 @@ class PruneConfig:
     protect: tuple[str, ...] = ()
     score: str = DEFAULT
     score_seed: int = 0
+    speedup: float | None = None
+    candidates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:
@@ -69,6 +77,12 @@ class PruneConfig:
             object.__setattr__(self, "score", default_score(self.granularity))
         if self.stages < 1:
             raise InputError(f"stages is {self.stages}, expected at least 1")
+        if self.mode == AUTO:
+            self._check_auto()
+            return
+        if self.speedup is not None or self.candidates:
+            given = "speedup" if self.speedup is not None else "candidates"
+            raise InputError(f"{given} is for mode auto, not {self.mode}: leave {given} out, or use mode auto")
         # Written out in full, so that equal choices are equal.
         object.__setattr__(self, "mode", self.replacement.spec)
         if self.granularity not in self.replacement.granularities:
@@ -78,9 +92,27 @@ class PruneConfig:
         if (refusal := score_of(self.score).refusal(self.granularity)) is not None:
             raise InputError(refusal)
 
+    def _check_auto(self) -> None:
+        for name, value, only in (
+            ("granularity", self.granularity, "layer"),
+            ("aggregate", self.aggregate, "timesteps"),
+            ("score", self.score, "leave-one-out"),
+        ):
+            if value != only:
+                raise InputError(f"mode auto goes by {name} {only}, not {value}: leave {name} out, or choose a mode")
+        if self.speedup is not None and self.speedup <= 1.0:
+            raise InputError(f"speedup is {self.speedup:g}, expected more than 1: how many times as fast")
+        object.__setattr__(self, "candidates", tuple(replacement_of(spec).spec for spec in self.candidates))
+
     @property
     def replacement(self) -> Replacement:
-        """What takes a pruned unit's place."""
+        """What takes a pruned unit's place.
+
+        Raises:
+            InputError: of mode ``auto``, which chooses one for every site.
+        """
+        if self.mode == AUTO:
+            raise InputError("mode auto chooses a replacement for every site: use f3prune.calibration.auto.assign")
         return replacement_of(self.mode)
 
 
@@ -95,7 +127,9 @@ def default_score(granularity: Granularity) -> str:
 
 def suits_pairs(mode: str, score: str) -> bool:
     """Whether frame pairs can go in this mode by this score."""
-    return "frame-pair" in replacement_of(mode).granularities and score_of(score).refusal("frame-pair") is None
+    if mode == AUTO or "frame-pair" not in replacement_of(mode).granularities:
+        return False
+    return score_of(score).refusal("frame-pair") is None
 
 
 def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTable | None = None) -> Masks:

@@ -77,12 +77,14 @@ class Replacement(ABC):
         layouts: token layouts of the sites it has a meaning for.
         granularities: units that it can take the place of.
         autoregressive: it works in models that generate token by token.
+        offered: what mode ``auto`` tries of it, with options.
     """
 
     title: ClassVar[str]
     layouts: ClassVar[tuple[Layout, ...]]
     granularities: ClassVar[tuple[str, ...]] = ("layer", "head")
     autoregressive: ClassVar[bool] = False
+    offered: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def attend(self, call: AttentionCall) -> torch.Tensor:

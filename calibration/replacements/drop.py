@@ -25,6 +25,7 @@ class Drop(Replacement):
     """A CogVideo layer hands the temporal channel's share to the spatial one."""
 
     title: ClassVar[str] = "nothing: its contribution goes"
+    offered: ClassVar[tuple[str, ...]] = ("drop",)
     layouts: ClassVar[tuple[Layout, ...]] = ("temporal", "spatiotemporal", "sparse-causal")
     autoregressive: ClassVar[bool] = True
 

@@ -22,6 +22,7 @@ class Local(Replacement):
     """The softmax renormalises over what is left. A temporal site attends to one key then, and becomes linear."""
 
     title: ClassVar[str] = "its own frame and text"
+    offered: ClassVar[tuple[str, ...]] = ("local",)
     layouts: ClassVar[tuple[Layout, ...]] = ("temporal", "spatiotemporal", "sparse-causal")
     granularities: ClassVar[tuple[str, ...]] = GRANULARITIES
     autoregressive: ClassVar[bool] = True

@@ -55,6 +55,7 @@ class Static(Replacement):
     """
 
     title: ClassVar[str] = "all frames, with constant weights"
+    offered: ClassVar[tuple[str, ...]] = ("static",)
     layouts: ClassVar[tuple[Layout, ...]] = ("temporal",)
     maps: FrameMaps | None = field(default=None, metadata={"fitted": True})
 

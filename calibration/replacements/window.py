@@ -25,6 +25,7 @@ class Window(Replacement):
     """
 
     title: ClassVar[str] = "its own frame, those beside it, and text"
+    offered: ClassVar[tuple[str, ...]] = ("window:1",)
     layouts: ClassVar[tuple[Layout, ...]] = ("spatiotemporal",)
     window: int = 1
 

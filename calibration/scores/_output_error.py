@@ -13,7 +13,7 @@ from torch import nn
 from f3prune.calibration.attention_hook import AttentionCall
 from f3prune.calibration.bake.attention import KeptPairs
 from f3prune.calibration.calibration_file import Calibration
-from f3prune.calibration.masks import SiteMask
+from f3prune.calibration.masks import Masks, SiteMask
 from f3prune.calibration.reference import masked_reference, replaced_output
 from f3prune.calibration.replacements import Replacement
 from f3prune.calibration.score_table import Granularity, Unit
@@ -66,7 +66,10 @@ class OutputError:
 
     def without(self, pruned: Iterable[Unit], timesteps: Collection[float] | None = None) -> torch.Tensor:
         """The error without these units, per timestep (``t``, float64); zero where not asked for."""
-        masks = one_stage(self._calibration, self._granularity, self._replacement, pruned)
+        return self.of(one_stage(self._calibration, self._granularity, self._replacement, pruned), timesteps)
+
+    def of(self, masks: Masks, timesteps: Collection[float] | None = None) -> torch.Tensor:
+        """The error with masks of one stage, per timestep (``t``, float64); zero where not asked for."""
         errors = torch.zeros(len(self.timesteps), dtype=torch.float64)
         with torch.no_grad(), masked_reference(self._denoiser, masks, handler=self._handler):
             for (timestep, arguments), reference in zip(self._calls, self._references, strict=True):

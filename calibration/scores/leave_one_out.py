@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from f3prune.calibration.score_table import Granularity, ScoreTable
 from f3prune.calibration.scores._output_error import Calls, OutputError
 from f3prune.calibration.scores._registry import Measurement, Score, register
 from f3prune.calibration.unit_masks import every_unit, filled
+from f3prune.families import registry
 
 if TYPE_CHECKING:
     from f3prune.calibration.selection import PruneConfig
@@ -44,8 +46,13 @@ def leave_one_out(
     replacement = replacement_of(mode) if isinstance(mode, str) else mode
     error = OutputError(denoiser, calibration, calls, granularity, replacement)
     table = filled(calibration, granularity, error.timesteps, 0.0)
+    family = registry()[calibration.family]
     for unit in every_unit(calibration, granularity):
-        table.put(unit, slice(None), error.without([unit]))
+        # A model may have sites of several layouts, some of which a replacement cannot stand at.
+        (name,) = unit.sites
+        frames = calibration.mass[name].shape[-2]
+        suits = replacement.refusal(calibration.sites[name].layout, family, frames, calibration.grid) is None
+        table.put(unit, slice(None), error.without([unit]) if suits else math.inf)
         on_unit()
     return table
 

@@ -189,7 +189,7 @@ def _result(
         stages = counts(masks)
         rows.append(
             {
-                "config": {**asdict(config), "protect": list(config.protect)},
+                "config": {**asdict(config), "protect": list(config.protect), "candidates": list(config.candidates)},
                 "masks": masks_key(masks),
                 "pruned": {name: sum(stage[name] for stage in stages) for name in stages[0]},
                 "seconds": own,
