@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from f3prune.cli import options as shared
-from f3prune.cli.common import opened, settings_from, written
+from f3prune.cli.common import check_pruning, opened, settings_from, written
 from f3prune.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def prune(run: Path, budget: str | None, **values: Any) -> None:
     judge = {name: values.pop(name) for name in names}
     if (budget is None) != (values["alpha"] != "auto"):
         raise InputError("--alpha auto and --budget belong together: give both, or a pruning ratio alone")
+    check_pruning(values if budget is None else {**values, "alpha": 0.0})
     with opened(run) as (directory, reporter):
         from f3prune.cli.common import prune_config
         from f3prune.steps.prune import prune as step

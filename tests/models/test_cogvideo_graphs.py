@@ -14,7 +14,6 @@ from f3prune.exporter import export_autoregressive
 from f3prune.models.cogvideo.generation import INTERPOLATION_TIMES, generate_tokens
 from f3prune.models.cogvideo.sampling import GreedySampler
 
-pytestmark = pytest.mark.xdist_group("cogvideo-graphs")
 CASES = {
     "dense": (1, -1, 0.0, "layer", "local"),
     "layers-local": (1, -1, 0.5, "layer", "local"),

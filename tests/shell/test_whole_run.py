@@ -356,7 +356,7 @@ def test_an_interrupt_leaves_nothing_half_written(tiny_pipeline: Path, tmp_path:
     assert not run.exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="exports and builds two stages")
 def test_stages_and_heads(tiny_pipeline: Path, run: Path, tmp_path: Path) -> None:
     outcome = f3prune("prune", run, "--alpha", 0.5, "--granularity", "head", "--stages", 2)
     assert outcome.code == 0, outcome.err
