@@ -29,7 +29,13 @@ def test_every_example_is_listed_and_short() -> None:
         assert len(script.read_text(encoding="utf-8").splitlines()) <= 60
 
 
-@pytest.mark.parametrize("script", SAYS)
+QUICK = ("choose_a_replacement.py", "your_own_mode.py")
+
+
+@pytest.mark.parametrize(
+    "script",
+    [pytest.param(s, marks=[] if s in QUICK else pytest.mark.slow(reason="generates or exports")) for s in SAYS],
+)
 def test_an_example_runs(script: str, tmp_path: Path) -> None:
     command = [sys.executable, str(EXAMPLES / script), *ARGUMENTS.get(script, [])]
     done = subprocess.run(

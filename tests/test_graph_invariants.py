@@ -18,9 +18,12 @@ ALL_UNITS = ("latte", "cogvideox", "ltx", "hunyuan_video")
 
 
 ALWAYS = {("layer", "local"), ("head", "drop"), ("layer", "static"), ("layer", "pooled")}
+QUICK = {v: {each[1:] for each in EACH if each[0] == v} for v in ("latte", "cogvideox")} | {
+    "animatediff": {("layer", "static")}
+}
 SLOW = pytest.mark.slow(reason="units and modes that two other variants are exported in")
 EXPORTED = [
-    pytest.param(*each, marks=[] if each[1:] in ALWAYS or each[0] in {"latte", "cogvideox"} else SLOW)
+    pytest.param(*each, marks=[] if each[1:] in QUICK.get(each[0], ALWAYS) else SLOW)
     for each in EACH
     if each[0] in ALL_UNITS or each[1:] in ALWAYS
 ]

@@ -14,7 +14,10 @@ from f3prune.testing import TINY_SHAPES
 from tests.exports import exported
 
 
-@pytest.mark.parametrize("name", ["ltx", "animatediff", "svd"])
+@pytest.mark.parametrize(
+    "name",
+    ["ltx", pytest.param("animatediff", marks=pytest.mark.slow(reason="a UNet takes two builds of a minute")), "svd"],
+)
 def test_an_engine_stands_in_for_the_denoiser(name: str, tmp_path: Path) -> None:
     dense = exported(name)
     denoiser, graph, inputs = dense.denoiser, dense.result.path, dense.inputs(2)

@@ -75,7 +75,12 @@ def test_exporting_changes_nothing_in_the_denoiser(exported):
 
 
 @pytest.mark.parametrize(
-    ("variant", "dtype"), [("cogvideox", "fp16"), ("cogvideox", "bf16"), ("hunyuan_video", "bf16")]
+    ("variant", "dtype"),
+    [
+        ("cogvideox", "fp16"),
+        ("cogvideox", "bf16"),
+        pytest.param("hunyuan_video", "bf16", marks=pytest.mark.slow(reason="a second model in the same precision")),
+    ],
 )
 def test_half_precision(exported, variant, dtype):
     subject = exported(variant, dtype=dtype)

@@ -33,7 +33,13 @@ def case(name):
     return model, masks, (INTERPOLATION_TIMES[:3], INTERPOLATION_TIMES) if stage == 2 else ((0,), (0, 1, 2))
 
 
-@pytest.fixture(scope="module", params=CASES)
+QUICK = ("heads-local", "all-dropped")
+MARKED = [
+    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow(reason="two more graphs each")) for name in CASES
+]
+
+
+@pytest.fixture(scope="module", params=MARKED)
 def exported(request, tmp_path_factory):
     model, masks, times = case(request.param)
     directory = tmp_path_factory.mktemp(request.param)
