@@ -13,6 +13,10 @@ from f3prune.testing import VARIANTS
 
 REPRESENTATIVE = ("animatediff", "latte", "cogvideox", "wan", "ltx", "hunyuan_video")
 """A temporal UNet and transformer; text before, beside and behind the video; heads that cannot be reordered."""
+UNET = "animatediff"
+EXPORTED_QUICKLY = "test_4_onnxruntime_equals_baked[animatediff-layer-static]"
+"""A UNet's export takes twenty seconds: of that one, this is the test that ``make test`` has."""
+EXPORTING = ("tests/test_graph_invariants.py", "tests/exporter/test_export_families.py")
 OWN_WORKER = (
     "bench/test_contest.py",
     "exporter/test_export_cogvideox.py",
@@ -35,8 +39,11 @@ def variant_of(test: str) -> str | None:
 
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Most variants wait for ``make test-all``."""
-    if variant_of(item.nodeid) not in (None, *REPRESENTATIVE):
+    variant = variant_of(item.nodeid)
+    if variant not in (None, *REPRESENTATIVE):
         item.add_marker(pytest.mark.slow(reason="variants like it are tested"))
+    elif variant == UNET and item.nodeid.startswith(EXPORTING) and not item.nodeid.endswith(EXPORTED_QUICKLY):
+        item.add_marker(pytest.mark.slow(reason="exports a UNet"))
 
 
 class ByWhatIsShared(LoadScopeScheduling):

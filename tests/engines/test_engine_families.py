@@ -13,11 +13,10 @@ from f3prune.families import family_of
 from f3prune.testing import TINY_SHAPES
 from tests.exports import exported
 
+UNET = pytest.mark.slow(reason="two builds of a UNet")
 
-@pytest.mark.parametrize(
-    "name",
-    ["ltx", pytest.param("animatediff", marks=pytest.mark.slow(reason="a UNet takes two builds of a minute")), "svd"],
-)
+
+@pytest.mark.parametrize("name", ["ltx", pytest.param("animatediff", marks=UNET), "svd"])
 def test_an_engine_stands_in_for_the_denoiser(name: str, tmp_path: Path) -> None:
     dense = exported(name)
     denoiser, graph, inputs = dense.denoiser, dense.result.path, dense.inputs(2)
