@@ -1,11 +1,3 @@
-"""The page's only script: one set of controls for both videos. Without it each video has its own."""
-
-from __future__ import annotations
-
-import base64
-import hashlib
-
-SCRIPT = """
 for (const box of document.querySelectorAll('.videos')) {
   const videos = [...box.querySelectorAll('video')], first = videos[0], bar = box.querySelector('.player');
   const play = bar.querySelector('[data-do=play]'), range = bar.querySelector('input');
@@ -55,13 +47,3 @@ for (const box of document.querySelectorAll('.videos')) {
   bar.hidden = false;
   ready();
 }
-"""
-
-
-def policy() -> str:
-    """Content-Security-Policy: nothing is fetched, and no script but this one runs."""
-    digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-    return (
-        f"default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-        f"base-uri 'none'; form-action 'none'"
-    )
