@@ -68,12 +68,12 @@ class Contender:
         import torch
 
         from f3prune.engines import BuildConfig, build_engine, open_session
-        from f3prune.engines.cogvideo import EngineCogVideo, cached_ranges
-        from f3prune.exporter import export_cached
+        from f3prune.engines.cogvideo import EngineCogVideo, autoregressive_ranges
+        from f3prune.exporter import export_autoregressive
         from f3prune.models.cogvideo.decoding import Decoding
 
-        graph = export_cached(model, folder, range(GIVEN), image_tokens=image_tokens, graphs=["decode"]).decode
-        config = BuildConfig(cache=False, ranges=cached_ranges(model.shape, GIVEN + 1))
+        graph = export_autoregressive(model, folder, range(GIVEN), image_tokens=image_tokens, graphs=["decode"]).decode
+        config = BuildConfig(cache=False, ranges=autoregressive_ranges(model.shape, GIVEN + 1))
         build_engine(graph.path, folder / "engine", config, masks.digest)
         self.session = open_session(folder / "engine", masks_digest=masks.digest)
         self.engine = EngineCogVideo(model.shape, None, self.session)

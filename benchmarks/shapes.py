@@ -27,7 +27,7 @@ from _measure import alternate, environment, write
 from _shapes import cogvideox_config
 
 PLAIN = "plain"
-SECONDS_PER_SHAPE = 40.0
+SECONDS_PER_SHAPE = 60.0
 MOST_ROUNDS, FEWEST_ROUNDS = 9, 3
 
 
@@ -39,13 +39,25 @@ class Shape:
         title: for the table.
         make: the denoiser.
         frames, height, width: latent size; ``None`` for the model's own.
-        alphas: pruning ratios.
+        alphas: pruning ratios, of mode local.
+        modes: other modes, at each ratio above zero.
     """
 
     title: str
     make: Callable[[], Any]
     latent: tuple[int, int, int] | None = None
     alphas: tuple[float, ...] = (0.0, 0.5, 1.0)
+    modes: tuple[str, ...] = ()
+
+    def engines(self) -> dict[str, tuple[float, str]]:
+        """Name in the tables → pruning ratio and mode."""
+        found = {f"alpha={alpha:g}": (alpha, "local") for alpha in self.alphas}
+        others = {f"alpha={a:g} {mode}": (a, mode) for mode in self.modes for a in self.alphas if a}
+        return {**found, **others}
+
+
+JOINT_MODES = ("drop", "window:1", "pooled:4:0", "pooled:4:1", "pooled:2:0")
+TEMPORAL_MODES = ("drop", "static")
 
 
 def cogvideox(side: int, frames: int, text: int = 32) -> Callable[[], Any]:
@@ -88,10 +100,10 @@ def latte() -> Any:
 
 
 SHAPES = {
-    "cogvideox-13x256": Shape("CogVideoX, 13 × 256 tokens", cogvideox(16, 13)),
-    "cogvideox-13x1024": Shape("CogVideoX, 13 × 1024 tokens", cogvideox(32, 13)),
-    "wan-9x400": Shape("Wan, 9 × 400 tokens", wan, (9, 40, 40)),
-    "latte-16x256": Shape("Latte, 16 frames of 256 tokens", latte, (16, 32, 32)),
+    "cogvideox-13x256": Shape("CogVideoX, 13 × 256 tokens", cogvideox(16, 13), modes=JOINT_MODES),
+    "cogvideox-13x1024": Shape("CogVideoX, 13 × 1024 tokens", cogvideox(32, 13), modes=JOINT_MODES),
+    "wan-9x400": Shape("Wan, 9 × 400 tokens", wan, (9, 40, 40), modes=JOINT_MODES),
+    "latte-16x256": Shape("Latte, 16 frames of 256 tokens", latte, (16, 32, 32), modes=TEMPORAL_MODES),
     "cogvideox-5x256": Shape("CogVideoX, 5 × 256 tokens", cogvideox(16, 5), alphas=(0.0, 1.0)),
     "cogvideox-9x256": Shape("CogVideoX, 9 × 256 tokens", cogvideox(16, 9), alphas=(0.0, 1.0)),
     "cogvideox-25x256": Shape("CogVideoX, 25 × 256 tokens", cogvideox(16, 25), alphas=(0.0, 1.0)),
@@ -122,9 +134,9 @@ def measure(shape: Shape, rates: Any) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         runs: dict[str, Callable[[], object]] = {}
         costs: dict[str, Any] = {}
-        for alpha in shape.alphas:
-            name, where = f"alpha={alpha:g}", Path(folder) / f"{alpha:g}"
-            masks = select_masks(calibration, PruneConfig(alpha, score="aas"))
+        for number, (name, (alpha, mode)) in enumerate(shape.engines().items()):
+            where = Path(folder) / str(number)
+            masks = select_masks(calibration, PruneConfig(alpha, mode=mode, score="aas"))
             pruned = prune_denoiser(copy.deepcopy(denoiser), masks)
             result = export_denoiser(pruned, inputs, where / "onnx", ExportConfig(self_test=False))
             build_engine(result.path, where / "engine", BuildConfig(cache=False), masks_digest=masks.digest)
@@ -237,9 +249,9 @@ def _short(result: dict[str, Any]) -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name in ("cogvideox-13x256", "cogvideox-13x1024"):
-        shape = result["shapes"][name]
+        shape = result["shapes"].get(name, {"rows": {}})
         for engine, row in shape["rows"].items():
-            if engine != PLAIN:
+            if engine != PLAIN and " " not in engine:
                 lines.append(
                     f"| {shape['title'].removeprefix('CogVideoX, ')} | {engine.removeprefix('alpha=')} | "
                     f"{row['median'] * 1e3:,.0f} ms | {row['speedup_over_plain']:.2f}× | {row['speedup']:.2f}× | "

@@ -27,8 +27,8 @@ from f3prune.calibration import (
 )
 from f3prune.core.random_weights import randomize_weights
 from f3prune.engines import BuildConfig, build_engine, open_session
-from f3prune.engines.cogvideo import EngineCogVideo, build_cached
-from f3prune.exporter import ExportConfig, export_cached, export_denoiser, flatten_arguments
+from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
+from f3prune.exporter import ExportConfig, export_autoregressive, export_denoiser, flatten_arguments
 from f3prune.families import family_of
 from f3prune.models import CogVideo, CogVideoConfig
 from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
@@ -109,15 +109,15 @@ def verify_cogvideo(stage: int, window: int) -> dict[str, float | int]:
         baked_error = max(baked_error, relative(expected, reference))
         with tempfile.TemporaryDirectory() as folder:
             onnx, engine = Path(folder) / "onnx", Path(folder) / "engine"
-            export_cached(pruned, onnx, (), ExportConfig(self_test=False))
-            build_cached(onnx, engine, config, BuildConfig(cache=False), masks.digest)
+            export_autoregressive(pruned, onnx, (), ExportConfig(self_test=False))
+            build_autoregressive(onnx, engine, config, BuildConfig(cache=False), masks.digest)
             if stage == 1:
                 # In stage 2 the original's cached inference differs from training, and so from a whole sequence.
                 with EngineCogVideo.open(engine, config, masks.digest) as session:
                     (output,) = session(**inputs)
                 engine_error = max(engine_error, relative(output, expected[:, config.text_len :]))
             rtx = BuildConfig(backend="tensorrt-rtx", cache=False, compute_capabilities=("8.9",))
-            built += len(build_cached(onnx, Path(folder) / "rtx", config, rtx, masks.digest))
+            built += len(build_autoregressive(onnx, Path(folder) / "rtx", config, rtx, masks.digest))
     return {"baked": baked_error, "engine": engine_error, "built": built}
 
 

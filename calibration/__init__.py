@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from f3prune.calibration.aas import head_scores, pair_scores
-from f3prune.calibration.bake import PruningRecord, prune_denoiser, pruning_of
 from f3prune.calibration.calibration_file import Calibration
 from f3prune.calibration.masks import Masks, SiteMask, Stage
 from f3prune.calibration.measure import FrameMassRecorder, calibrate, denoise_synthetic
+from f3prune.calibration.prune import PruningRecord, prune_denoiser, pruning_of
 from f3prune.calibration.pruned_model import load_pruned, save_pruned
 from f3prune.calibration.reference import masked_reference
 from f3prune.calibration.score_table import ScoreTable

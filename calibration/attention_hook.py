@@ -40,8 +40,7 @@ class AttentionCall:
             the tokens of one frame, ``key`` and ``value`` those of frame 0 and then those of the frame before.
         mask: ``None``, or boolean (true = attend) or additive, broadcastable to ``b h n n``.
         scale: factor of the scores.
-        frames: F.
-        tokens_per_frame: T; 1 at a temporal site.
+        grid: F frames of H × W tokens; 1 × 1 at a temporal site.
         text_before, text_after: text tokens in front of and behind the video tokens.
         text_queries: the text tokens ask, too; else ``query`` holds the video tokens alone.
     """
@@ -52,16 +51,25 @@ class AttentionCall:
     value: torch.Tensor
     mask: torch.Tensor | None
     scale: float
-    frames: int
-    tokens_per_frame: int
+    grid: TokenGrid
     text_before: int
     text_after: int
     text_queries: bool = True
 
     @property
+    def frames(self) -> int:
+        """F."""
+        return self.grid.frames
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """T = H · W."""
+        return self.grid.tokens_per_frame
+
+    @property
     def video_tokens(self) -> int:
         """F · T."""
-        return self.frames * self.tokens_per_frame
+        return self.grid.video_tokens
 
     @property
     def video(self) -> slice:
@@ -104,10 +112,10 @@ class _ReadCall:
             self.state.timestep = step_of(arguments.get("timestep", 0.0))
 
 
-class _SiteMode(TorchFunctionMode):
-    def __init__(self, seam: _SiteSeam) -> None:
+class _AttentionMode(TorchFunctionMode):
+    def __init__(self, hook: _SiteHook) -> None:
         super().__init__()
-        self.seam = seam
+        self.hook = hook
         self.seen = 0
 
     def __torch_function__(
@@ -115,11 +123,11 @@ class _SiteMode(TorchFunctionMode):
     ) -> Any:
         if func is F.scaled_dot_product_attention:
             self.seen += 1
-            return self.seam.handle(*args, **(kwargs or {}))
+            return self.hook.handle(*args, **(kwargs or {}))
         return func(*args, **(kwargs or {}))
 
 
-class _SiteSeam:
+class _SiteHook:
     """Turns one site's attention call into an ``AttentionCall`` for its handler."""
 
     def __init__(self, site: Site, family: Family, state: CallState, handler: Handler) -> None:
@@ -153,15 +161,18 @@ class _SiteSeam:
                 f"q {tuple(query.shape)}, k {tuple(key.shape)}): its family declaration is wrong for this model"
             )
         length = key.shape[2]
-        per_frame = {"temporal": 1, "sparse-causal": asking}.get(self.site.layout, grid.tokens_per_frame)
-        text = 0 if sparse else length - grid.frames * per_frame
+        if self.site.layout != "spatiotemporal":
+            grid = TokenGrid(grid.frames, 1, asking if sparse else 1)
+        text = 0 if sparse else length - grid.video_tokens
         if self.text == "none" and text != 0:
             raise InputError(
-                f"site {name} has {length} tokens, expected {grid.frames} frames x {per_frame}: "
+                f"site {name} has {length} tokens, expected {grid.frames} frames x {grid.tokens_per_frame}: "
                 f"the input size is not one the model was declared for"
             )
         if self.text != "none" and text < 0:
-            raise InputError(f"site {name} has {length} tokens, fewer than {grid.frames} frames x {per_frame}")
+            raise InputError(
+                f"site {name} has {length} tokens, fewer than {grid.frames} frames x {grid.tokens_per_frame}"
+            )
         call = AttentionCall(
             site=self.site,
             query=query,
@@ -169,8 +180,7 @@ class _SiteSeam:
             value=value,
             mask=attn_mask,
             scale=query.shape[-1] ** -0.5 if scale is None else scale,
-            frames=grid.frames,
-            tokens_per_frame=per_frame,
+            grid=grid,
             text_before=text if self.text == "before" else 0,
             text_after=text if self.text == "after" else 0,
             text_queries=self.text_queries,
@@ -179,19 +189,19 @@ class _SiteSeam:
 
 
 @functools.cache
-def _seamed(cls: Any) -> Any:
+def _hooked(cls: Any) -> Any:
     """A subclass of the module class ``cls`` whose forward runs under the site's mode."""
     original = cls.forward
 
     @functools.wraps(original)
     def forward(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        seam: _SiteSeam = getattr(self, _STATE)
-        mode = _SiteMode(seam)
+        hook: _SiteHook = getattr(self, _STATE)
+        mode = _AttentionMode(hook)
         with mode:
             output = original(self, *args, **kwargs)
         if mode.seen == 0:
             raise InputError(
-                f"site {seam.site.name} ran without scaled_dot_product_attention, so it would stay dense: "
+                f"site {hook.site.name} ran without scaled_dot_product_attention, so it would stay dense: "
                 f"use the default attention processor and the native attention backend"
             )
         return output
@@ -199,7 +209,7 @@ def _seamed(cls: Any) -> Any:
     return type(cls.__name__, (cls,), {"forward": forward, "__module__": cls.__module__, "_f3prune_original": cls})
 
 
-class Seam:
+class AttentionHook:
     """Handlers attached to the sites of one denoiser.
 
     Use as a context manager for a while, or ``attach`` for good (as a baked model does).
@@ -228,7 +238,7 @@ class Seam:
         self._hook = _ReadCall(family, self.state, read_timestep)
         self._handle: torch.utils.hooks.RemovableHandle | None = None
 
-    def attach(self) -> Seam:
+    def attach(self) -> AttentionHook:
         """Attach every handler.
 
         Raises:
@@ -240,9 +250,9 @@ class Seam:
         self._handle = self.denoiser.register_forward_pre_hook(self._hook, with_kwargs=True)
         for name, handler in self.handlers.items():
             module = self.denoiser.get_submodule(name)
-            setattr(module, _STATE, _SiteSeam(self.sites[name], self.family, self.state, handler))
+            setattr(module, _STATE, _SiteHook(self.sites[name], self.family, self.state, handler))
             original: Any = type(module)
-            module.__class__ = _seamed(original)
+            module.__class__ = _hooked(original)
         return self
 
     def detach(self) -> None:
@@ -256,7 +266,7 @@ class Seam:
             module.__class__ = type(module)._f3prune_original  # type: ignore[attr-defined]
             delattr(module, _STATE)
 
-    def __enter__(self) -> Seam:
+    def __enter__(self) -> AttentionHook:
         return self.attach()
 
     def __exit__(self, *exc: object) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from f3prune.core.errors import ArtifactError
-from f3prune.families import Layout
+from f3prune.families import Layout, TokenGrid
 
-FORMAT = "1"
+FORMAT = "2"
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Calibration:
         timesteps: the T timesteps, in the order of denoising.
         sites: site name → layout and heads, in module order.
         mass: site name → M, ``t h f (f+1)`` float32.
+        grid: frames, rows and columns of the tokens of spatiotemporal sites; ``None`` where nothing was run.
         metadata: provenance: model, prompts, seed, steps, versions.
     """
 
@@ -42,6 +43,7 @@ class Calibration:
     timesteps: tuple[float, ...]
     sites: Mapping[str, SiteInfo]
     mass: Mapping[str, torch.Tensor]
+    grid: TokenGrid | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def save(self, path: Path | str) -> None:
@@ -51,6 +53,7 @@ class Calibration:
             "family": self.family,
             "timesteps": json.dumps(list(self.timesteps)),
             "sites": json.dumps({name: [s.layout, s.heads] for name, s in self.sites.items()}),
+            "grid": json.dumps(self.grid and astuple(self.grid)),
             "metadata": json.dumps(dict(self.metadata), sort_keys=True),
         }
         save_file({f"M/{name}": m.contiguous() for name, m in self.mass.items()}, str(path), metadata=header)
@@ -78,6 +81,7 @@ class Calibration:
                     timesteps=tuple(json.loads(header["timesteps"])),
                     sites=sites,
                     mass={name: file.get_tensor(f"M/{name}") for name in sites},
+                    grid=None if (sizes := json.loads(header["grid"])) is None else TokenGrid(*sizes),
                     metadata=json.loads(header["metadata"]),
                 )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:

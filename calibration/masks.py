@@ -8,14 +8,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+from f3prune.calibration.replacements import Replacement, from_json
 from f3prune.calibration.score_table import Aggregate, Granularity
-from f3prune.core.errors import ArtifactError
+from f3prune.core.errors import ArtifactError, InputError
 from f3prune.families import Layout
 
-VERSION = 1
-Mode = Literal["local", "drop"]
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,7 @@ class SiteMask:
         pruned_heads: heads that are pruned, ascending; all of them for a pruned layer.
         kept_pairs: for every query frame the key frames it still attends to, ascending; ``None`` unless pairs are
             pruned.
+        replacement: what takes the place of what is pruned; ``None`` where nothing is.
     """
 
     layout: Layout
@@ -38,6 +39,22 @@ class SiteMask:
     aas: tuple[float, ...]
     pruned_heads: tuple[int, ...] = ()
     kept_pairs: tuple[tuple[int, ...], ...] | None = None
+    replacement: Replacement | None = None
+
+    def __post_init__(self) -> None:
+        if not self.untouched and self.replacement is None:
+            raise InputError("a mask prunes something and does not say what takes its place: give it a replacement")
+
+    @property
+    def stand_in(self) -> Replacement:
+        """What takes the place of what is pruned.
+
+        Raises:
+            InputError: nothing is pruned.
+        """
+        if self.replacement is None:
+            raise InputError("nothing is pruned at this site, so that nothing takes its place")
+        return self.replacement
 
     @property
     def untouched(self) -> bool:
@@ -60,19 +77,26 @@ class Stage:
 
 @dataclass(frozen=True)
 class Masks:
-    """Everything that pruning decides; the content of ``masks.json``."""
+    """Everything that pruning decides; the content of ``masks.json``.
+
+    ``mode`` is the one that was asked for; what stands at a site is the site's ``replacement``.
+    """
 
     family: str
     alpha: float
     granularity: Granularity
     aggregate: Aggregate
-    mode: Mode
+    mode: str
     stages: tuple[Stage, ...]
     score: str = "aas"
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, one trailing newline."""
-        return json.dumps({"version": VERSION, **dataclasses.asdict(self)}, indent=1, sort_keys=True) + "\n"
+        data = {"version": VERSION, **dataclasses.asdict(self)}
+        for stage, found in zip(data["stages"], self.stages, strict=True):
+            for name, mask in found.sites.items():
+                stage["sites"][name]["replacement"] = mask.replacement and mask.replacement.to_json()
+        return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Masks:
@@ -130,4 +154,5 @@ def _site_mask(data: dict[str, Any]) -> SiteMask:
         aas=tuple(data["aas"]),
         pruned_heads=tuple(data["pruned_heads"]),
         kept_pairs=None if pairs is None else tuple(tuple(row) for row in pairs),
+        replacement=None if data["replacement"] is None else from_json(data["replacement"]),
     )

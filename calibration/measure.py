@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from f3prune.calibration.attention_hook import AttentionCall, Seam
+from f3prune.calibration.attention_hook import AttentionCall, AttentionHook
 from f3prune.calibration.calibration_file import Calibration, SiteInfo
 from f3prune.calibration.frame_mass import attention_with_mass
 from f3prune.core.errors import InputError
@@ -46,7 +46,7 @@ class FrameMassRecorder:
         self._sums: dict[str, dict[float, tuple[torch.Tensor, int]]] = {name: {} for name in self._sites}
         self._timestep: float | None = None
         self._running: dict[str, tuple[torch.Tensor, int]] = {}
-        self._seam = Seam(
+        self._hook = AttentionHook(
             denoiser,
             self.family,
             {name: functools.partial(self._record, site) for name, site in self._sites.items()},
@@ -57,16 +57,16 @@ class FrameMassRecorder:
     @contextmanager
     def recording(self) -> Iterator[FrameMassRecorder]:
         """Record every denoiser call made inside."""
-        with self._seam, torch.no_grad():
+        with self._hook, torch.no_grad():
             yield self
 
     @property
     def denoiser_calls(self) -> int:
         """Denoiser calls seen so far."""
-        return self._seam.state.calls
+        return self._hook.state.calls
 
     def _record(self, site: Site, call: AttentionCall) -> torch.Tensor:
-        timestep = self._seam.state.timestep
+        timestep = self._hook.state.timestep
         if timestep is None:
             raise InputError(f"the denoiser call around site {site.name} has no timestep")
         if timestep != self._timestep:
@@ -128,6 +128,7 @@ class FrameMassRecorder:
                 name: torch.stack([total / weight for total, weight in sums.values()]).float()
                 for name, sums in self._sums.items()
             },
+            grid=self._hook.state.grid,
             metadata={**metadata, "rows": str(self.rows or "all")},
         )
 

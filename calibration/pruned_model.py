@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from f3prune.calibration.bake.prune import PruningRecord, prune_denoiser, pruning_of
 from f3prune.calibration.masks import Masks
+from f3prune.calibration.prune import PruningRecord, prune_denoiser, pruning_of
 from f3prune.calibration.staged import StagedDenoiser
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.lazy_weights import lazily_in_dtype, read_lazily

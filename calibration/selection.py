@@ -15,13 +15,17 @@ from torch import nn
 
 from f3prune.calibration.aas import head_scores
 from f3prune.calibration.calibration_file import Calibration
-from f3prune.calibration.masks import Masks, Mode, Stage
+from f3prune.calibration.masks import Masks, Stage
+from f3prune.calibration.replacements import Replacement, replacement_of
 from f3prune.calibration.score_table import Aggregate, Granularity, ScoreTable, units
 from f3prune.calibration.scores import Measurement, score_of
 from f3prune.calibration.unit_masks import site_masks
-from f3prune.core.choices import AGGREGATES, GRANULARITIES, MODES
+from f3prune.core.choices import AGGREGATES, GRANULARITIES
 from f3prune.core.errors import InputError, UnknownSiteError
+from f3prune.families import registry
 
+AUTO = "auto"
+"""Of ``PruneConfig.mode``: a replacement for every site, by ``f3prune.calibration.auto``."""
 DEFAULT = "default"
 """Of ``PruneConfig.score``: what ``default_score`` says for the unit."""
 Calls = Iterable[tuple[float, Mapping[str, Any]]]
@@ -35,28 +39,37 @@ class PruneConfig:
         alpha: pruning ratio in [0, 1]: ``floor(alpha · N)`` of the N unprotected units go.
         granularity: unit: ``layer``, ``head`` or ``frame-pair``.
         aggregate: sum scores over ``timesteps`` only, or over ``layers`` too so that all sites share one mask.
-        mode: ``local`` (attend to one's own frame and text) or ``drop`` (the unit's contribution goes).
+        mode: what takes a pruned unit's place, a name of ``f3prune.calibration.replacements`` with its options behind
+            colons: ``local`` (attend to one's own frame and text), ``drop`` (the unit's contribution goes), ``static``
+            (temporal attention keeps its mean map), ``window:1`` (so many frames on each side are seen, too) or
+            ``pooled:4:1`` (far frames are seen in patches of 4 × 4 tokens, and a window of 1 whole). ``auto`` chooses
+            one for every layer, or none; ``alpha`` is then the share of all that is multiplied at the sites that it
+            saves.
         stages: number of contiguous ranges of denoising steps, each with masks of its own.
         protect: globs of site names that are never pruned and not counted.
         score: what units are ranked by, the least first: ``aas``; ``leave-one-out``, what the output loses without
             the unit; ``greedy``, the same again after every unit that went; ``magnitude`` of its weights; ``random``
             and ``reversed`` (AAS upside down) to compare with.
         score_seed: of ``random``.
+        speedup: of mode ``auto``, in place of ``alpha``: what the products of a whole call are to gain, above 1.
+        candidates: of mode ``auto``: the modes it chooses from; all that suit, without.
     """
 
     alpha: float
     granularity: Granularity = "layer"
     aggregate: Aggregate = "timesteps"
-    mode: Mode = "local"
+    mode: str = "local"
     stages: int = 1
     protect: tuple[str, ...] = ()
     score: str = DEFAULT
     score_seed: int = 0
+    speedup: float | None = None
+    candidates: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:
             raise InputError(f"alpha is {self.alpha}, expected a pruning ratio between 0 and 1")
-        for name, known in (("granularity", GRANULARITIES), ("aggregate", AGGREGATES), ("mode", MODES)):
+        for name, known in (("granularity", GRANULARITIES), ("aggregate", AGGREGATES)):
             value = getattr(self, name)
             if value not in known:
                 raise InputError(f"{name} is {value!r}, expected one of {', '.join(known)}")
@@ -64,10 +77,43 @@ class PruneConfig:
             object.__setattr__(self, "score", default_score(self.granularity))
         if self.stages < 1:
             raise InputError(f"stages is {self.stages}, expected at least 1")
-        if self.granularity == "frame-pair" and self.mode == "drop":
-            raise InputError("mode drop takes whole heads away and has no meaning for frame pairs: use --mode local")
+        if self.mode == AUTO:
+            self._check_auto()
+            return
+        if self.speedup is not None or self.candidates:
+            given = "speedup" if self.speedup is not None else "candidates"
+            raise InputError(f"{given} is for mode auto, not {self.mode}: leave {given} out, or use mode auto")
+        # Written out in full, so that equal choices are equal.
+        object.__setattr__(self, "mode", self.replacement.spec)
+        if self.granularity not in self.replacement.granularities:
+            raise InputError(
+                f"mode {self.mode} takes the place of whole heads and has no meaning for frame pairs: use mode local"
+            )
         if (refusal := score_of(self.score).refusal(self.granularity)) is not None:
             raise InputError(refusal)
+
+    def _check_auto(self) -> None:
+        for name, value, only in (
+            ("granularity", self.granularity, "layer"),
+            ("aggregate", self.aggregate, "timesteps"),
+            ("score", self.score, "leave-one-out"),
+        ):
+            if value != only:
+                raise InputError(f"mode auto goes by {name} {only}, not {value}: leave {name} out, or choose a mode")
+        if self.speedup is not None and self.speedup <= 1.0:
+            raise InputError(f"speedup is {self.speedup:g}, expected more than 1: how many times as fast")
+        object.__setattr__(self, "candidates", tuple(replacement_of(spec).spec for spec in self.candidates))
+
+    @property
+    def replacement(self) -> Replacement:
+        """What takes a pruned unit's place.
+
+        Raises:
+            InputError: of mode ``auto``, which chooses one for every site.
+        """
+        if self.mode == AUTO:
+            raise InputError("mode auto chooses a replacement for every site: use f3prune.calibration.auto.assign")
+        return replacement_of(self.mode)
 
 
 def default_score(granularity: Granularity) -> str:
@@ -79,9 +125,11 @@ def default_score(granularity: Granularity) -> str:
     return "aas" if granularity == "frame-pair" else "leave-one-out"
 
 
-def suits_pairs(mode: Mode, score: str) -> bool:
+def suits_pairs(mode: str, score: str) -> bool:
     """Whether frame pairs can go in this mode by this score."""
-    return mode != "drop" and score_of(score).refusal("frame-pair") is None
+    if mode == AUTO or "frame-pair" not in replacement_of(mode).granularities:
+        return False
+    return score_of(score).refusal("frame-pair") is None
 
 
 def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTable | None = None) -> Masks:
@@ -99,6 +147,7 @@ def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTabl
     candidates = unprotected(list(calibration.sites), config.protect)
     if config.granularity == "frame-pair":
         _refuse_pairs(calibration, candidates)
+    _refuse_mode(calibration, candidates, config.replacement)
     table = _table(calibration, config) if table is None else table
     return Masks(
         family=calibration.family,
@@ -152,6 +201,15 @@ def _refuse_pairs(calibration: Calibration, candidates: list[str]) -> None:
                 f"granularity frame-pair has no meaning at {name}, where frame i sees frames 0 and i-1 alone: "
                 f"use --granularity layer or head, or --protect the sparse-causal sites"
             )
+
+
+def _refuse_mode(calibration: Calibration, candidates: list[str], replacement: Replacement) -> None:
+    """Raise what the replacement has against a site that may be pruned."""
+    family = registry()[calibration.family]
+    for name in candidates:
+        info, frames = calibration.sites[name], calibration.mass[name].shape[-2]
+        if (found := replacement.refusal(info.layout, family, frames, calibration.grid)) is not None:
+            raise InputError(f"{found} (site {name})")
 
 
 def _table(calibration: Calibration, config: PruneConfig) -> ScoreTable:
@@ -209,5 +267,6 @@ def _select_stage(
     # Decimal, because floor(0.29 * 100) is 28 in binary floating point.
     count = math.floor(Decimal(str(config.alpha)) * len(ranked))
     pruned = sorted(range(len(ranked)), key=lambda k: (ranked[k].score, k))[:count]
-    chosen = site_masks(calibration, [ranked[k] for k in pruned], head_scores(calibration, steps))
+    units_gone = [ranked[k] for k in pruned]
+    chosen = site_masks(calibration, units_gone, config.replacement, steps, head_scores(calibration, steps))
     return Stage(steps=steps, timesteps=bounds, sites=chosen)

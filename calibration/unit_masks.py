@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 
 from f3prune.calibration.calibration_file import Calibration
-from f3prune.calibration.masks import Masks, Mode, SiteMask, Stage
+from f3prune.calibration.masks import Masks, SiteMask, Stage
+from f3prune.calibration.replacements import Replacement
 from f3prune.calibration.score_table import Aggregate, Granularity, ScoreTable, Unit, units
 
 
@@ -45,13 +46,19 @@ def unit_axes(calibration: Calibration, granularity: Granularity) -> dict[str, t
 
 
 def site_masks(
-    calibration: Calibration, pruned: Iterable[Unit], aas: Mapping[str, torch.Tensor] | None = None
+    calibration: Calibration,
+    pruned: Iterable[Unit],
+    replacement: Replacement,
+    steps: tuple[int, int],
+    aas: Mapping[str, torch.Tensor] | None = None,
 ) -> dict[str, SiteMask]:
     """What is left of every site when these units go.
 
     Args:
         calibration: of the model.
         pruned: the units.
+        replacement: what takes their place.
+        steps: first and last + 1 of the denoising steps that it is for.
         aas: site → AAS of its heads ``h``, to be shown with the masks; zeros without.
     """
     heads: dict[str, set[int]] = {name: set() for name in calibration.sites}
@@ -65,6 +72,7 @@ def site_masks(
     found = {}
     for name, info in calibration.sites.items():
         frames = calibration.mass[name].shape[-2]
+        mean = calibration.mass[name][slice(*steps)].mean(0)
         found[name] = SiteMask(
             layout=info.layout,
             frames=frames,
@@ -72,15 +80,19 @@ def site_masks(
             aas=tuple(0.0 if aas is None else round(float(aas[name][head]), 6) for head in range(info.heads)),
             pruned_heads=tuple(sorted(heads[name])),
             kept_pairs=_kept(pairs[name], frames),
+            replacement=replacement.for_site(mean, tuple(sorted(heads[name]))) if heads[name] or pairs[name] else None,
         )
     return found
 
 
-def one_stage(calibration: Calibration, granularity: Granularity, mode: Mode, pruned: Iterable[Unit]) -> Masks:
+def one_stage(
+    calibration: Calibration, granularity: Granularity, replacement: Replacement, pruned: Iterable[Unit]
+) -> Masks:
     """Masks that prune these units at every timestep, to try them with."""
     timesteps = calibration.timesteps
-    stage = Stage((0, len(timesteps)), (max(timesteps), min(timesteps)), site_masks(calibration, pruned))
-    return Masks(calibration.family, 0.0, granularity, "timesteps", mode, (stage,))
+    steps = (0, len(timesteps))
+    stage = Stage(steps, (max(timesteps), min(timesteps)), site_masks(calibration, pruned, replacement, steps))
+    return Masks(calibration.family, 0.0, granularity, "timesteps", replacement.spec, (stage,))
 
 
 def _kept(pruned: set[tuple[int, int]], frames: int) -> tuple[tuple[int, ...], ...] | None:

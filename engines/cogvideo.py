@@ -26,7 +26,7 @@ GRAPHS = (PREFILL, DECODE)
 _FRAME, _VIDEO = "frame_slots", "video_slots"
 
 
-def cached_ranges(shape: CogVideoConfig, frames: int) -> dict[str, DimensionRange]:
+def autoregressive_ranges(shape: CogVideoConfig, frames: int) -> dict[str, DimensionRange]:
     """Sizes of the symbolic dimensions of both graphs.
 
     Args:
@@ -41,7 +41,7 @@ def cached_ranges(shape: CogVideoConfig, frames: int) -> dict[str, DimensionRang
     }
 
 
-def build_cached(
+def build_autoregressive(
     onnx_directory: Path | str,
     directory: Path | str,
     shape: CogVideoConfig,
@@ -50,13 +50,13 @@ def build_cached(
     frames: int | None = None,
     progress: Progress | None = None,
 ) -> dict[str, EngineRecord]:
-    """Build the engines of the graphs that ``export_cached`` wrote: ``directory/prefill`` and ``directory/decode``.
+    """Build the engines of both graphs that ``export_autoregressive`` wrote, ``prefill`` and ``decode``.
 
     Raises:
         ArtifactError, BackendError, BuildError, InputError: see ``build_engine``.
     """
     config = config or BuildConfig()
-    config = replace(config, ranges={**config.ranges, **cached_ranges(shape, frames or shape.frame_num)})
+    config = replace(config, ranges={**config.ranges, **autoregressive_ranges(shape, frames or shape.frame_num)})
     found = {}
     for number, name in enumerate(GRAPHS):
 
@@ -104,7 +104,7 @@ class EngineCogVideo:
         device: torch.device | str | None = None,
         first: EngineCogVideo | None = None,
     ) -> EngineCogVideo:
-        """Open what ``build_cached`` wrote.
+        """Open what ``build_autoregressive`` wrote.
 
         Raises:
             ArtifactError, BackendError: see ``open_session``.

@@ -6,14 +6,14 @@ from f3prune.exporter._config import ExportConfig
 from f3prune.exporter._export import export_denoiser
 from f3prune.exporter._result import ExportResult, TensorSpec
 from f3prune.exporter.arguments import flatten_arguments
-from f3prune.exporter.cached import CachedExport, export_cached
+from f3prune.exporter.autoregressive import AutoregressiveExport, export_autoregressive
 from f3prune.exporter.capture import capture_inputs
 from f3prune.exporter.graph_costs import Cost, GraphCosts, graph_costs
 from f3prune.exporter.graph_facts import GraphFacts, graph_facts
 from f3prune.exporter.self_test import SelfTest
 
 __all__ = [
-    "CachedExport",
+    "AutoregressiveExport",
     "Cost",
     "ExportConfig",
     "ExportResult",
@@ -22,7 +22,7 @@ __all__ = [
     "SelfTest",
     "TensorSpec",
     "capture_inputs",
-    "export_cached",
+    "export_autoregressive",
     "export_denoiser",
     "flatten_arguments",
     "graph_costs",

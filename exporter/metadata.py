@@ -46,7 +46,7 @@ def describe(
     if family is not None:
         found["family"] = family.name
         found["sites"] = json.dumps(_site_names(denoiser, family))
-    if family is not None and not family.cached:
+    if family is not None and not family.autoregressive:
         grid = family.token_grid(denoiser, arguments.rebuild(arguments.tensors))
         found["grid"] = json.dumps({"frames": grid.frames, "tokens_per_frame": grid.tokens_per_frame}, sort_keys=True)
     record = pruning_of(denoiser)

@@ -8,10 +8,24 @@ import functools
 import torch
 
 from f3prune.calibration import Masks, PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
-from f3prune.families import family_of
-from f3prune.testing import TINY_SHAPES, tiny_denoiser
+from f3prune.families import family_of, registry
+from f3prune.testing import TINY_SHAPES, VARIANTS, family_name, tiny_denoiser
 
-UNITS = [("layer", "local"), ("layer", "drop"), ("head", "local"), ("head", "drop"), ("frame-pair", "local")]
+EVERYWHERE = [("layer", "local"), ("layer", "drop"), ("head", "local"), ("head", "drop"), ("frame-pair", "local")]
+OF_LAYOUT = {
+    "temporal": [("layer", "static"), ("head", "static")],
+    "spatiotemporal": [(unit, mode) for unit in ("layer", "head") for mode in ("window", "pooled")],
+}
+OPTIONS = {"pooled": "pooled:2"}
+
+
+def units_of(variant: str) -> list[tuple[str, str]]:
+    """Every unit and mode that a variant's sites take."""
+    return [*EVERYWHERE, *OF_LAYOUT[registry()[family_name(variant)].layout]]
+
+
+EACH = [(variant, *unit) for variant in VARIANTS for unit in units_of(variant)]
+"""Variant, granularity and mode, of everything."""
 
 
 class Subject:
@@ -28,7 +42,9 @@ class Subject:
         self.dense = run(self.denoiser, self.inputs)
 
     def masks(self, alpha: float, granularity: str, mode: str) -> Masks:
-        return select_masks(self.calibration, PruneConfig(alpha, granularity, mode=mode, score="aas"))
+        return select_masks(
+            self.calibration, PruneConfig(alpha, granularity, mode=OPTIONS.get(mode, mode), score="aas")
+        )
 
     def pruned(self, alpha: float, granularity: str = "layer", mode: str = "local") -> torch.nn.Module:
         return prune_denoiser(copy.deepcopy(self.denoiser), self.masks(alpha, granularity, mode))

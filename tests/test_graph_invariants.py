@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from subjects import UNITS, relative, run, subject_of
+from subjects import EACH, relative, run, subject_of
 
 from f3prune.core.errors import ArtifactError, BackendError
 from f3prune.engines import BuildConfig, build_engine, open_session
@@ -22,9 +22,8 @@ def per_variant(variant, *values):
 
 
 PER_VARIANT = [per_variant(v) for v in VARIANTS]
-EXPORTED = [
-    per_variant(v, *unit) for v in VARIANTS for unit in UNITS if v in ALL_UNITS or unit in {UNITS[0], ("head", "drop")}
-]
+ALWAYS = {("layer", "local"), ("head", "drop"), ("layer", "static"), ("layer", "pooled")}
+EXPORTED = [per_variant(*each) for each in EACH if each[0] in ALL_UNITS or each[1:] in ALWAYS]
 ALPHA = {"layer": 1.0, "head": 0.5, "frame-pair": 0.5}
 PLAIN = ExportConfig(self_test=False)
 

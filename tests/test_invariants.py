@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from subjects import UNITS, relative, run, subject_of
+from subjects import EACH, EVERYWHERE, relative, run, subject_of
 
 from f3prune.calibration import load_pruned, masked_reference, save_pruned
 from f3prune.core.errors import ArtifactError
@@ -24,7 +24,7 @@ def test_1_rows_of_frame_mass_sum_to_one(subject):
         torch.testing.assert_close(mass.sum(-1), torch.ones(steps, heads, frames), atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("granularity", "mode"), UNITS)
+@pytest.mark.parametrize(("granularity", "mode"), EVERYWHERE)
 def test_2_alpha_zero_is_the_dense_model_bit_for_bit(subject, granularity, mode):
     assert torch.equal(run(subject.pruned(0.0, granularity, mode), subject.inputs), subject.dense)
 
@@ -45,9 +45,10 @@ def test_3_fully_pruned_frames_do_not_see_each_other(subject, mode):
     assert dense.flatten(1).amax(1)[others].min() > 0, "the dense model relates no frames: the test shows nothing"
 
 
-@pytest.mark.parametrize(("granularity", "mode"), UNITS)
+@pytest.mark.parametrize(("variant", "granularity", "mode"), EACH)
 @pytest.mark.parametrize("alpha", [0.5, 1.0])
-def test_4_baked_equals_masked_reference(subject, alpha, granularity, mode):
+def test_4_baked_equals_masked_reference(alpha, variant, granularity, mode):
+    subject = subject_of(variant)
     masks = subject.masks(alpha, granularity, mode)
     with masked_reference(subject.denoiser, masks):
         reference = run(subject.denoiser, subject.inputs)
@@ -56,8 +57,10 @@ def test_4_baked_equals_masked_reference(subject, alpha, granularity, mode):
     assert torch.equal(run(subject.denoiser, subject.inputs), subject.dense), "the reference left traces"
 
 
-@pytest.mark.parametrize(("granularity", "mode"), UNITS)
-def test_5_parameters_go_down_as_the_masks_say(subject, granularity, mode):
+@pytest.mark.parametrize(("variant", "granularity", "mode"), EACH)
+def test_5_parameters_go_down_as_the_masks_say(variant, granularity, mode):
+    subject = subject_of(variant)
+
     def count(module):
         return sum(p.numel() for p in module.parameters())
 
@@ -71,8 +74,9 @@ def test_5_parameters_go_down_as_the_masks_say(subject, granularity, mode):
         assert full == half == dense, "frame-local attention keeps its projections"
 
 
-@pytest.mark.parametrize(("granularity", "mode"), UNITS)
-def test_6_saved_model_is_the_same_and_damage_is_noticed(subject, granularity, mode, tmp_path):
+@pytest.mark.parametrize(("variant", "granularity", "mode"), EACH)
+def test_6_saved_model_is_the_same_and_damage_is_noticed(variant, granularity, mode, tmp_path):
+    subject = subject_of(variant)
     pruned = subject.pruned(0.5, granularity, mode)
     save_pruned(pruned, tmp_path)
     loaded = load_pruned(tmp_path)

@@ -14,7 +14,7 @@ from _visit import Visit
 
 from f3prune.calibration.attention_hook import AttentionCall
 from f3prune.calibration.bake.attention import frame_local
-from f3prune.families import Site
+from f3prune.families import Site, TokenGrid
 
 CHECKED_QUERIES = 48
 TOLERANCE = 2e-2
@@ -53,8 +53,7 @@ class Shape:
             *(tensor.transpose(1, 2) for tensor in (q, k, v)),
             mask=None,
             scale=self.width**-0.5,
-            frames=self.frames,
-            tokens_per_frame=math.prod(self.grid),
+            grid=TokenGrid(self.frames, *self.grid),
             text_before=self.text,
             text_after=0,
         )

@@ -21,10 +21,11 @@ from _timing import once
 from _visit import Visit
 
 from f3prune.calibration import Masks, SiteMask, Stage, prune_denoiser
+from f3prune.calibration.replacements import Local
 from f3prune.core.random_weights import randomize_weights
 from f3prune.engines import BuildConfig, EngineDenoiser, Session, build_engine, open_session, parity
-from f3prune.engines.cogvideo import EngineCogVideo, build_cached
-from f3prune.exporter import ExportConfig, export_cached, export_denoiser, flatten_arguments
+from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
+from f3prune.exporter import ExportConfig, export_autoregressive, export_denoiser, flatten_arguments
 from f3prune.families import family_of
 from f3prune.models import CogVideo, CogVideoConfig
 from f3prune.models.cogvideo.generation import generate_tokens
@@ -76,7 +77,7 @@ def make_graphs(graphs: Path, rehearse: bool) -> None:
             export_denoiser(model, inputs, where, ExportConfig(dtype=dtype, self_test=False))  # type: ignore[arg-type]
     if not (graphs / COGVIDEO / "decode").is_dir():
         with torch.no_grad():
-            export_cached(_tiny_cogvideo(), graphs / COGVIDEO, (0,))
+            export_autoregressive(_tiny_cogvideo(), graphs / COGVIDEO, (0,))
 
 
 def _backend(visit: Visit) -> BuildConfig:
@@ -104,7 +105,9 @@ def _moved(value: Any, device: str) -> Any:
 
 def _all_local(model: Any) -> Masks:
     sites = {
-        site.name: SiteMask(site.layout, 3, site.heads, (0.0,) * site.heads, tuple(range(site.heads)))
+        site.name: SiteMask(
+            site.layout, 3, site.heads, (0.0,) * site.heads, tuple(range(site.heads)), replacement=Local()
+        )
         for site in family_of(model).find_sites(model)
     }
     return Masks(family_of(model).name, 1.0, "layer", "timesteps", "local", (Stage((0, 1), (999.0, 1.0), sites),))
@@ -309,7 +312,7 @@ def _tiny_cogvideo() -> Any:
 def _cogvideo(visit: Visit, folder: Path) -> None:
     """CogVideo token by token, its caches bound as input and output of a step at once."""
     model = _tiny_cogvideo()
-    build_cached(visit.graphs / COGVIDEO, folder / COGVIDEO, model.shape, _backend(visit))
+    build_autoregressive(visit.graphs / COGVIDEO, folder / COGVIDEO, model.shape, _backend(visit))
     seen: dict[str, list[torch.Tensor]] = {"pytorch": [], "engine": []}
 
     def recording(name: str) -> Any:

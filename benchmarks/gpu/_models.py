@@ -21,8 +21,9 @@ from torch import nn
 
 from f3prune.bench.costs.published import PUBLISHED
 from f3prune.calibration import Masks, SiteMask, Stage, prune_denoiser
-from f3prune.calibration.attention_hook import Seam
+from f3prune.calibration.attention_hook import AttentionHook
 from f3prune.calibration.bake.surgery import linear
+from f3prune.calibration.replacements import replacement_of
 from f3prune.families import Family, LatentShape, Site, family_of
 from f3prune.families.classes import denoiser_class
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
@@ -209,6 +210,7 @@ def _masks(subject: Subject, alpha: float, mode: Any) -> Masks:
             site.heads,
             (0.0,) * site.heads,
             tuple(range(site.heads)) if site.name in gone else (),
+            replacement=replacement_of(mode) if site.name in gone else None,
         )
         for site in subject.sites
     }
@@ -225,7 +227,7 @@ def _baked(mode: str) -> Callable[[Subject, float], nn.Module]:
 
 def _handled(subject: Subject, alpha: float, handler: Near) -> nn.Module:
     model = subject.twin()
-    Seam(model, subject.family, {site.name: handler for site in subject.chosen(alpha)}).attach()
+    AttentionHook(model, subject.family, {site.name: handler for site in subject.chosen(alpha)}).attach()
     return model
 
 

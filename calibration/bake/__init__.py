@@ -1,7 +1,1 @@
-"""From masks to a smaller denoiser."""
-
-from __future__ import annotations
-
-from f3prune.calibration.bake.prune import PruningRecord, prune_denoiser, pruning_of
-
-__all__ = ["PruningRecord", "prune_denoiser", "pruning_of"]
+"""Tools that rewrite attention: weights cut and reordered, modules and handlers that stand in a site's place."""

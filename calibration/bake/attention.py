@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import defaultdict
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,21 +15,22 @@ from f3prune.core.errors import InputError
 
 
 @dataclass(frozen=True)
-class LocalHeads:
-    """Heads from ``dense`` on are frame-local; those before attend everywhere.
+class ReplacedHeads:
+    """Heads from ``dense`` on are replaced; those before attend everywhere.
 
     ``order`` is set where q and k could not be reordered in the weights: they are gathered into it here.
     """
 
     dense: int
+    attend: Callable[[AttentionCall], torch.Tensor]
     order: tuple[int, ...] | None = None
 
     def __call__(self, call: AttentionCall) -> torch.Tensor:
         call = _ordered(call, self.order)
         if self.dense == 0:
-            return frame_local(call)
+            return self.attend(call)
         heads = call.query.shape[1]
-        parts = [heads_of(call, 0, self.dense).dense(), frame_local(heads_of(call, self.dense, heads))]
+        parts = [heads_of(call, 0, self.dense).dense(), self.attend(heads_of(call, self.dense, heads))]
         return torch.cat([part.transpose(1, 2) for part in parts], dim=2).transpose(1, 2)
 
 
@@ -76,13 +78,13 @@ class KeptPairs:
         if order != sorted(order):
             back = torch.tensor([order.index(i) for i in range(call.frames)], device=video.device)
             video = video.unflatten(1, (call.frames, -1)).index_select(1, back).flatten(1, 2)
-        return _with_text(call, video, dense=True)
+        return with_text(call, video, dense=True)
 
 
 def frame_local(call: AttentionCall) -> torch.Tensor:
     """Video queries attend to their own frame and to text, text queries to text: ``b h n d``."""
     everyone = list(range(call.frames))
-    return _with_text(call, _attend(call, everyone, everyone), dense=False)
+    return with_text(call, _attend(call, everyone, everyone), dense=False)
 
 
 def _attend(call: AttentionCall, queries: list[int], keys: list[int] | None) -> torch.Tensor:
@@ -99,7 +101,7 @@ def _attend(call: AttentionCall, queries: list[int], keys: list[int] | None) -> 
     Returns:
         ``b (queries t) h d``.
     """
-    query = _frames(call, call.query, queries)
+    query = frames_of(call, call.query, queries)
     if keys is None:
         output = F.scaled_dot_product_attention(
             query.flatten(1, 2).transpose(1, 2), call.key, call.value, attn_mask=call.mask, scale=call.scale
@@ -115,7 +117,7 @@ def _attend(call: AttentionCall, queries: list[int], keys: list[int] | None) -> 
     return folded.transpose(1, 2).unflatten(0, (-1, len(queries))).flatten(1, 2)
 
 
-def _frames(call: AttentionCall, tensor: torch.Tensor, frames: list[int]) -> torch.Tensor:
+def frames_of(call: AttentionCall, tensor: torch.Tensor, frames: list[int]) -> torch.Tensor:
     """``b h n d -> b (frames) t h d``, the video tokens of some frames."""
     video = tensor.transpose(1, 2)[:, call.video].unflatten(1, (call.frames, call.tokens_per_frame))
     if frames == list(range(call.frames)):
@@ -125,15 +127,15 @@ def _frames(call: AttentionCall, tensor: torch.Tensor, frames: list[int]) -> tor
 
 def _keys(call: AttentionCall, tensor: torch.Tensor, groups: int, frames: list[int]) -> torch.Tensor:
     """``b h n d -> (b g) m h d``: for each of ``groups`` query frames its key frames' tokens, then all text."""
-    video = _frames(call, tensor, frames).unflatten(1, (groups, -1)).flatten(2, 3).flatten(0, 1)
-    text = _text(call, tensor)
+    video = frames_of(call, tensor, frames).unflatten(1, (groups, -1)).flatten(2, 3).flatten(0, 1)
+    text = text_of(call, tensor)
     if text is None:
         return video
     spread = text.unsqueeze(1).expand(-1, groups, -1, -1, -1).flatten(0, 1)
     return torch.cat([video, spread], dim=1)
 
 
-def _text(call: AttentionCall, tensor: torch.Tensor) -> torch.Tensor | None:
+def text_of(call: AttentionCall, tensor: torch.Tensor) -> torch.Tensor | None:
     """``b h n d -> b s h d``, the text tokens, those before the video first; ``None`` when there are none."""
     parts = [tensor.transpose(1, 2)[:, part] for part in _text_spans(call)]
     return None if not parts else parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
@@ -154,11 +156,11 @@ def _key_mask(call: AttentionCall, groups: int, frames: list[int]) -> torch.Tens
     """The call's mask of keys, gathered like ``_keys``: ``(b g) h 1 m``, one head where all heads share it."""
     if call.mask is None:
         return None
-    mask = _four_axes(call).expand(call.query.shape[0], -1, -1, -1)
+    mask = key_mask_of(call).expand(call.query.shape[0], -1, -1, -1)
     return _keys(call, mask.transpose(2, 3), groups, frames).permute(0, 2, 3, 1)
 
 
-def _four_axes(call: AttentionCall) -> torch.Tensor:
+def key_mask_of(call: AttentionCall) -> torch.Tensor:
     mask = call.mask
     if mask is None:
         raise InputError(f"site {call.site.name} has no mask")
@@ -172,9 +174,9 @@ def _four_axes(call: AttentionCall) -> torch.Tensor:
     return mask
 
 
-def _with_text(call: AttentionCall, video: torch.Tensor, dense: bool) -> torch.Tensor:
+def with_text(call: AttentionCall, video: torch.Tensor, dense: bool) -> torch.Tensor:
     """Put the outputs of the text queries around those of the video: ``b (f t) h d -> b h n d``."""
-    query = _text(call, call.query)
+    query = text_of(call, call.query)
     text = None if query is None else _text_output(call, query, dense)
     if text is None:
         return video.transpose(1, 2)
@@ -191,12 +193,12 @@ def _text_output(call: AttentionCall, query: torch.Tensor, dense: bool) -> torch
     """What text queries ``b s h d`` read, from all tokens or from text alone; ``None`` where there are no text keys."""
     key, value, mask = call.key, call.value, call.mask
     if not dense:
-        text_key, text_value = _text(call, key), _text(call, value)
+        text_key, text_value = text_of(call, key), text_of(call, value)
         if text_key is None or text_value is None:
             return None
         key, value = text_key.transpose(1, 2), text_value.transpose(1, 2)
         if mask is not None:
-            text_mask = _text(call, _four_axes(call).transpose(2, 3))
+            text_mask = text_of(call, key_mask_of(call).transpose(2, 3))
             mask = None if text_mask is None else text_mask.permute(0, 2, 3, 1)
     output = F.scaled_dot_product_attention(query.transpose(1, 2), key, value, attn_mask=mask, scale=call.scale)
     return output.transpose(1, 2)
@@ -218,4 +220,14 @@ def heads_of(call: AttentionCall, start: int, stop: int) -> AttentionCall:
     query, key, value = (
         tensor.transpose(1, 2)[:, :, start:stop].transpose(1, 2) for tensor in (call.query, call.key, call.value)
     )
+    return dataclasses.replace(call, query=query, key=key, value=value, mask=mask)
+
+
+def take_heads(call: AttentionCall, heads: Sequence[int]) -> AttentionCall:
+    """The same call for some heads, in the order given."""
+    index = torch.tensor(list(heads), device=call.query.device)
+    mask = call.mask
+    if mask is not None and mask.ndim >= 3 and mask.shape[-3] > 1:
+        mask = mask.index_select(-3, index)
+    query, key, value = (tensor.index_select(1, index) for tensor in (call.query, call.key, call.value))
     return dataclasses.replace(call, query=query, key=key, value=value, mask=mask)

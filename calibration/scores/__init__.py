@@ -5,6 +5,7 @@ A score is a subclass of ``Score`` in a module of its own here, found by the mod
 
 from __future__ import annotations
 
+from f3prune.calibration.scores._output_error import OutputError
 from f3prune.calibration.scores._registry import Measurement, Score, name_of, names, register, score_of
 from f3prune.calibration.scores.aas import attention_scores
 from f3prune.calibration.scores.greedy import count_trials, greedy
@@ -15,6 +16,7 @@ from f3prune.calibration.scores.reversed import reversed_scores
 
 __all__ = [
     "Measurement",
+    "OutputError",
     "Score",
     "attention_scores",
     "count_trials",

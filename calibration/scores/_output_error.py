@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from f3prune.calibration.attention_hook import AttentionCall
-from f3prune.calibration.bake.attention import KeptPairs, frame_local, heads_of
+from f3prune.calibration.bake.attention import KeptPairs
 from f3prune.calibration.calibration_file import Calibration
-from f3prune.calibration.masks import Mode, SiteMask
-from f3prune.calibration.reference import masked_reference
+from f3prune.calibration.masks import Masks, SiteMask
+from f3prune.calibration.reference import masked_reference, replaced_output
+from f3prune.calibration.replacements import Replacement
 from f3prune.calibration.score_table import Granularity, Unit
 from f3prune.calibration.unit_masks import one_stage
 from f3prune.core.errors import InputError
@@ -35,19 +36,24 @@ class OutputError:
         calibration: names the sites.
         calls: what to run; calls of one timestep are averaged.
         granularity: what a unit is.
-        mode: what takes a unit's place.
+        replacement: what takes a unit's place.
 
     Raises:
         InputError: the dense output is zero or not finite, so that nothing can be compared with it.
     """
 
     def __init__(
-        self, denoiser: nn.Module, calibration: Calibration, calls: Calls, granularity: Granularity, mode: Mode
+        self,
+        denoiser: nn.Module,
+        calibration: Calibration,
+        calls: Calls,
+        granularity: Granularity,
+        replacement: Replacement,
     ) -> None:
         self._denoiser, self._calibration, self._calls = denoiser, calibration, calls
-        self._granularity, self._mode = granularity, mode
+        self._granularity, self._replacement = granularity, replacement
         # A model that generates token by token leaves its last frame a token short, which frames cannot be cut out of.
-        self._handler = None if family_of(denoiser).cached else _PrunedSite
+        self._handler = None if family_of(denoiser).autoregressive else _PrunedSite
         self.timesteps = tuple(dict.fromkeys(timestep for timestep, _ in calls))
         with torch.no_grad():
             self._references = [_output(denoiser, arguments) for _, arguments in calls]
@@ -60,7 +66,10 @@ class OutputError:
 
     def without(self, pruned: Iterable[Unit], timesteps: Collection[float] | None = None) -> torch.Tensor:
         """The error without these units, per timestep (``t``, float64); zero where not asked for."""
-        masks = one_stage(self._calibration, self._granularity, self._mode, pruned)
+        return self.of(one_stage(self._calibration, self._granularity, self._replacement, pruned), timesteps)
+
+    def of(self, masks: Masks, timesteps: Collection[float] | None = None) -> torch.Tensor:
+        """The error with masks of one stage, per timestep (``t``, float64); zero where not asked for."""
         errors = torch.zeros(len(self.timesteps), dtype=torch.float64)
         with torch.no_grad(), masked_reference(self._denoiser, masks, handler=self._handler):
             for (timestep, arguments), reference in zip(self._calls, self._references, strict=True):
@@ -77,18 +86,11 @@ class _PrunedSite:
     """Attention of a site without the masked units, by the computation that a baked model uses: no whole mask."""
 
     mask: SiteMask
-    mode: Mode
 
     def __call__(self, call: AttentionCall) -> torch.Tensor:
         if self.mask.kept_pairs is not None:
             return KeptPairs(self.mask.kept_pairs)(call)
-        if len(self.mask.pruned_heads) == self.mask.heads:
-            return frame_local(call)
-        output = call.dense().clone()
-        for head in self.mask.pruned_heads:
-            place = slice(head, head + 1)
-            output[:, place] = 0.0 if self.mode == "drop" else frame_local(heads_of(call, head, head + 1))
-        return output
+        return replaced_output(call, self.mask, self.mask.stand_in.attend)
 
 
 def _output(denoiser: nn.Module, arguments: Mapping[str, Any]) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 
 from f3prune.calibration.calibration_file import Calibration
-from f3prune.calibration.masks import Mode
+from f3prune.calibration.replacements import Replacement, replacement_of
 from f3prune.calibration.score_table import Aggregate, Granularity, ScoreTable, Unit
 from f3prune.calibration.scores._output_error import Calls, OutputError
 from f3prune.calibration.scores._registry import Measurement, Score, register
@@ -23,7 +23,7 @@ def greedy(
     calibration: Calibration,
     calls: Calls,
     granularity: Granularity,
-    mode: Mode,
+    mode: str | Replacement,
     aggregate: Aggregate,
     candidates: Sequence[str],
     stages: Sequence[tuple[float, float]],
@@ -39,7 +39,7 @@ def greedy(
         calibration: names the sites.
         calls: what to run; calls of one timestep are averaged.
         granularity: what a unit is.
-        mode: what takes a unit's place.
+        mode: what takes a unit's place: a replacement, or the name of one.
         aggregate: whether a unit is the same head or pair of all sites.
         candidates: names of the sites that may be pruned.
         stages: ``(highest, lowest)`` timestep of every stage; each has an order of its own.
@@ -51,7 +51,8 @@ def greedy(
     Raises:
         InputError: the dense output is zero or not finite, or units cannot be aggregated so.
     """
-    error = OutputError(denoiser, calibration, calls, granularity, mode)
+    replacement = replacement_of(mode) if isinstance(mode, str) else mode
+    error = OutputError(denoiser, calibration, calls, granularity, replacement)
     every = every_unit(calibration, granularity, aggregate, candidates)
     table = filled(calibration, granularity, error.timesteps, len(every))
     for highest, lowest in stages:
@@ -94,7 +95,7 @@ class Greedy(Score):
                 found,
                 measurement.calls(),
                 config.granularity,
-                config.mode,
+                config.replacement,
                 config.aggregate,
                 candidates,
                 stages,
@@ -104,7 +105,7 @@ class Greedy(Score):
     def depends_on(self, config: PruneConfig) -> dict[str, Any]:
         """What goes first decides what goes next, so that everything that limits the choice belongs to the order."""
         return {
-            "mode": config.mode,
+            **config.replacement.to_json(),
             "aggregate": config.aggregate,
             "stages": config.stages,
             "protect": list(config.protect),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from f3prune.calibration.calibration_file import Calibration
-from f3prune.calibration.masks import Mode
+from f3prune.calibration.replacements import Replacement, replacement_of
 from f3prune.calibration.score_table import Granularity, ScoreTable
 from f3prune.calibration.scores._output_error import Calls, OutputError
 from f3prune.calibration.scores._registry import Measurement, Score, register
 from f3prune.calibration.unit_masks import every_unit, filled
+from f3prune.families import registry
 
 if TYPE_CHECKING:
     from f3prune.calibration.selection import PruneConfig
@@ -23,7 +25,7 @@ def leave_one_out(
     calibration: Calibration,
     calls: Calls,
     granularity: Granularity,
-    mode: Mode,
+    mode: str | Replacement,
     on_unit: Callable[[], None] = lambda: None,
 ) -> ScoreTable:
     """Squared relative error of the output, one unit pruned at a time, on recorded calls.
@@ -35,16 +37,22 @@ def leave_one_out(
         calibration: names the sites.
         calls: what to run; calls of one timestep are averaged.
         granularity: what a unit is.
-        mode: what takes the unit's place.
+        mode: what takes the unit's place: a replacement, or the name of one.
         on_unit: called after every unit.
 
     Raises:
         InputError: the dense output is zero or not finite, so that nothing can be compared with it.
     """
-    error = OutputError(denoiser, calibration, calls, granularity, mode)
+    replacement = replacement_of(mode) if isinstance(mode, str) else mode
+    error = OutputError(denoiser, calibration, calls, granularity, replacement)
     table = filled(calibration, granularity, error.timesteps, 0.0)
+    family = registry()[calibration.family]
     for unit in every_unit(calibration, granularity):
-        table.put(unit, slice(None), error.without([unit]))
+        # A model may have sites of several layouts, some of which a replacement cannot stand at.
+        (name,) = unit.sites
+        frames = calibration.mass[name].shape[-2]
+        suits = replacement.refusal(calibration.sites[name].layout, family, frames, calibration.grid) is None
+        table.put(unit, slice(None), error.without([unit]) if suits else math.inf)
         on_unit()
     return table
 
@@ -66,9 +74,9 @@ class LeaveOneOut(Score):
         found, config = measurement.calibration, measurement.config
         with measurement.task("leaving one out", count_units(found, config.granularity)) as advance:
             return leave_one_out(
-                measurement.denoiser(), found, measurement.calls(), config.granularity, config.mode, advance
+                measurement.denoiser(), found, measurement.calls(), config.granularity, config.replacement, advance
             )
 
     def depends_on(self, config: PruneConfig) -> dict[str, Any]:
         """What takes the unit's place."""
-        return {"mode": config.mode}
+        return config.replacement.to_json()

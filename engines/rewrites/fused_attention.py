@@ -58,7 +58,7 @@ class FusedAttention(ir.passes.InPlacePass):  # type: ignore[misc]
         the same values up to rounding. Transposes between ``b n h d`` and ``b h n d`` next to the attention are gone.
     """
 
-    VERSION = 1
+    VERSION = 2
 
     def __init__(self, fewest_keys: int = 1) -> None:
         """Leave attention to fewer than ``fewest_keys`` keys alone; of an unknown number, queries are counted."""
@@ -162,6 +162,12 @@ class _Writer:
         self.graph.insert_before(self.before, node)
         return node.outputs[0]
 
+    def shape(self, value: ir.Value, axes: int) -> ir.Value:
+        """Sizes of the first axes of a value."""
+        found = self.add("Shape", [value], end=axes)
+        found.type = ir.TensorType(ir.DataType.INT64)
+        return found
+
     def constant(self, values: np.ndarray) -> ir.Value:
         """An initializer."""
         value = ir.Value(name=self._name(), const_value=ir.Tensor(values))
@@ -178,16 +184,17 @@ class _Writer:
 def _replace(graph: ir.Graph, found: _Attention) -> None:
     output = found.last.outputs[0]
     write = _Writer(graph, found.last, f"{output.name}/fused")
-    query, key, head_dim = found.query, found.key, found.head_dim
+    query, key, value = (_heads_inner(write, tensor) for tensor in (found.query, found.key, found.value))
+    head_dim = found.head_dim
     if found.mask is not None:
-        query, key = _mask_as_channel(write, found)
+        query, key = _mask_as_channel(write, found, found.mask, query, key)
         head_dim += 1
     merged = write.add(
         "MultiHeadAttention",
         [
-            _heads_inner(write, query, found.heads * head_dim),
-            _heads_inner(write, key, found.heads * head_dim),
-            _heads_inner(write, found.value, found.heads * found.value_dim),
+            _channels(write, query, found.heads * head_dim),
+            _channels(write, key, found.heads * head_dim),
+            _channels(write, value, found.heads * found.value_dim),
         ],
         DOMAIN,
         num_heads=found.heads,
@@ -207,26 +214,30 @@ def _replace(graph: ir.Graph, found: _Attention) -> None:
         ir.convenience.replace_all_uses_with(output, new)
 
 
-def _heads_inner(write: _Writer, value: ir.Value, channels: int) -> ir.Value:
-    """``b h n d -> b n (h d)``; a Transpose that brought ``value`` into its order is skipped."""
+def _heads_inner(write: _Writer, value: ir.Value) -> ir.Value:
+    """``b h n d -> b n h d``; a Transpose that brought ``value`` into its order is skipped."""
     producer = value.producer()
     if producer is not None and _moves_heads(producer):
-        inner = producer.inputs[0]
-    else:
-        inner = write.add("Transpose", [value], perm=HEADS_INNER)
-    return write.add("Reshape", [inner, write.constant(np.array([0, 0, channels], np.int64))])
+        inner: ir.Value = producer.inputs[0]
+        return inner
+    return write.add("Transpose", [value], perm=HEADS_INNER)
 
 
-def _mask_as_channel(write: _Writer, found: _Attention) -> tuple[ir.Value, ir.Value]:
-    """Queries with a channel of ones (over the scale), keys with the mask in that channel."""
+def _channels(write: _Writer, value: ir.Value, channels: int) -> ir.Value:
+    """``b n h d -> b n (h d)``."""
+    return write.add("Reshape", [value, write.constant(np.array([0, 0, channels], np.int64))])
+
+
+def _mask_as_channel(
+    write: _Writer, found: _Attention, mask: ir.Value, query: ir.Value, key: ir.Value
+) -> tuple[ir.Value, ir.Value]:
+    """Queries ``b n h (d+1)`` with a channel of ones (over the scale), keys with the mask in that channel."""
     dtype = found.query.dtype.numpy()
     one = write.constant(np.array(1 / found.scale, dtype))
-    query = write.add("Pad", [found.query, write.constant(np.array([0, 0, 0, 0, 0, 0, 0, 1], np.int64)), one])
-    bias = write.add("Transpose", [found.mask], perm=[0, 1, 3, 2])
+    query = write.add("Pad", [query, write.constant(np.array([0, 0, 0, 0, 0, 0, 0, 1], np.int64)), one])
+    bias = write.add("Transpose", [mask], perm=[0, 3, 1, 2])
     bias = write.add("Max", [bias, write.constant(np.array(LOWEST_BIAS, dtype))])
-    # Zeros of the keys' shape spread the mask over batch and heads, whatever the batch is.
-    last = write.constant(np.array([0], np.int64)), write.constant(np.array([1], np.int64))
-    axis = write.constant(np.array([3], np.int64))
-    zero = write.add("Mul", [write.add("Slice", [found.key, *last, axis]), write.constant(np.array(0, dtype))])
-    channel = write.add("Add", [zero, bias])
-    return query, write.add("Concat", [found.key, channel], axis=3)
+    # Over batch and heads, whatever the batch is: the keys' own shape, but for one channel.
+    rest = write.shape(key, 3)
+    shape = write.add("Concat", [rest, write.constant(np.array([1], np.int64))], axis=0)
+    return query, write.add("Concat", [key, write.add("Expand", [bias, shape])], axis=3)

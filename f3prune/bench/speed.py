@@ -23,7 +23,7 @@ from f3prune.core.run_directory import RunDirectory
 from f3prune.engines import BuildConfig
 from f3prune.exporter import ExportConfig
 from f3prune.pipelines.loading import pick_device
-from f3prune.steps import cached
+from f3prune.steps import autoregressive
 from f3prune.steps._state import TORCH_DTYPES, RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.build import build
@@ -133,9 +133,9 @@ def _measure(state: RunState, built: Manifest, options: BenchOptions, reporter: 
                 DENSE_TORCH: load_variant(state, "dense", 0, 1, device, dtype),
                 PRUNED_TORCH: pruned_torch(state, device, dtype),
             }
-        if state.family.cached:
+        if state.family.autoregressive:
             tokens = call.arguments["tokens"].shape[0], call.arguments["text_mask"].shape[1]
-            contestants = {name: cached.OneToken(model, *tokens) for name, model in contestants.items()}
+            contestants = {name: autoregressive.OneToken(model, *tokens) for name, model in contestants.items()}
         with reporter.task("measuring", total=options.rounds + options.warm_up) as advance:
             seconds = alternate(contestants, inputs, options, device, advance)
     rows = {name: summary(values) for name, values in seconds.items()}
@@ -143,10 +143,10 @@ def _measure(state: RunState, built: Manifest, options: BenchOptions, reporter: 
         "version": VERSION,
         "what": (
             "one token of the last frame with full caches, all contestants in turn"
-            if state.family.cached
+            if state.family.autoregressive
             else "one call of the denoiser on inputs recorded during calibration, all contestants in turn"
         ),
-        "unit": "token" if state.family.cached else "denoiser call",
+        "unit": "token" if state.family.autoregressive else "denoiser call",
         "batch": next(int(v.shape[0]) for v in call.arguments.values() if torch.is_tensor(v) and v.ndim),
         "timestep": call.timestep,
         "backend": built.facts["backend"],

@@ -68,7 +68,7 @@ class Kinds(shared.NameList):
 @click.option(
     "--mode",
     "modes",
-    type=click.Choice(choices.MODES),
+    type=shared.Mode(),
     multiple=True,
     help="Modes to compare; may be repeated. [default: both]",
 )

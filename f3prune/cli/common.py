@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from f3prune.core.errors import InputError
 from f3prune.core.progress import Reporter, RichReporter
 from f3prune.core.run_directory import LOCK, RunDirectory
@@ -63,10 +65,14 @@ def prune_config(values: Mapping[str, Any]) -> PruneConfig:
     """
     check_pruning(values)
     from f3prune.calibration import PruneConfig, default_score
+    from f3prune.calibration.replacements import replacement_of
 
-    names = ("alpha", "granularity", "aggregate", "mode", "stages", "protect", "score_seed")
+    names = ("granularity", "aggregate", "speedup", "candidates", "stages", "protect", "score_seed")
     score = values["score"] or default_score(values["granularity"])
-    return PruneConfig(**{name: values[name] for name in names}, score=score)
+    mode = values["mode"]
+    if mode != "auto":
+        mode = replacement_of(mode, window=values["window"], pool=values["pool"]).spec
+    return PruneConfig(values["alpha"] or 0.0, mode=mode, score=score, **{name: values[name] for name in names})
 
 
 def check_pruning(values: Mapping[str, Any]) -> None:
@@ -79,14 +85,22 @@ def check_pruning(values: Mapping[str, Any]) -> None:
         raise InputError(
             "--alpha auto judges videos: calibrate first, then `f3prune prune RUN --alpha auto --budget …`"
         )
+    if values["alpha"] is None and values["speedup"] is None:
+        raise click.UsageError("Missing option '--alpha'.")
+    if values["alpha"] is not None and values["speedup"] is not None:
+        raise InputError("--speedup takes the place of --alpha: give one of them")
+    if values["speedup"] is not None and values["mode"] != "auto":
+        raise InputError(f"--speedup is for --mode auto, not {values['mode']}: leave it out, or use --mode auto")
+    if values["mode"] == "auto" and (values["window"] or values["pool"]):
+        raise InputError("--mode auto chooses windows and patches itself: leave --window and --pool out")
     if values["granularity"] == "layer" and values["aggregate"] == "layers":
         raise InputError(
             "--aggregate layers makes all sites share one mask and has no meaning with --granularity layer: "
             "use --granularity head or frame-pair, or --aggregate timesteps"
         )
-    if values["granularity"] == "frame-pair" and values["mode"] == "drop":
+    if values["granularity"] == "frame-pair" and values["mode"] != "local":
         raise InputError(
-            "--mode drop takes whole units away and has no meaning with --granularity frame-pair: "
+            f"--mode {values['mode']} takes the place of whole heads and has no meaning with --granularity frame-pair: "
             "use --mode local, or --granularity layer or head"
         )
 

@@ -49,7 +49,7 @@ def evaluate(run: Path, json_file: Path | None, **values: Any) -> None:
     help="Pruning ratios to try.",
 )
 @click.option("--granularities", type=shared.NameList(choices.GRANULARITIES), default="layer,head", show_default=True)
-@click.option("--modes", type=shared.NameList(choices.MODES), default="local,drop", show_default=True)
+@click.option("--modes", type=shared.ModeList(), default="local,drop", show_default=True)
 @click.option("--aggregates", type=shared.NameList(choices.AGGREGATES), default="timesteps", show_default=True)
 @click.option("--scores", type=shared.NameList(choices.score_names()), help="[default: that of `f3prune prune`]")
 @click.option("--stages", type=click.IntRange(1), multiple=True, default=(1,), help="May be repeated. [default: 1]")

@@ -82,15 +82,26 @@ def prune(run: Path, budget: str | None, **values: Any) -> None:
         else:
             config = prune_config(values)
         entry, made = step(directory, config, reporter)
+        choices = chosen(directory, config, reporter) if config.mode == "auto" else None
         before = directory.require("calibrate").facts["parameters"]
-    from f3prune.cli.tables import describe_counts
+    from f3prune.cli.tables import choices_tables, describe_counts, show
 
+    if choices is not None:
+        show(*choices_tables(choices))
     for stage, (counts, after) in enumerate(zip(entry.facts["counts"], entry.facts["parameters"], strict=True)):
         name = "pruned" if len(entry.facts["counts"]) == 1 else f"pruned/stage-{stage}"
         click.echo(
             f"{directory.path / name}: {describe_counts(counts)}; {before:,} parameters before, {after:,} after"
             f"{_kept(made)}"
         )
+
+
+def chosen(directory: RunDirectory, config: PruneConfig, reporter: Reporter) -> dict[str, Any]:
+    """What mode auto chose from in this run; measured when it was pruned, and read here."""
+    from f3prune.steps._state import RunState
+    from f3prune.steps.scores import choices_of
+
+    return choices_of(RunState.of(directory), config, reporter)[1]
 
 
 def _within_budget(

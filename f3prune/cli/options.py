@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import click
 
-from f3prune.core.choices import AGGREGATES, BACKENDS, DTYPES, DYNAMIC, GRANULARITIES, MODES, score_names
+from f3prune.core.choices import AGGREGATES, BACKENDS, DTYPES, DYNAMIC, GRANULARITIES, score_names, shipped_modes
 
 METRICS = (
     "psnr",
@@ -94,6 +94,40 @@ class NameList(click.ParamType[Any]):
         return names
 
 
+class Mode(click.ParamType[Any]):
+    """What takes a pruned unit's place, with its options behind colons: ``pooled:4:1``; ``auto`` where it may be."""
+
+    name = "mode"
+
+    def __init__(self, auto: bool = False) -> None:
+        self.known = (*shipped_modes(), *(["auto"] if auto else []))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Check the form; what options a mode has is checked when it is used."""
+        name, *options = str(value).split(":")
+        if name not in self.known or not all(option.isdecimal() for option in options):
+            self.fail(f"{value!r} is not one of {', '.join(self.known)}", param, ctx)
+        return str(value)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        """All of them."""
+        return f"[{'|'.join(self.known)}]"
+
+
+class ModeList(NameList):
+    """Comma-separated modes."""
+
+    def __init__(self) -> None:
+        super().__init__(shipped_modes())
+        self._one = Mode()
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Parse; every one must be a mode."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(self._one.convert(text.strip(), param, ctx) for text in str(value).split(",") if text.strip())
+
+
 class Capability(click.ParamType[Any]):
     """A GPU's compute capability, ``8.9``."""
 
@@ -168,8 +202,8 @@ PRUNING = stack(
     click.option(
         "--alpha",
         type=Alpha(0.0, 1.0, "a pruning ratio"),
-        required=True,
-        help="Pruning ratio: the share of units that goes. `f3prune prune` also takes auto, with --budget.",
+        help="Pruning ratio: the share of units that goes; with --mode auto the share of the sites' multiplications. "
+        "`f3prune prune` also takes auto, with --budget. Required, unless --speedup is given.",
     ),
     click.option(
         "--granularity", type=click.Choice(GRANULARITIES), default="layer", show_default=True, help="The unit."
@@ -183,11 +217,26 @@ PRUNING = stack(
     ),
     click.option(
         "--mode",
-        type=click.Choice(MODES),
+        type=Mode(auto=True),
         default="local",
         show_default=True,
-        help="A pruned unit attends to its own frame only, or goes altogether.",
+        help="What takes a pruned unit's place: attention to its own frame (local), to its own frame and those beside "
+        "it (window), or to other frames in patches (pooled); for temporal attention its mean map (static); or nothing "
+        "(drop). auto chooses one for every layer, or none, by what the output loses and what is saved.",
     ),
+    click.option(
+        "--speedup",
+        type=BoundedFloat(1.0, meaning="a speed-up"),
+        help="With --mode auto, in place of --alpha: what the products of a whole call are to gain.",
+    ),
+    click.option(
+        "--candidates",
+        type=ModeList(),
+        default="",
+        help="Modes that --mode auto chooses from, e.g. static,pooled:2:1. [default: all that suit]",
+    ),
+    click.option("--window", type=COUNT, help="Frames that --mode window or pooled sees whole on each side."),
+    click.option("--pool", type=COUNT, help="Height and width of a patch of --mode pooled, in tokens."),
     click.option(
         "--score",
         type=click.Choice(score_names()),

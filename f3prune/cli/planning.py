@@ -23,7 +23,7 @@ from f3prune.core import choices
     help="Pruning ratio; may be repeated.",
 )
 @click.option("--granularity", type=click.Choice(("layer", "head")), default="layer", show_default=True)
-@click.option("--mode", type=click.Choice(choices.MODES), default="local", show_default=True)
+@click.option("--mode", type=shared.Mode(), default="local", show_default=True)
 @click.option("--dtype", type=click.Choice(choices.DTYPES), default="fp16", show_default=True, help="Of the graph.")
 @click.option("--num-frames", "frames", type=shared.COUNT, help="Latent frames. [default: the model's own]")
 @click.option("--height", type=shared.COUNT, help="Latent height. [default: the model's own]")

@@ -228,3 +228,26 @@ def summary_table(summary: RunSummary, path: Path) -> Table:
     if summary.report is not None:
         table.add_row("report", str(summary.report))
     return table
+
+
+def choices_tables(choices: Mapping[str, Any]) -> list[Table]:
+    """What mode auto chose from, a table for every stage: error of the output with a replacement alone, and saving."""
+    tables = []
+    for number, offers in enumerate(choices["offers"]):
+        saved, speedup = choices["saved"][number], choices["speedup"][number]
+        title = (
+            f"error alone, and share of the sites' products saved; * chosen: {saved:.0%} saved, {speedup:.2f}x at most"
+        )
+        if len(choices["offers"]) > 1:
+            title = f"stage {number}: {title}"
+        modes = list(dict.fromkeys(offer["mode"] for offer in offers))
+        table = Table("site", *modes, title=title)
+        for site in dict.fromkeys(offer["site"] for offer in offers):
+            cells = {
+                offer["mode"]: f"{offer['error']:.2g}, {offer['saved']:.1%}{' *' if offer['chosen'] else ''}"
+                for offer in offers
+                if offer["site"] == site
+            }
+            table.add_row(site, *(cells.get(mode, "") for mode in modes))
+        tables.append(table)
+    return tables

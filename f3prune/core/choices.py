@@ -13,8 +13,13 @@ AGGREGATES = ("timesteps", "layers")
 BACKENDS = ("onnxruntime", "tensorrt-rtx", "tensorrt")
 DTYPES = ("fp32", "fp16", "bf16")
 DYNAMIC = ("batch", "text")
-MODES = ("local", "drop")
 _PACKAGE = Path(__file__).resolve().parents[1]
+
+
+@cache
+def shipped_modes() -> tuple[str, ...]:
+    """What can take a pruned unit's place: the modules of ``f3prune.calibration.replacements``."""
+    return _modules("calibration/replacements")
 
 
 @cache

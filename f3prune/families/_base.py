@@ -22,12 +22,19 @@ TextPosition = Literal["none", "before", "after"]
 class TokenGrid:
     """How the video tokens of one denoiser call fall into frames.
 
-    ``frames`` is F, the number of *token* frames (latent frames over the temporal patch size).
-    ``tokens_per_frame`` is T at a spatiotemporal site; temporal sites have one token per frame and ignore it.
+    ``frames`` is F, the number of *token* frames (latent frames over the temporal patch size). ``height`` and ``width``
+    are those of a frame's tokens at a spatiotemporal site, rows first; temporal sites have one token per frame and
+    ignore them.
     """
 
     frames: int
-    tokens_per_frame: int
+    height: int = 1
+    width: int = 1
+
+    @property
+    def tokens_per_frame(self) -> int:
+        """T = H · W."""
+        return self.height * self.width
 
     @property
     def video_tokens(self) -> int:
@@ -89,8 +96,8 @@ class Family:
         qk_heads_interchangeable: q and k heads may be reordered in the weights (false where rotary embeddings differ
             from head to head).
         text_queries: text asks at a site too; false where only video tokens do (CogVideo's temporal channel).
-        cached: the model generates token by token and computes frame-local heads itself (``local_heads`` of a site's
-            module), because its caches must shrink with them.
+        autoregressive: the model generates token by token and computes frame-local heads itself (``local_heads`` of a
+            site's module), because its caches must shrink with them.
         only_path_between_frames: no other module of the denoiser relates frames (temporal convolutions would).
         timestep_range: first and last ``timestep`` of a whole schedule, in the unit in which the pipeline passes it.
         pipeline_arguments: ``pipeline -> arguments`` that every call of the pipeline needs beyond its defaults.
@@ -113,7 +120,7 @@ class Family:
     norm_across_heads: bool = False
     qk_heads_interchangeable: bool = True
     text_queries: bool = True
-    cached: bool = False
+    autoregressive: bool = False
     only_path_between_frames: bool = True
     timestep_range: tuple[float, float] = (999.0, 1.0)
     pipeline_arguments: Callable[[Any], dict[str, Any]] = field(default=lambda pipeline: {})

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
     """Frames of ``sample``; a temporal site has one token for each."""
-    return TokenGrid(int(arguments["sample"].shape[2]), 1)
+    return TokenGrid(int(arguments["sample"].shape[2]))
 
 
 def synthetic_inputs(denoiser: nn.Module, shape: LatentShape, batch: int, generator: torch.Generator) -> dict[str, Any]:

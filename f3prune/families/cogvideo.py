@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
     per_frame = int(config_of(denoiser).frame_len)
     video = int(arguments["tokens"].shape[1]) - int(arguments["text_mask"].shape[1])
-    return TokenGrid(video // per_frame, per_frame)
+    return TokenGrid(video // per_frame, 1, per_frame)
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:
@@ -55,7 +55,7 @@ FAMILY = Family(
     latents="tokens",
     frame_axis=1,
     text_queries=False,
-    cached=True,
+    autoregressive=True,
     timestep_range=(0.0, 0.0),
     notes="generates tokens frame after frame; units layer and head; mode drop hands over to the spatial channel",
 )

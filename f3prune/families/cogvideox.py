@@ -17,7 +17,7 @@ def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
     config = config_of(denoiser)
     _, frames, _, height, width = arguments["hidden_states"].shape
     p = config.patch_size
-    return TokenGrid(int(frames) // (config.patch_size_t or 1), (int(height) // p) * (int(width) // p))
+    return TokenGrid(int(frames) // (config.patch_size_t or 1), int(height) // p, int(width) // p)
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:

@@ -17,7 +17,7 @@ def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
     config = config_of(denoiser)
     p = config.patch_size
     frames, height, width = (int(size) for size in arguments["hidden_states"].shape[2:])
-    return TokenGrid(frames // config.patch_size_t, (height // p) * (width // p))
+    return TokenGrid(frames // config.patch_size_t, height // p, width // p)
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
-    return TokenGrid(int(arguments["hidden_states"].shape[2]), 1)
+    return TokenGrid(int(arguments["hidden_states"].shape[2]))
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:

@@ -14,8 +14,7 @@ if TYPE_CHECKING:
 
 
 def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
-    frames = int(arguments["num_frames"])
-    return TokenGrid(frames, int(arguments["hidden_states"].shape[1]) // frames)
+    return TokenGrid(*(int(arguments[name]) for name in ("num_frames", "height", "width")))
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
     p = config_of(denoiser).patch_size
     frames, height, width = (int(size) for size in arguments["hidden_states"].shape[2:])
-    return TokenGrid(frames, (height // p) * (width // p))
+    return TokenGrid(frames, height // p, width // p)
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:

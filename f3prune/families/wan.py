@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
-    """Frames and tokens per frame of ``b c f h w`` latents under a ``(t, h, w)`` patch size."""
+    """Frames, and rows and columns of their tokens, of ``b c f h w`` latents under a ``(t, h, w)`` patch size."""
     p_t, p_h, p_w = config_of(denoiser).patch_size
     frames, height, width = (int(size) for size in arguments["hidden_states"].shape[2:])
-    return TokenGrid(frames // p_t, (height // p_h) * (width // p_w))
+    return TokenGrid(frames // p_t, height // p_h, width // p_w)
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:

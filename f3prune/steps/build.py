@@ -12,8 +12,8 @@ from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Advance, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.engines import BuildConfig, EngineRecord, build_engine, share_weights
-from f3prune.engines.cogvideo import build_cached
-from f3prune.steps import cached
+from f3prune.engines.cogvideo import build_autoregressive
+from f3prune.steps import autoregressive
 from f3prune.steps._state import Variant, stage_directories
 from f3prune.steps.export import STEP as EXPORT_STEP
 
@@ -64,7 +64,7 @@ def build(
             for source, folder in zip(sources, stage_directories(scratch, stages), strict=True):
                 percent = _Percent(advance)
                 if cogvideo:
-                    records += _build_cached(source, folder, run, config, masks_digest, percent)
+                    records += _build_autoregressive(source, folder, run, config, masks_digest, percent)
                 else:
                     graph_file = source / "denoiser.onnx"
                     records.append(build_engine(graph_file, folder, config, masks_digest, progress=percent))
@@ -86,15 +86,17 @@ def build(
     return run.perform(recipe, make)
 
 
-def _build_cached(
+def _build_autoregressive(
     source: Path, folder: Path, run: RunDirectory, config: BuildConfig, masks_digest: str | None, percent: _Percent
 ) -> list[EngineRecord]:
     """Engines of CogVideo's graphs: prefill, decode, and those of frame 0 where it has its own."""
-    shape = cached.shape_of(run.directory("pruned"))
-    records = list(build_cached(source, folder, shape, config, masks_digest, progress=percent).values())
-    if (source / cached.FIRST).is_dir():
-        first = source / cached.FIRST
-        records += build_cached(first, folder / cached.FIRST, shape, config, masks_digest, frames=1).values()
+    shape = autoregressive.shape_of(run.directory("pruned"))
+    records = list(build_autoregressive(source, folder, shape, config, masks_digest, progress=percent).values())
+    if (source / autoregressive.FIRST).is_dir():
+        first = source / autoregressive.FIRST
+        records += build_autoregressive(
+            first, folder / autoregressive.FIRST, shape, config, masks_digest, frames=1
+        ).values()
     return records
 
 

@@ -180,10 +180,10 @@ class _Job:
 
 
 def _measure_pipeline(job: _Job) -> dict[str, Any]:
-    if family_of(denoiser_class_name(read_json(job.source.denoiser_path / "config.json"))).cached:
-        from f3prune.steps import cached
+    if family_of(denoiser_class_name(read_json(job.source.denoiser_path / "config.json"))).autoregressive:
+        from f3prune.steps import autoregressive
 
-        found = cached.measure_pipeline(
+        found = autoregressive.measure_pipeline(
             job.source, job.prompts, job.settings, job.rows, job.sites, job.reporter, job.metadata()
         )
         return job.write(found[0], found[1], set(), found[2])

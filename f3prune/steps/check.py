@@ -17,7 +17,7 @@ from f3prune.core.run_directory import RunDirectory
 from f3prune.engines.check import CheckBounds, CheckReport, DenoiserCall, compare, coupling
 from f3prune.families import denoiser_component
 from f3prune.pipelines.loading import pick_device
-from f3prune.steps import cached
+from f3prune.steps import autoregressive
 from f3prune.steps._state import TORCH_DTYPES, RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.export import load_variant
@@ -119,12 +119,12 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
         state.verified_source_digest()
         dense = load_variant(state, "dense", 0, 1, device)
     videos = _free_running(state, pruned, dense, reporter) if asked.videos and not state.synthetic else {}
-    if state.family.cached:
+    if state.family.autoregressive:
         # The engine replays a sequence token by token: logits of the frames are what both sides have.
-        sampling = cached.sampling_of(state.source)
-        given = len(cached.given_times(state.source, cast(Any, pruned).shape))
+        sampling = autoregressive.sampling_of(state.source)
+        given = len(autoregressive.given_times(state.source, cast(Any, pruned).shape))
         pruned, dense = (  # type: ignore[assignment]
-            model and cached.FrameLogits(model, given, sampling.image_tokens) for model in (pruned, dense)
+            model and autoregressive.FrameLogits(model, given, sampling.image_tokens) for model in (pruned, dense)
         )
     with reporter.task("checking", total=len(calls) * (2 if against_dense else 1)) as advance:
 
@@ -141,10 +141,10 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
         price = CheckBounds(rel_l2=asked.rel_l2)
         pruning = compare(names, dense, pruned, calls, price, _pair(videos, "dense", "pruned"), progress)
         family, inputs = state.family, calls[len(calls) // 2].inputs
-        if isinstance(dense, cached.FrameLogits):
+        if isinstance(dense, autoregressive.FrameLogits):
             grid = family.token_grid(dense.model, inputs)
-            models = {"dense": dense.model, "pruned": cast(cached.FrameLogits, pruned).model}
-            return CheckReport(export, pruning, cached.couplings(models, inputs, grid))
+            models = {"dense": dense.model, "pruned": cast(autoregressive.FrameLogits, pruned).model}
+            return CheckReport(export, pruning, autoregressive.couplings(models, inputs, grid))
         grid = family.token_grid(dense, inputs)
         couplings = {
             name: coupling(denoiser, family, inputs, grid, frames=perturbed_frames(grid.frames))

@@ -16,7 +16,7 @@ from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.exporter import ExportConfig, export_denoiser
 from f3prune.pipelines.loading import load_denoiser
-from f3prune.steps import cached
+from f3prune.steps import autoregressive
 from f3prune.steps._state import TORCH_DTYPES, RunState, Variant, stage_directories
 
 STEP: dict[Variant, str] = {"pruned": "onnx", "dense": "dense-onnx"}
@@ -60,11 +60,11 @@ def export(
         calls = state.calls()
         with reporter.task(f"exporting the {variant} denoiser", total=stages) as advance:
             for stage, folder in enumerate(stage_directories(scratch, stages)):
-                denoiser = load_variant(state, variant, stage, stages, lazy=not state.family.cached)
+                denoiser = load_variant(state, variant, stage, stages, lazy=not state.family.autoregressive)
                 folder.mkdir(exist_ok=True)
-                if state.family.cached:
+                if state.family.autoregressive:
                     source = {"source_digest": state.calibration.inputs["source"]}
-                    results += cached.export_graphs(denoiser, state.source, folder, config, source)
+                    results += autoregressive.export_graphs(denoiser, state.source, folder, config, source)
                     advance()
                     continue
                 chosen = calls_of_stage(state, calls, variant, stage)

@@ -157,7 +157,7 @@ def generate_frames(
     Raises:
         InputError: the pipeline refuses the settings, or gives no frames.
     """
-    if state.family.cached:
+    if state.family.autoregressive:
         total = pipeline.count_tokens(settings.num_frames)
     else:
         total = settings.steps or default_steps(pipeline)

@@ -31,7 +31,7 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
         UnknownSiteError: ``protect`` matches no site.
     """
     state = RunState.of(run)
-    if state.family.cached and config.granularity == "frame-pair":
+    if state.family.autoregressive and config.granularity == "frame-pair":
         raise InputError(
             f"{state.family.title} generates frame after frame and cannot be pruned by frame pairs: "
             f"use --granularity layer or head"
@@ -44,7 +44,7 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
         (scratch / MASKS).write_text(masks.to_json(), encoding="utf-8")
         return {"digest": masks.digest, "stages": len(masks.stages), **asdict(config)}
 
-    options = {**asdict(config), "protect": list(config.protect)}
+    options = {**asdict(config), "protect": list(config.protect), "candidates": list(config.candidates)}
     chosen, new_masks = run.perform(
         Manifest("masks", {"calibrate": state.calibration.digest}, options, package_versions()), choose, files=(MASKS,)
     )

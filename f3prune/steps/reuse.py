@@ -79,7 +79,7 @@ def reuse(run: RunDirectory, options: ReuseOptions, reporter: Reporter = SILENT)
     """
     state = RunState.of(run)
     need_pipeline(state, "make the videos that show what skipping steps costs")
-    if state.family.cached:
+    if state.family.autoregressive:
         raise InputError(f"{state.family.title} draws token by token and has no denoising steps to skip")
     given = {name: value for name in ("steps", "guidance", "seed") if (value := getattr(options, name)) is not None}
     settings = replace(state.settings, **given)

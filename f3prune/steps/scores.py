@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from f3prune.calibration import Calibration, Masks, PruneConfig, ScoreTable, select_masks
-from f3prune.calibration.scores import Measurement, score_of
+from f3prune.calibration.auto import Products, assign, candidates, count_pruned, everywhere
+from f3prune.calibration.replacements import replacement_of
+from f3prune.calibration.scores import Measurement, OutputError, score_of
+from f3prune.calibration.selection import AUTO
 from f3prune.core.atomic_files import canonical_json, sha256_text
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.families import family_of
 from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
 from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.calibrate import AAS
 
 FILE, FOLDER = "scores.safetensors", "scores"
+MASKS_FILE, CHOICES_FILE = "masks.json", "choices.json"
 
 
 def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> Masks:
@@ -31,12 +38,69 @@ def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) 
         InputError: the configuration does not fit the calibration.
         UnknownSiteError: ``protect`` matches no site.
     """
+    if config.mode == AUTO:
+        return choices_of(state, config, reporter)[0]
     found = Calibration.load(state.run.path / AAS)
     if not score_of(config.score).needs_model:
         return select_masks(found, config)
     # Mistakes in the rest of the configuration are found before the model is loaded.
     select_masks(found, replace(config, score="aas"))
     return select_masks(found, config, score_table(state, found, config, reporter))
+
+
+def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> tuple[Masks, dict[str, Any]]:
+    """What mode ``auto`` takes in this run, and the JSON values of ``Choices``: offers, errors, savings.
+
+    Raises:
+        ArtifactError: the calibration is missing or altered, or the model changed since.
+        InputError: so much cannot be saved.
+        UnknownSiteError: ``protect`` matches no site.
+    """
+    found = Calibration.load(state.run.path / AAS)
+    specs = dict.fromkeys(option.spec for options in candidates(found, config).values() for option in options)
+    options = {**asdict(config), "protect": list(config.protect), "candidates": list(specs)}
+    inputs = {"calibrate": state.calibration.digest, "source": state.verified_source_digest()}
+
+    def make(scratch: Path) -> dict[str, Any]:
+        plain = replace(config, alpha=0.0, speedup=None, candidates=())
+        tables = {spec: score_table(state, found, replace(plain, mode=spec), reporter) for spec in specs}
+        device = pick_device()
+        dtype = working_dtype(state.source, device)
+        with reporter.task("loading the denoiser"):
+            denoiser = load_denoiser(state.source, dtype, device)
+        calls = recorded_calls(state, found, device, dtype)
+        sites = [site for site in family_of(denoiser).find_sites(denoiser, "all") if site.name in found.sites]
+        settings: Any = denoiser.config
+        _, shape = calls[len(calls) // 2]
+
+        def counted(spec: str | None) -> Products:
+            return count_pruned(type(denoiser).__name__, settings, everywhere(found, spec), shape, sites)
+
+        with reporter.task("counting products", total=len(specs) + 1) as advance:
+            dense, pruned = counted(None), {}
+            advance()
+            for spec in specs:
+                pruned[spec] = counted(spec)
+                advance()
+        error = OutputError(denoiser, found, calls, "layer", replacement_of("local"))
+
+        def together(masks: Masks, bounds: tuple[float, float]) -> float:
+            inside = [timestep for timestep in error.timesteps if bounds[1] <= timestep <= bounds[0]]
+            nearest = min(error.timesteps, key=lambda timestep: abs(timestep - sum(bounds) / 2))
+            return float(error.of(masks, inside or [nearest]).sum())
+
+        with reporter.task("trying the best together"):
+            choices = assign(found, config, tables, dense, pruned, together)
+        (scratch / MASKS_FILE).write_text(choices.masks.to_json(), encoding="utf-8")
+        (scratch / CHOICES_FILE).write_text(json.dumps(choices.to_json(), indent=1) + "\n", encoding="utf-8")
+        return {}
+
+    (state.run.path / FOLDER).mkdir(exist_ok=True)
+    home = RunDirectory.create(state.run.path / FOLDER / f"auto-{sha256_text(canonical_json(options))[:12]}")
+    with home.lock():
+        recipe = Manifest("scores", inputs, options, package_versions(*PACKAGES))
+        home.perform(recipe, make, files=(MASKS_FILE, CHOICES_FILE))
+    return Masks.load(home.path / MASKS_FILE), json.loads((home.path / CHOICES_FILE).read_text(encoding="utf-8"))
 
 
 def score_table(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter = SILENT) -> ScoreTable:
@@ -67,19 +131,26 @@ def measure(state: RunState, found: Calibration, config: PruneConfig, reporter: 
             return load_denoiser(state.source, dtype, device)
 
     def calls() -> list[tuple[float, Mapping[str, Any]]]:
-        extra = {} if state.family.cached else {"return_dict": False}
-        return [
-            # CogVideo's calls are finished sequences, one per prompt, which all belong to its only timestep.
-            (
-                min(found.timesteps, key=lambda timestep: abs(timestep - call.timestep)),
-                {**call.on(device, dtype), **extra},
-            )
-            for call in state.calls()
-        ]
+        return recorded_calls(state, found, device, dtype)
 
     denoiser()
     task = lambda title, total: reporter.task(title, total=total)  # noqa: E731
     return score_of(config.score).measure(Measurement(found, config, denoiser, calls, task))
+
+
+def recorded_calls(
+    state: RunState, found: Calibration, device: torch.device, dtype: torch.dtype
+) -> list[tuple[float, Mapping[str, Any]]]:
+    """The run's recorded calls: a calibrated timestep and forward arguments, of each."""
+    extra = {} if state.family.autoregressive else {"return_dict": False}
+    return [
+        # CogVideo's calls are finished sequences, one per prompt, which all belong to its only timestep.
+        (
+            min(found.timesteps, key=lambda timestep: abs(timestep - call.timestep)),
+            {**call.on(device, dtype), **extra},
+        )
+        for call in state.calls()
+    ]
 
 
 def _folder(options: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from f3prune.core.run_directory import RunDirectory
 from f3prune.engines import EngineDenoiser, Session, open_session
 from f3prune.families import denoiser_component
 from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
-from f3prune.steps import cached
+from f3prune.steps import autoregressive
 from f3prune.steps._state import RunState, Variant, stage_directories
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.export import STEP as EXPORT_STEP
@@ -55,9 +55,9 @@ def engine_denoiser(state: RunState, variant: Variant = "pruned", backend: str |
     if variant == "pruned":
         state.run.require("masks")
         masks = Masks.load(state.run.path / MASKS)
-    if state.family.cached:
-        shape = cached.shape_of(_config_directory(state, state.run.directory("pruned")))
-        with cached.open_engine(folders[0], shape, masks.digest if masks is not None else None) as engine:
+    if state.family.autoregressive:
+        shape = autoregressive.shape_of(_config_directory(state, state.run.directory("pruned")))
+        with autoregressive.open_engine(folders[0], shape, masks.digest if masks is not None else None) as engine:
             yield engine
         return
     with contextlib.ExitStack() as stack:
@@ -89,7 +89,7 @@ def engine_pipeline(state: RunState, variant: Variant = "pruned", backend: str |
     """
     device = pick_device()
     with engine_denoiser(state, variant, backend) as denoiser:
-        if state.family.cached:
+        if state.family.autoregressive:
             yield load_pipeline(state.source, working_dtype(state.source, device), device, denoiser)
             return
         skeleton = denoiser.__dict__["_skeleton"]

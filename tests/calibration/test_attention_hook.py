@@ -1,4 +1,4 @@
-"""The seam is reversible, survives copies, and never lets a site stay dense unnoticed."""
+"""The attention hook is reversible, survives copies, and never lets a site stay dense unnoticed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
-from f3prune.calibration.attention_hook import AttentionCall, Seam
-from f3prune.calibration.bake.attention import KeptPairs, LocalHeads
+from f3prune.calibration.attention_hook import AttentionCall, AttentionHook
+from f3prune.calibration.bake.attention import KeptPairs, ReplacedHeads
+from f3prune.calibration.replacements import Local
 from f3prune.core.errors import InputError
-from f3prune.families import Site, family_of
+from f3prune.families import Site, TokenGrid, family_of
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 
@@ -33,8 +34,8 @@ def test_attach_and_detach_leave_no_trace():
     site = family_of(denoiser).find_sites(denoiser)[0].name
     module = denoiser.get_submodule(site)
     before, cls, attributes = run(denoiser, inputs), type(module), set(vars(module))
-    seam = Seam(denoiser, family_of(denoiser), {site: lambda call: torch.zeros_like(call.query)})
-    with seam:
+    hook = AttentionHook(denoiser, family_of(denoiser), {site: lambda call: torch.zeros_like(call.query)})
+    with hook:
         assert isinstance(module, cls)
         assert inspect.signature(module.forward) == inspect.signature(cls.forward.__get__(module))
         assert not torch.equal(run(denoiser, inputs), before)
@@ -60,15 +61,15 @@ def test_attaching_twice_and_pruning_twice_are_refused():
     denoiser = tiny_denoiser("cogvideox")
     family = family_of(denoiser)
     site = family.find_sites(denoiser)[0].name
-    with Seam(denoiser, family, {site: AttentionCall.dense}), pytest.raises(InputError, match="already has"):
-        Seam(denoiser, family, {site: AttentionCall.dense}).attach()
+    with AttentionHook(denoiser, family, {site: AttentionCall.dense}), pytest.raises(InputError, match="already has"):
+        AttentionHook(denoiser, family, {site: AttentionCall.dense}).attach()
     calibration = calibrate(denoiser, lambda: denoise_synthetic(denoiser, TINY_SHAPES["cogvideox"], 1))
     prune_denoiser(denoiser, select_masks(calibration, PruneConfig(0.5, score="aas")))
     with pytest.raises(InputError, match="already pruned"):
         prune_denoiser(denoiser, select_masks(calibration, PruneConfig(0.5, score="aas")))
 
 
-def test_a_site_that_bypasses_the_seam_is_an_error():
+def test_a_site_that_bypasses_the_hook_is_an_error():
     denoiser = tiny_denoiser("cogvideox")
     family = family_of(denoiser)
     name = family.find_sites(denoiser)[0].name
@@ -78,7 +79,7 @@ def test_a_site_that_bypasses_the_seam_is_an_error():
             return hidden_states, encoder_hidden_states
 
     denoiser.get_submodule(name).set_processor(Eager())
-    with Seam(denoiser, family, {name: AttentionCall.dense}), pytest.raises(InputError, match="stay dense"):
+    with AttentionHook(denoiser, family, {name: AttentionCall.dense}), pytest.raises(InputError, match="stay dense"):
         run(denoiser, inputs_of(denoiser, "cogvideox"))
 
 
@@ -103,14 +104,14 @@ def hand_call(value):
     query = torch.zeros(1, 1, 3, 1)
     return AttentionCall(
         Site("s", "spatiotemporal", 1, 1, (), (), ()), query, query, torch.tensor(value).view(1, 1, 3, 1), None, 1.0,
-        frames=2, tokens_per_frame=1, text_before=0, text_after=1,
+        grid=TokenGrid(2), text_before=0, text_after=1,
     )  # fmt: skip
 
 
 def test_local_and_pair_attention_by_hand():
     """With equal scores attention is a plain mean over what is kept."""
     call = hand_call([1.0, 3.0, 8.0])
-    assert LocalHeads(0)(call).flatten().tolist() == [4.5, 5.5, 8.0]
+    assert ReplacedHeads(0, Local().attend)(call).flatten().tolist() == [4.5, 5.5, 8.0]
     assert KeptPairs(((0,), (0, 1)))(call).flatten().tolist() == [4.5, 4.0, 4.0]
     assert call.dense().flatten().tolist() == [4.0, 4.0, 4.0]
 
@@ -133,7 +134,7 @@ def test_cost_follows_the_kept_pairs(monkeypatch):
     monkeypatch.setattr("torch.nn.functional.scaled_dot_product_attention", counting)
     query = torch.randn(1, 2, 4 * 3, 5)
     site = Site("s", "spatiotemporal", 2, 5, (), (), ())
-    call = AttentionCall(site, query, query, query, None, 1.0, 4, 3, 0, 0)
+    call = AttentionCall(site, query, query, query, None, 1.0, TokenGrid(4, 1, 3), 0, 0)
     kept = ((0,), (0, 1), (1, 2, 3), (3,))
     KeptPairs(kept)(call)
     assert scores == 2 * 9 * sum(map(len, kept))

@@ -14,7 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from f3prune.calibration import fused_mass
 from f3prune.calibration.attention_hook import AttentionCall
 from f3prune.calibration.frame_mass import attention_with_mass, frame_mass
-from f3prune.families import Site
+from f3prune.families import Site, TokenGrid
 
 
 def make_call(batch, heads, frames, per_frame, before, after, mask=None, seed=0, dim=4):
@@ -22,7 +22,7 @@ def make_call(batch, heads, frames, per_frame, before, after, mask=None, seed=0,
     length = before + frames * per_frame + after
     query, key, value = (2 * torch.randn(batch, heads, length, dim, generator=generator) for _ in range(3))
     site = Site("attn", "spatiotemporal", heads, dim, (), (), ())
-    return AttentionCall(site, query, key, value, mask, dim**-0.5, frames, per_frame, before, after)
+    return AttentionCall(site, query, key, value, mask, dim**-0.5, TokenGrid(frames, 1, per_frame), before, after)
 
 
 def naive(call):

@@ -22,6 +22,7 @@ from f3prune.calibration import (
     record_calls,
     select_masks,
 )
+from f3prune.calibration.replacements import Local, replacement_of
 from f3prune.calibration.scores import (
     Score,
     attention_scores,
@@ -35,7 +36,7 @@ from f3prune.calibration.scores import (
 from f3prune.calibration.scores._registry import _REGISTRY
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.testing import TINY_SHAPES
-from tests.subjects import UNITS, relative, run, subject_of
+from tests.subjects import EVERYWHERE, relative, run, subject_of
 
 VARIANTS = ["latte", "cogvideox", "animatediff"]
 GRANULARITIES = ["layer", "head", "frame-pair"]
@@ -70,7 +71,7 @@ def test_random_follows_its_seed_and_nothing_else():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize(("granularity", "mode"), UNITS)
+@pytest.mark.parametrize(("granularity", "mode"), EVERYWHERE)
 def test_leave_one_out_is_the_error_of_the_baked_model_without_that_unit(variant, granularity, mode):
     subject = subject_of(variant)
     calls = [(500.0, {**subject.inputs, "return_dict": False})]
@@ -98,7 +99,8 @@ def error_without(subject, granularity, mode, names_or_heads):
     sites = dict(stage.sites)
     for name, head in names_or_heads:
         gone = range(sites[name].heads) if head is None else [*sites[name].pruned_heads, head]
-        sites[name] = dataclasses.replace(sites[name], pruned_heads=tuple(sorted(gone)))
+        mask = dataclasses.replace(sites[name], pruned_heads=tuple(sorted(gone)), replacement=replacement_of(mode))
+        sites[name] = mask
     masks = dataclasses.replace(masks, stages=(dataclasses.replace(stage, sites=sites),))
     baked = prune_denoiser(copy.deepcopy(subject.denoiser), masks)
     return relative(run(baked, subject.inputs), subject.dense) ** 2
@@ -165,9 +167,7 @@ def test_greedy_over_layers_gives_a_head_one_place_at_all_sites():
 def test_an_output_that_is_no_number_any_more_is_no_small_loss(monkeypatch):
     subject = subject_of("latte")
     first, *_ = subject.calibration.sites
-    monkeypatch.setattr(
-        "f3prune.calibration.scores._output_error.frame_local", lambda call: torch.full_like(call.query, torch.nan)
-    )
+    monkeypatch.setattr(Local, "attend", lambda self, call: torch.full_like(call.query, torch.nan))
     calls = [(500.0, {**subject.inputs, "return_dict": False})]
     table = leave_one_out(subject.denoiser, subject.calibration, calls, "layer", "local")
     assert float(table.values[first]) == float("inf")

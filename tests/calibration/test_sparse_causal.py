@@ -20,7 +20,7 @@ from f3prune.calibration import (
     save_pruned,
     select_masks,
 )
-from f3prune.calibration.attention_hook import Seam
+from f3prune.calibration.attention_hook import AttentionHook
 from f3prune.calibration.calibration_file import Calibration
 from f3prune.calibration.frame_mass import attention_with_mass, frame_mass
 from f3prune.core.errors import InputError, UnknownSiteError
@@ -70,7 +70,7 @@ def test_mass_is_what_a_plain_softmax_gives():
         calls.append(call)
         return call.dense()
 
-    with Seam(subject.denoiser, subject.family, {site.name: keep for site in sites}):
+    with AttentionHook(subject.denoiser, subject.family, {site.name: keep for site in sites}):
         assert torch.equal(run(subject.denoiser, subject.inputs), subject.dense)
     for call in calls:
         frames, n = subject.grid.frames, call.query.shape[2]

@@ -12,7 +12,7 @@ from f3prune.families import LatentShape, TokenGrid, family_of, registry
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
 COGVIDEOX = registry()["cogvideox"]
-GRID = TokenGrid(3, 4)
+GRID = TokenGrid(3, 1, 4)
 
 
 def mixer(weights: torch.Tensor) -> Any:

@@ -154,7 +154,7 @@ def test_few_keys_stay_in_three_operators():
     assert FusedAttention(8)(model).modified
 
 
-@pytest.mark.parametrize(("option", "names"), [(7, ["FusedAttention/1 from 7 keys"]), (None, [])])
+@pytest.mark.parametrize(("option", "names"), [(7, ["FusedAttention/2 from 7 keys"]), (None, [])])
 def test_an_engine_says_what_was_rewritten(option, names, make_graph, tmp_path):
     record = build_engine(make_graph(), tmp_path / "engine", BuildConfig(fused_attention=option))
     assert record.flags["rewrites"] == names

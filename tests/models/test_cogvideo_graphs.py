@@ -9,8 +9,8 @@ from cogvideo_subject import BEGIN, inputs_of, masks_of, tiny
 from f3prune.calibration import prune_denoiser
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.engines import BuildConfig
-from f3prune.engines.cogvideo import EngineCogVideo, build_cached
-from f3prune.exporter import export_cached
+from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
+from f3prune.exporter import export_autoregressive
 from f3prune.models.cogvideo.generation import INTERPOLATION_TIMES, generate_tokens
 from f3prune.models.cogvideo.sampling import GreedySampler
 
@@ -38,12 +38,12 @@ def case(name):
 def exported(request, tmp_path_factory):
     model, masks, times = case(request.param)
     directory = tmp_path_factory.mktemp(request.param)
-    return model, masks, times, directory, export_cached(model, directory / "onnx", times[0])
+    return model, masks, times, directory, export_autoregressive(model, directory / "onnx", times[0])
 
 
 def test_the_engine_generates_what_pytorch_does(exported, tmp_path):
     model, masks, (given_times, times), directory, _ = exported
-    build_cached(directory / "onnx", tmp_path, model.shape, BuildConfig(cache=False), masks.digest)
+    build_autoregressive(directory / "onnx", tmp_path, model.shape, BuildConfig(cache=False), masks.digest)
     tokens = inputs_of(model)["tokens"][:, model.shape.text_len :] % 32
     given = tokens.unflatten(1, (model.shape.frame_num, -1))[:1, : len(given_times)]
     seen = {"torch": [], "engine": []}
@@ -98,15 +98,15 @@ def test_tensorrt_rtx_builds_both_graphs(exported, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     model, masks, _, directory, _ = exported
     config = BuildConfig("tensorrt-rtx", compute_capabilities=("8.9",), cache=False)
-    records = build_cached(directory / "onnx", tmp_path, model.shape, config, masks.digest)
+    records = build_autoregressive(directory / "onnx", tmp_path, model.shape, config, masks.digest)
     assert set(records) == {"prefill", "decode"}
     assert all((tmp_path / name / "denoiser.engine").stat().st_size > 0 for name in records)
 
 
 def test_a_step_writes_into_the_cache_that_was_bound(tmp_path):
     model, _, times = case("dense")
-    export_cached(model, tmp_path / "onnx", times[0])
-    build_cached(tmp_path / "onnx", tmp_path / "engine", model.shape, BuildConfig(cache=False))
+    export_autoregressive(model, tmp_path / "onnx", times[0])
+    build_autoregressive(tmp_path / "onnx", tmp_path / "engine", model.shape, BuildConfig(cache=False))
     rows, text = 2, 4
     with EngineCogVideo.open(tmp_path / "engine", model.shape) as engine:
         tokens = torch.cat([torch.tensor([TEXT] * rows), torch.ones(rows, 16, dtype=torch.int64)], dim=1)

@@ -7,7 +7,7 @@ import torch
 from cogvideo_subject import BEGIN, inputs_of, masks_of, tiny
 
 from f3prune.calibration import calibrate, load_pruned, masked_reference, prune_denoiser, save_pruned
-from f3prune.calibration.attention_hook import Seam
+from f3prune.calibration.attention_hook import AttentionHook
 from f3prune.core.errors import InputError
 from f3prune.families import family_of
 from f3prune.models.cogvideo.decoding import Decoding
@@ -31,7 +31,7 @@ def test_frame_mass_is_the_softmax_summed_by_frame(dense):
         return call.dense()
 
     family = family_of(dense)
-    with Seam(dense, family, {site.name: handler for site in family.find_sites(dense)}):
+    with AttentionHook(dense, family, {site.name: handler for site in family.find_sites(dense)}):
         dense(**inputs)
     result = calibrate(dense, lambda: dense(**inputs))
     frames, text = dense.shape.frame_num, dense.shape.text_len
@@ -154,5 +154,5 @@ def test_saved_and_loaded_with_one_call(aggregate, granularity, mode, tmp_path):
 
 def test_frame_pairs_are_refused():
     dense = tiny()
-    with pytest.raises(InputError, match="--granularity layer or head"):
+    with pytest.raises(InputError, match="granularity layer or head"):
         prune_denoiser(copy.deepcopy(dense), masks_of(dense, 0.5, "frame-pair"))

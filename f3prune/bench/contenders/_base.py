@@ -155,7 +155,8 @@ def config_from_json(value: Mapping[str, Any] | None) -> PruneConfig | None:
     if value is None:
         return None
     try:
-        return PruneConfig(**{**value, "protect": tuple(value.get("protect", ()))})
+        lists = {name: tuple(value.get(name, ())) for name in ("protect", "candidates")}
+        return PruneConfig(**{**value, **lists})
     except TypeError as error:
         raise InputError(
             f"{dict(value)} is no pruning configuration ({error}): expected alpha, granularity …"

@@ -86,7 +86,7 @@ class ContestOptions:
                 aggregate = "timesteps" if granularity == "layer" else own.aggregate
                 for alpha in self.alphas:
                     changes: Any = {"granularity": granularity, "aggregate": aggregate, "mode": mode}
-                    found.append(replace(own, alpha=alpha, **changes))
+                    found.append(replace(own, alpha=alpha, speedup=None, candidates=(), **changes))
         return found
 
 

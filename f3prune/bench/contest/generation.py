@@ -78,7 +78,7 @@ class Generation(ABC):
 
     def settle(self, denoiser: TimedDenoiser) -> None:
         """Calls on recorded inputs, so that threads and caches are this contender's own. They leave no state behind."""
-        if self.family.cached:
+        if self.family.autoregressive:
             return
         self.running = denoiser
         inputs = {**self._call.on(self.device, self.dtype), "return_dict": False}
@@ -115,12 +115,12 @@ class PipelineGeneration(Generation):
     def __init__(self, state: RunState, steps: int | None, device: torch.device, dtype: torch.dtype) -> None:
         self._pipeline = load_pipeline(state.source, dtype, device)
         self._component = denoiser_component(self._pipeline)
-        if not state.family.cached:
+        if not state.family.autoregressive:
             steps = steps or state.settings.steps or default_steps(self._pipeline)
         super().__init__(state, steps or 0, device, dtype)
         self._dense: nn.Module = getattr(self._pipeline, self._component)
-        self._settings = state.settings if self.family.cached else replace(state.settings, steps=steps)
-        count = "token by token" if self.family.cached else f"{steps} steps"
+        self._settings = state.settings if self.family.autoregressive else replace(state.settings, steps=steps)
+        count = "token by token" if self.family.autoregressive else f"{steps} steps"
         self.what = f"{state.source.spec}: a whole video, {count}, compared by its pixels"
 
     @property
@@ -129,7 +129,7 @@ class PipelineGeneration(Generation):
 
     def _generate(self, denoiser: TimedDenoiser) -> Frames:
         # A model that draws token by token is asked for more than its forward.
-        setattr(self._pipeline, self._component, denoiser.inner if self.family.cached else denoiser)
+        setattr(self._pipeline, self._component, denoiser.inner if self.family.autoregressive else denoiser)
         try:
             return run_prompt(self._pipeline, self._settings, self.state.prompts[0], 0, self.family)  # type: ignore[no-any-return]
         finally:

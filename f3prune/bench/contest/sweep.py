@@ -45,13 +45,17 @@ FOLDER = "contenders"
 def masks_key(masks: Masks) -> str:
     """What masks prune, whatever they were called: equal keys make equal models."""
     stages = [
-        {name: [mask.pruned_heads, mask.kept_pairs] for name, mask in stage.sites.items() if not mask.untouched}
+        {
+            name: [mask.pruned_heads, mask.kept_pairs, mask.stand_in.to_json()]
+            for name, mask in stage.sites.items()
+            if not mask.untouched
+        }
         for stage in masks.stages
     ]
     if not any(stages):
         return "dense"
     bounds = [stage.timesteps for stage in masks.stages] if len(stages) > 1 else []
-    return sha256_text(json.dumps([masks.mode, bounds, stages], sort_keys=True))[:12]
+    return sha256_text(json.dumps([bounds, stages], sort_keys=True))[:12]
 
 
 class Sweep:

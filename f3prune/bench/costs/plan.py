@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,18 +10,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
 
 from f3prune.bench.costs.machine import MachineRates
 from f3prune.bench.costs.published import PREFIX, published
 from f3prune.calibration import Calibration, PruneConfig, prune_denoiser, select_masks
+from f3prune.calibration.auto.products import Products, count_products, empty_denoiser, without_values
 from f3prune.calibration.calibration_file import SiteInfo
 from f3prune.core.errors import InputError
 from f3prune.core.json_files import read_json
 from f3prune.families import LatentShape, family_of
-from f3prune.families.classes import denoiser_class
 from f3prune.pipelines.sources import denoiser_class_name, resolve
 
 DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
@@ -44,7 +40,7 @@ class PlanOptions:
     Attributes:
         alphas: pruning ratios.
         granularity: ``layer`` or ``head``.
-        mode: ``local`` or ``drop``.
+        mode: what takes a pruned unit's place, see ``PruneConfig``.
         dtype: of the graph.
         frames, height, width: of the latents; ``None`` for the model's own.
         batch: of one denoiser call; ``None``: two, for guidance, or what a published pipeline does.
@@ -132,31 +128,30 @@ def plan(spec: str, options: PlanOptions, rates: MachineRates) -> Plan:
         UnknownFamilyError: its denoiser is of no supported family.
     """
     title, class_name, config, latent, batch = _configuration(spec)
-    # Tensors of shape and dtype alone that say they are on the CPU: some models ask, and mix them with others that are.
-    fake = FakeTensorMode(allow_non_fake_inputs=True)
-    denoiser = _empty_denoiser(class_name, config, fake)
+    fake = without_values()
+    denoiser = empty_denoiser(class_name, config, fake)
     family = family_of(denoiser)
     own = LatentShape(*latent) if latent is not None else family.default_shape(_config(denoiser))
     shape = LatentShape(options.frames or own.frames, options.height or own.height, options.width or own.width)
     batch = options.batch or batch
     with fake:
         inputs = family.synthetic_inputs(denoiser, shape, batch, torch.Generator().manual_seed(0))
-    frames = family.token_grid(denoiser, inputs).frames
+    grid = family.token_grid(denoiser, inputs)
     found = family.find_sites(denoiser)
     sites = {site.name: SiteInfo(site.layout, site.heads) for site in found}
-    mass = {name: torch.zeros(1, info.heads, frames, frames + 1) for name, info in sites.items()}
-    calibration = Calibration(family.name, (0.0,), sites, mass)
+    mass = {name: torch.zeros(1, info.heads, grid.frames, grid.frames + 1) for name, info in sites.items()}
+    calibration = Calibration(family.name, (0.0,), sites, mass, grid)
     outlooks: list[Outlook] = []
     for alpha in (0.0, *sorted(set(options.alphas) - {0.0})):
-        model = _empty_denoiser(class_name, config, fake) if outlooks else denoiser
+        model = empty_denoiser(class_name, config, fake) if outlooks else denoiser
         masks = select_masks(calibration, PruneConfig(alpha, options.granularity, mode=options.mode, score="aas"))  # type: ignore[arg-type]
         with fake:
             prune_denoiser(model, masks)
-            total, attention, projections = _count(model, inputs, set(sites))
-        dense = outlooks[0].flops if outlooks else total
-        outlooks.append(_outlook(alpha, model, (total, attention, projections), dense, options.dtype, rates))
+            counted = count_products(model, {**inputs, "return_dict": False}, found)
+        dense = outlooks[0].flops if outlooks else counted.total
+        outlooks.append(_outlook(alpha, model, counted, dense, options.dtype, rates))
     size = {"batch": batch, "frames": shape.frames, "height": shape.height, "width": shape.width}
-    unit = "pass over a clip" if family.cached else "denoiser call"
+    unit = "pass over a clip" if family.autoregressive else "denoiser call"
     return Plan(title, family.name, unit, size, len(sites), tuple(outlooks))
 
 
@@ -197,75 +192,24 @@ def _configuration(spec: str) -> tuple[str, str, dict[str, Any], tuple[int, int,
     return spec, denoiser_class_name(config), config, None, 2
 
 
-def _empty_denoiser(class_name: str, config: Mapping[str, Any], fake: FakeTensorMode) -> nn.Module:
-    """A denoiser without values.
-
-    Raises:
-        InputError: the class refuses the configuration.
-    """
-    cls = denoiser_class(class_name)
-    try:
-        with fake:
-            model: nn.Module = cls.from_config({**config, "_class_name": class_name})
-    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"{class_name} cannot be made from this configuration ({reason}): check config.json"
-        ) from error
-    return model.eval().requires_grad_(False)
-
-
 def _config(denoiser: Any) -> Mapping[str, Any]:
     config: Mapping[str, Any] = denoiser.config
     return config
 
 
-def _count(model: nn.Module, inputs: Mapping[str, Any], sites: set[str]) -> tuple[int, int, int]:
-    """Operations of a call: in all, scores and values at the sites, projections of the sites."""
-    counter = FlopCounterMode(display=False)
-    try:
-        # As products, which the counter knows; of the fused kernels it knows those of GPUs.
-        with counter, sdpa_kernel(SDPBackend.MATH), torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model(**inputs, return_dict=False)
-    except (DataDependentOutputException, DynamicOutputShapeException) as error:
-        raise InputError(
-            f"what {type(model).__name__} computes depends on values ({error.func}), which a plan has none of: "
-            f"calibrate it and use f3prune bench"
-        ) from error
-    except (RuntimeError, NotImplementedError, ValueError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise InputError(
-            f"{type(model).__name__} cannot run without values at this shape ({reason}): give another "
-            f"--num-frames, --height or --width, or calibrate it and use f3prune bench"
-        ) from error
-    attention = projections = 0
-    root = f"{type(model).__name__}."
-    for module, operators in counter.get_flop_counts().items():
-        if module.removeprefix(root) in sites:
-            for operator, flops in operators.items():
-                # Linear layers are mm and addmm; batched products and fused attention are scores and values.
-                if "bmm" in str(operator) or "attention" in str(operator):
-                    attention += flops
-                else:
-                    projections += flops
-    return counter.get_total_flops(), attention, projections
-
-
 def _outlook(
-    alpha: float, model: nn.Module, flops: tuple[int, int, int], dense: int, dtype: str, rates: MachineRates
+    alpha: float, model: nn.Module, products: Products, dense: int, dtype: str, rates: MachineRates
 ) -> Outlook:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     weights = parameters * DTYPE_BYTES[dtype]
-    total, attention, projections = flops
     return Outlook(
         alpha=alpha,
         parameters=parameters,
-        flops=total,
-        attention_flops=attention,
-        projection_flops=projections,
-        products_allow=dense / total,
-        seconds=total / rates.flops_of(dtype),
+        flops=products.total,
+        attention_flops=sum(site.attention for site in products.sites.values()),
+        projection_flops=sum(site.projections for site in products.sites.values()),
+        products_allow=dense / products.total,
+        seconds=products.total / rates.flops_of(dtype),
         weights_bytes=weights,
         export_peak_bytes=LIBRARIES_BYTES + EXPORT_PEAK * weights,
         build_peak_bytes=LIBRARIES_BYTES + BUILD_PEAK * weights,

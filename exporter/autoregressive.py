@@ -35,7 +35,7 @@ _BIASES = ("spatial", "temporal", "temporal_shifted", "local", "local_shifted")
 
 
 @dataclass(frozen=True)
-class CachedExport:
+class AutoregressiveExport:
     """The two graphs; ``directory/prefill/denoiser.onnx`` and ``directory/decode/denoiser.onnx``."""
 
     results: Mapping[str, ExportResult]
@@ -55,7 +55,7 @@ class CachedExport:
         return {name: result.to_dict() for name, result in self.results.items()}
 
 
-def export_cached(
+def export_autoregressive(
     model: CogVideo,
     directory: Path | str,
     times: Sequence[int] = (),
@@ -64,7 +64,7 @@ def export_cached(
     spatial_only: bool = False,
     image_tokens: int | None = None,
     graphs: Sequence[str] = (PREFILL, DECODE),
-) -> CachedExport:
+) -> AutoregressiveExport:
     """Write ``model``, dense or pruned, as two graphs.
 
     Requires:
@@ -111,7 +111,7 @@ def export_cached(
         graph = made[name]
         tensors = graph.example(example)
         results[name] = _export(graph, name, tensors, directory / name, config, model, metadata or {})
-    return CachedExport(results)
+    return AutoregressiveExport(results)
 
 
 class _Graph(nn.Module):

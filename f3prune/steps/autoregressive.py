@@ -19,7 +19,7 @@ from f3prune.core.json_files import read_json
 from f3prune.core.progress import Reporter
 from f3prune.engines.check import Coupling
 from f3prune.engines.cogvideo import EngineCogVideo
-from f3prune.exporter import ExportConfig, export_cached
+from f3prune.exporter import ExportConfig, export_autoregressive
 from f3prune.families import SiteKind, TokenGrid, family_of
 from f3prune.models.cogvideo.cache import LayerCache
 from f3prune.models.cogvideo.config import CogVideoConfig
@@ -87,10 +87,14 @@ def export_graphs(
     settings = sampling_of(source)
     count = settings.image_tokens
     separate = settings.first_frame == "spatial"
-    result = export_cached(model, folder, given_times(source, model.shape), config, metadata, image_tokens=count)
+    result = export_autoregressive(
+        model, folder, given_times(source, model.shape), config, metadata, image_tokens=count
+    )
     found = list(result.to_dict().values())
     if separate:
-        first = export_cached(model, folder / FIRST, (), config, metadata, spatial_only=True, image_tokens=count)
+        first = export_autoregressive(
+            model, folder / FIRST, (), config, metadata, spatial_only=True, image_tokens=count
+        )
         found += first.to_dict().values()
     return found
 

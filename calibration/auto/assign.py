@@ -1,0 +1,215 @@
+"""Which replacement stands at which site: offers measured one by one, the best few assignments measured together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from f3prune.calibration.aas import head_scores
+from f3prune.calibration.auto.knapsack import Item, least_losses
+from f3prune.calibration.auto.products import Products
+from f3prune.calibration.calibration_file import Calibration
+from f3prune.calibration.masks import Masks, SiteMask, Stage
+from f3prune.calibration.replacements import Replacement, mode_names, replacement_of
+from f3prune.calibration.score_table import ScoreTable, Unit
+from f3prune.calibration.selection import PruneConfig, stage_ranges, unprotected
+from f3prune.calibration.unit_masks import one_stage, site_masks
+from f3prune.core.errors import InputError
+from f3prune.families import registry
+
+TRIED_TOGETHER = 6
+"""Assignments of every stage that are measured as a whole."""
+
+
+@dataclass(frozen=True)
+class Offer:
+    """One replacement at one site, in one stage.
+
+    Attributes:
+        site: the site.
+        mode: the replacement, with its options.
+        error: squared relative error of the denoiser's output with it alone.
+        saved: share of all that is multiplied at the unprotected sites.
+        chosen: it stands there now.
+    """
+
+    site: str
+    mode: str
+    error: float
+    saved: float
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What was offered, and what was taken.
+
+    Attributes:
+        masks: the result.
+        offers: of every stage.
+        errors: squared relative error of every stage's assignments, measured as a whole, in the order of their sums;
+            the least was taken.
+        saved: share of all that is multiplied at the unprotected sites, of every stage.
+        speedup: of the products of a whole call, of every stage: no engine gains more.
+    """
+
+    masks: Masks
+    offers: tuple[tuple[Offer, ...], ...]
+    errors: tuple[tuple[float, ...], ...]
+    saved: tuple[float, ...]
+    speedup: tuple[float, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """All but the masks, as JSON values."""
+        return {name: value for name, value in asdict(self).items() if name != "masks"}
+
+
+def candidates(calibration: Calibration, config: PruneConfig) -> dict[str, list[Replacement]]:
+    """Unprotected site → what can stand there.
+
+    Args:
+        calibration: of the model.
+        config: ``candidates`` of it; of all modes those that they offer by themselves, without.
+
+    Raises:
+        InputError: a candidate suits no site.
+        UnknownSiteError: a ``protect`` glob matches no site.
+    """
+    family = registry()[calibration.family]
+    specs = config.candidates or tuple(spec for name in mode_names() for spec in replacement_of(name).offered)
+    found: dict[str, list[Replacement]] = {}
+    refusals: dict[str, str] = {}
+    for name in unprotected(list(calibration.sites), config.protect):
+        found[name] = []
+        for spec in specs:
+            replacement = replacement_of(spec)
+            frames = calibration.mass[name].shape[-2]
+            refusal = replacement.refusal(calibration.sites[name].layout, family, frames, calibration.grid)
+            if refusal is None:
+                found[name].append(replacement)
+            else:
+                refusals.setdefault(spec, refusal)
+    suited = {replacement.spec for options in found.values() for replacement in options}
+    for spec in config.candidates:
+        if spec not in suited:
+            raise InputError(refusals[spec])
+    return found
+
+
+def everywhere(calibration: Calibration, mode: str | None) -> Masks:
+    """Masks with a replacement at every site that it suits; with none, for ``None``."""
+    family = registry()[calibration.family]
+    replacement = replacement_of(mode or "local")
+    gone: list[Unit] = []
+    for name, info in calibration.sites.items():
+        frames = calibration.mass[name].shape[-2]
+        if mode is not None and replacement.refusal(info.layout, family, frames, calibration.grid) is None:
+            gone.append(Unit((name,), 0.0))
+    return one_stage(calibration, "layer", replacement, gone)
+
+
+def assign(
+    calibration: Calibration,
+    config: PruneConfig,
+    tables: Mapping[str, ScoreTable],
+    dense: Products,
+    pruned: Mapping[str, Products],
+    together: Callable[[Masks, tuple[float, float]], float],
+) -> Choices:
+    """Choose a replacement for every site, or none, stage by stage.
+
+    The errors of single replacements only propose: they add up as long as they are small. What is taken is the best of
+    the few proposals that were measured as a whole.
+
+    Args:
+        calibration: of the model.
+        config: mode ``auto``; ``alpha`` is the share of all multiplications at unprotected sites that is to be saved,
+            unless ``speedup`` says what the products of a whole call are to gain.
+        tables: mode with options → leave-one-out errors of every site.
+        dense: products of the dense model.
+        pruned: mode with options → products with it at every site.
+        together: masks and the ``(highest, lowest)`` timestep of a stage → squared relative error there.
+
+    Raises:
+        InputError: so much cannot be saved; the message names the most.
+    """
+    options = candidates(calibration, config)
+    at_sites = sum(dense.sites[name].total for name in options)
+    wanted = config.alpha * at_sites if config.speedup is None else dense.total * (1 - 1 / config.speedup)
+    stages: list[Stage] = []
+    offers, errors, savings = [], [], []
+    for steps, bounds in stage_ranges(calibration, config.stages):
+        groups = _groups(options, tables, dense, pruned, bounds)
+        proposals = least_losses(groups, wanted, TRIED_TOGETHER)
+        if not proposals:
+            raise InputError(_too_much(config, groups, dense, at_sites))
+        aas = head_scores(calibration, steps)
+        made = [Stage(steps, bounds, _sites(calibration, chosen, steps, aas)) for chosen in proposals]
+        measured = [together(_masks(calibration, config, (stage,)), bounds) for stage in made]
+        best = measured.index(min(measured))
+        stages.append(made[best])
+        errors.append(tuple(measured))
+        savings.append(sum(item.saved for item in proposals[best].values()))
+        offers.append(
+            tuple(
+                Offer(name, str(item.name), item.loss, item.saved / at_sites, proposals[best].get(name) == item)
+                for name, items in groups.items()
+                for item in items
+            )
+        )
+    if config.speedup is not None:
+        config = replace(config, alpha=round(savings[0] / at_sites, 4))
+    return Choices(
+        _masks(calibration, config, tuple(stages)),
+        tuple(offers),
+        tuple(errors),
+        tuple(saved / at_sites for saved in savings),
+        tuple(dense.total / (dense.total - saved) for saved in savings),
+    )
+
+
+def _groups(
+    options: Mapping[str, Sequence[Replacement]],
+    tables: Mapping[str, ScoreTable],
+    dense: Products,
+    pruned: Mapping[str, Products],
+    bounds: tuple[float, float],
+) -> dict[str, list[Item]]:
+    totals = {spec: table.total(bounds) for spec, table in tables.items()}
+    return {
+        name: [
+            Item(
+                replacement.spec,
+                float(totals[replacement.spec][name]),
+                float(dense.sites[name].total - pruned[replacement.spec].sites[name].total),
+            )
+            for replacement in replacements
+        ]
+        for name, replacements in options.items()
+    }
+
+
+def _too_much(config: PruneConfig, groups: Mapping[str, Sequence[Item]], dense: Products, at_sites: int) -> str:
+    most = sum(max((item.saved for item in items), default=0.0) for items in groups.values())
+    # Rounded down, so that what the message says can be had.
+    if config.speedup is not None:
+        bound = int(100 * dense.total / (dense.total - most)) / 100
+        return f"speedup is {config.speedup:g}, but the products of a call allow {bound:.2f} at most with these modes"
+    share = int(100 * most / at_sites) / 100
+    return f"alpha is {config.alpha:g}, but these modes save {share:.2f} of what the sites multiply at most"
+
+
+def _sites(
+    calibration: Calibration, chosen: Mapping[str, Item], steps: tuple[int, int], aas: Mapping[str, torch.Tensor]
+) -> dict[str, SiteMask]:
+    found = site_masks(calibration, [], replacement_of("local"), steps, aas)
+    for name, item in chosen.items():
+        found[name] = site_masks(calibration, [Unit((name,), 0.0)], replacement_of(str(item.name)), steps, aas)[name]
+    return found
+
+
+def _masks(calibration: Calibration, config: PruneConfig, stages: tuple[Stage, ...]) -> Masks:
+    return Masks(calibration.family, config.alpha, "layer", "timesteps", config.mode, stages, config.score)

@@ -1,0 +1,123 @@
+"""``static``: a temporal head keeps its mean attention map, and loses its queries, keys and softmax."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+
+from f3prune.calibration.attention_hook import AttentionCall, Handler
+from f3prune.calibration.bake.modules import PartlyReplaced, StaticAttention, require_plain, shrink
+from f3prune.calibration.bake.surgery import head_channels, linear, take_columns, take_rows
+from f3prune.calibration.replacements._registry import Place, Replacement, register
+from f3prune.core.errors import InputError
+from f3prune.families import Family, Layout, TokenGrid
+
+
+@dataclass(frozen=True)
+class FrameMaps:
+    """Attention of every head from frame to frame, as bytes so that masks stay comparable.
+
+    Attributes:
+        heads: h.
+        frames: f.
+        data: ``h f f`` float32, little-endian, in base64.
+    """
+
+    heads: int
+    frames: int
+    data: str
+
+    @classmethod
+    def of(cls, maps: torch.Tensor) -> FrameMaps:
+        """From ``h f f``, floating point."""
+        array = maps.detach().cpu().float().numpy().astype("<f4")
+        return cls(int(maps.shape[0]), int(maps.shape[1]), base64.b64encode(array.tobytes()).decode())
+
+    def tensor(self) -> torch.Tensor:
+        """``h f f`` float32."""
+        flat = np.frombuffer(base64.b64decode(self.data), dtype="<f4").astype(np.float32)
+        return torch.from_numpy(flat).reshape(self.heads, self.frames, self.frames)
+
+
+@register("static")
+@dataclass(frozen=True)
+class Static(Replacement):
+    """``y_i = b + Σ_h W_o,h Σ_j P_h[i,j] (W_v,h x_j + b_v,h)`` with P, the mean of the calibrated attention maps.
+
+    Attributes:
+        maps: P of the replaced heads; ``None`` until a site's calibration is known.
+    """
+
+    title: ClassVar[str] = "all frames, with constant weights"
+    offered: ClassVar[tuple[str, ...]] = ("static",)
+    layouts: ClassVar[tuple[Layout, ...]] = ("temporal",)
+    maps: FrameMaps | None = field(default=None, metadata={"fitted": True})
+
+    def for_site(self, mass: torch.Tensor, heads: tuple[int, ...]) -> Static:
+        """Mean maps of the pruned heads; columns of text are left out, temporal attention has none."""
+        return dataclasses.replace(self, maps=FrameMaps.of(mass[list(heads), :, :-1]))
+
+    def attend(self, call: AttentionCall) -> torch.Tensor:
+        """See ``Replacement``."""
+        maps = self._maps(call.site.name).to(call.value)
+        self._require(call.site.name, call.frames)
+        return maps @ call.value
+
+    def reference(self, call: AttentionCall) -> torch.Tensor:
+        """See ``Replacement``."""
+        self._require(call.site.name, call.frames)
+        return torch.einsum("hij,bhjd->bhid", self._maps(call.site.name).to(call.value), call.value)
+
+    def bake(self, place: Place) -> Handler | None:
+        """See ``Replacement``."""
+        denoiser, site, kept = place.denoiser, place.site, place.kept
+        require_plain(place.module, site.name)
+        (value_name,), ((output_name, _),) = site.value, site.outputs
+        channels = head_channels(place.mask.pruned_heads, site.head_dim)
+        static = StaticAttention(
+            take_rows(linear(denoiser, value_name), channels),
+            self._maps(site.name),
+            take_columns(linear(denoiser, output_name), channels, bias=not kept),
+            site.name,
+        )
+        if kept:
+            shrink(denoiser, site, kept)
+            denoiser.set_submodule(site.name, PartlyReplaced(place.module, static))
+        else:
+            denoiser.set_submodule(site.name, static)
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """``maps`` only where they are known."""
+        found = super().to_json()
+        return {name: value for name, value in found.items() if value is not None}
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> Static:
+        """Inverse of ``to_json``, without ``mode``."""
+        maps = options.get("maps")
+        return cls(None if maps is None else FrameMaps(**maps))
+
+    def refusal(self, layout: Layout, family: Family, frames: int, grid: TokenGrid | None) -> str | None:
+        """See ``Replacement``."""
+        if layout == "spatiotemporal" and not family.autoregressive:
+            return "mode static is for temporal attention, not spatiotemporal: use mode window or pooled"
+        return super().refusal(layout, family, frames, grid)
+
+    def _maps(self, site: str) -> torch.Tensor:
+        if self.maps is None:
+            raise InputError(f"mode static has no attention maps for site {site}: select masks from a calibration")
+        return self.maps.tensor()
+
+    def _require(self, site: str, frames: int) -> None:
+        if self.maps is not None and frames != self.maps.frames:
+            raise InputError(
+                f"site {site} was made static for {self.maps.frames} frames, this call has {frames}: "
+                f"generate with the calibrated number of frames, or prune with mode local"
+            )
