@@ -1,4 +1,4 @@
-"""Commands that turn published checkpoints into what the others take: convert."""
+"""``f3prune convert``: a published checkpoint becomes what the other commands take."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from f3prune.cli.options.types import PLACE
 from f3prune.core.progress import RichReporter
 
 SHAPES = ("cogvideo-stage1", "cogvideo-stage2")
@@ -18,12 +19,10 @@ def convert() -> None:
 
 
 @convert.command(short_help="CogVideo's mp_rank_00_model_states.pt.")
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Directory to write.")
+@click.argument("file", type=PLACE)
+@click.option("-o", "--output", type=PLACE, required=True, help="Directory to write.")
 @click.option("--shape", type=click.Choice(SHAPES), help="Which published model it is. [default: cogvideo-stage1]")
-@click.option(
-    "--config", "config_file", type=click.Path(path_type=Path), help="JSON file with the hyperparameters, instead."
-)
+@click.option("--config", "config_file", type=PLACE, help="JSON file with the hyperparameters, instead.")
 def cogvideo(file: Path, output: Path, shape: str | None, config_file: Path | None) -> None:
     """Convert CogVideo's FILE (mp_rank_00_model_states.pt, key `module`), of which nothing but tensors is unpickled.
 
@@ -38,6 +37,3 @@ def cogvideo(file: Path, output: Path, shape: str | None, config_file: Path | No
         f"{output}: CogVideo of {config.num_layers} layers and width {config.hidden_size}, {made.parameters:,} "
         f"parameters in {', '.join(made.dtypes)}, {len(made.files)} safetensors file{'s' * (len(made.files) > 1)}"
     )
-
-
-COMMANDS = (convert,)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from f3prune.cli import options as shared
-from f3prune.cli.common import opened
+from f3prune.cli.options.generation import STEPS
+from f3prune.cli.options.places import JSON, RUN
+from f3prune.cli.options.types import FILE, BoundedFloat, Fractions, Mode, NameList
+from f3prune.cli.runs import opened, write_text
 from f3prune.core import choices
 from f3prune.core.errors import InputError
 
@@ -29,10 +32,11 @@ CONTENDERS = (
     "engine",
 )
 """Kinds of ``f3prune.bench.contenders.registry``, written down because help imports nothing heavy."""
+
 _QUICK_S, _CONTEST_S = 300.0, 600.0
 
 
-class Kinds(shared.NameList):
+class Kinds(NameList):
     """``all``, or comma-separated kinds of contenders."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
@@ -45,7 +49,7 @@ class Kinds(shared.NameList):
 
 
 @click.command(short_help="Time dense against pruned, or every contender.")
-@shared.RUN
+@RUN
 @click.option(
     "--contenders",
     type=Kinds(CONTENDERS),
@@ -54,7 +58,7 @@ class Kinds(shared.NameList):
 )
 @click.option(
     "--alphas",
-    type=shared.Fractions("a pruning ratio"),
+    type=Fractions("a pruning ratio"),
     metavar="A,B,…",
     help="Pruning ratios to compare. [default: 0.25,0.5,0.75,1]",
 )
@@ -68,26 +72,26 @@ class Kinds(shared.NameList):
 @click.option(
     "--mode",
     "modes",
-    type=shared.Mode(),
+    type=Mode(),
     multiple=True,
     help="Modes to compare; may be repeated. [default: both]",
 )
 @click.option(
     "--skip",
     "skips",
-    type=shared.Fractions("a share of the steps", may_be_none=True),
+    type=Fractions("a share of the steps", may_be_none=True),
     metavar="none|A,B,…",
     help="Shares of the denoising steps that our engines skip, beside computing all. [default: 0.1,0.2,0.35,0.5]",
 )
-@click.option("--steps", type=shared.COUNT, help="Denoising steps of a generation. [default: calibration's]")
+@STEPS
 @click.option("--rounds", type=click.IntRange(min=3), help="Turns of each. [default: 20 calls, 5 generations]")
 @click.option(
     "--budget",
-    type=shared.BoundedFloat(0.0, meaning="a number of seconds"),
+    type=BoundedFloat(0.0, meaning="a number of seconds"),
     help="Seconds after which no round is started, three rounds made. [default: 300 for calls, 600 for generations]",
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Also write the numbers to this file.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw quality over time: a .png, .svg or .pdf file.")
+@JSON
+@click.option("--plot", type=FILE, help="Draw quality over time: a .png, .svg or .pdf file.")
 def bench(
     run: Path,
     contenders: tuple[str, ...] | None,
@@ -102,34 +106,28 @@ def bench(
     With --contenders (or anything that is only about them): whole generations of every way to run this model, with
     the same prompt, seed and steps. Graphs and engines that are missing are made first, and kept in the run.
     """
-    for option, file in (("--json", json_file), ("--plot", plot)):
-        if file is not None and file.is_dir():
-            raise InputError(f"{option} {file} is a directory: give a file name")
     if plot is not None and plot.suffix not in {".png", ".svg", ".pdf"}:
         raise InputError(f"--plot {plot} is no picture that can be drawn: give a name that ends in .png, .svg or .pdf")
     chosen = {name: value for name, value in chosen.items() if value is not None and (value or name == "skips")}
     whole = contenders is not None or chosen or plot is not None
     result = _contest(run, contenders or (), rounds, budget, chosen) if whole else _quick(run, rounds, budget)
     if json_file is not None:
-        import json
-
-        from f3prune.core.atomic_files import atomic_write
-
-        with atomic_write(json_file) as temporary:
-            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        write_text(json_file, json.dumps(result, indent=1) + "\n")
     if plot is not None:
         from f3prune.bench.quality_plot import save_plot
 
         save_plot({result["model"]: result}, plot)
-    from f3prune.cli.tables import show, speed_table
+    from f3prune.cli.tables import show
 
     if whole:
-        from f3prune.cli.contest_tables import contest_table, verdicts
+        from f3prune.cli.tables.contest import contest_table, verdicts
 
         show(contest_table(result))
         for line in verdicts(result):
             click.echo(line)
     else:
+        from f3prune.cli.tables.speed import speed_table
+
         show(speed_table(result))
 
 
@@ -153,7 +151,7 @@ def _contest(
         )
 
         def watch(entrants: Sequence[Entrant]) -> None:
-            from f3prune.cli.contest_tables import standing
+            from f3prune.cli.tables.contest import standing
 
             table: Table = standing(entrants)
             reporter.show(table)
@@ -161,6 +159,3 @@ def _contest(
         result = contest(directory, options, reporter, watch)
         reporter.show(None)
         return result
-
-
-COMMANDS = (bench,)

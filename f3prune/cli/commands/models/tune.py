@@ -1,4 +1,4 @@
-"""The command that makes a text-to-video model: tune."""
+"""``f3prune tune``: an image model learns the motion of one clip."""
 
 from __future__ import annotations
 
@@ -7,37 +7,31 @@ from typing import Any
 
 import click
 
-from f3prune.cli import options as shared
+from f3prune.cli.options.types import COUNT, MAX_SEED, PLACE, BoundedFloat
 from f3prune.core.progress import RichReporter
 
 
 @click.command(short_help="Tune an image model on one clip.")
-@click.argument("video", type=click.Path(path_type=Path))
+@click.argument("video", type=PLACE)
 @click.option("--prompt", required=True, help="What the video shows.")
 @click.option("--base", required=True, help="A Stable Diffusion 1.x or 2.x pipeline directory, or zoo:digits-image.")
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Directory of the tuned pipeline to write."
-)
-@click.option("--steps", type=shared.COUNT, default=500, show_default=True, help="Steps of the optimiser.")
+@click.option("-o", "--output", type=PLACE, required=True, help="Directory of the tuned pipeline to write.")
+@click.option("--steps", type=COUNT, default=500, show_default=True, help="Steps of the optimiser.")
 @click.option(
     "--lr",
     "learning_rate",
-    type=shared.BoundedFloat(1e-12, 1.0, "a learning rate"),
+    type=BoundedFloat(1e-12, 1.0, "a learning rate"),
     default=3e-5,
     show_default=True,
     help="Learning rate, constant.",
 )
-@click.option("--frames", type=shared.COUNT, default=8, show_default=True, help="Frames to learn.")
+@click.option("--frames", type=COUNT, default=8, show_default=True, help="Frames to learn.")
 @click.option("--start", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first frame.")
-@click.option("--rate", type=shared.COUNT, default=1, show_default=True, help="Take every so manieth frame.")
-@click.option("--size", type=shared.COUNT, help="Height and width in pixels. [default: the base's own]")
-@click.option(
-    "--inversion-steps", type=shared.COUNT, default=50, show_default=True, help="Steps from the clip back to noise."
-)
-@click.option("--seed", type=click.IntRange(0, shared.MAX_SEED), default=0, show_default=True)
-@click.option(
-    "--checkpoint-every", type=shared.COUNT, default=100, show_default=True, help="Steps between two checkpoints."
-)
+@click.option("--rate", type=COUNT, default=1, show_default=True, help="Take every so manieth frame.")
+@click.option("--size", type=COUNT, help="Height and width in pixels. [default: the base's own]")
+@click.option("--inversion-steps", type=COUNT, default=50, show_default=True, help="Steps from the clip back to noise.")
+@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
+@click.option("--checkpoint-every", type=COUNT, default=100, show_default=True, help="Steps between two checkpoints.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint of a tuning that was stopped.")
 def tune(video: Path, output: Path, **values: Any) -> None:
     """Teach an image model the motion of one clip (Tune-A-Video); the result is a MODEL for all other commands.
@@ -56,6 +50,3 @@ def tune(video: Path, output: Path, **values: Any) -> None:
         f"{frames['size']} pixels, {record['trained_parameters']:,} parameters, loss {loss['first_tenth']:.4f} to "
         f"{loss['last_tenth']:.4f} (means of the first and last tenth)"
     )
-
-
-COMMANDS = (tune,)
