@@ -11,10 +11,11 @@ import torch
 from torch import nn
 
 from f3prune.calibration import load_pruned
+from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
-from f3prune.engines.check import CheckBounds, CheckReport, DenoiserCall, compare
+from f3prune.engines.check import CheckBounds, CheckReport, compare
 from f3prune.families import denoiser_component
 from f3prune.pipelines.loading import pick_device
 from f3prune.steps._state import TORCH_DTYPES, RunState
@@ -101,10 +102,7 @@ def _measure(
 
 def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter) -> CheckReport:
     device = pick_device()
-    calls = [
-        DenoiserCall(index, call.timestep, call.on(device, torch.float32), torch.empty(0))
-        for index, call in enumerate(state.calls())
-    ]
+    calls = [CapturedCall(call.timestep, call.on(device, torch.float32)) for call in state.calls()]
     dtype = str(built.facts["dtype"])
     engine_name = f"engine ({built.facts['backend']} {dtype})"
     bounds = CheckBounds.for_export(dtype)
@@ -134,7 +132,7 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
         price = CheckBounds(rel_l2=asked.rel_l2)
         original = strategy.comparable(dense, state.source)
         pruning = compare(names, original, reference, calls, price, _pair(videos, "dense", "pruned"), progress)
-        inputs = calls[len(calls) // 2].inputs
+        inputs = calls[len(calls) // 2].arguments
         couplings = strategy.couplings({"dense": dense, "pruned": pruned}, state.family, inputs)
         return CheckReport(export, pruning, couplings)
 
