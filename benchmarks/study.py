@@ -58,7 +58,7 @@ class Part:
     configs: tuple[PruneConfig, ...]
 
 
-def parts(autoregressive: bool) -> list[Part]:
+def parts(frame_pairs: bool) -> list[Part]:
     """The questions that videos answer; a model that generates token by token has no pairs and no stages."""
     selection = []
     for granularity, alpha in (("layer", 0.35), ("layer", 0.5), ("head", 0.5)):
@@ -70,7 +70,7 @@ def parts(autoregressive: bool) -> list[Part]:
         for score in SERIOUS
     ]
     found = [Part("selection", tuple(selection)), Part("mode", tuple(mode))]
-    if autoregressive:
+    if not frame_pairs:
         return found
     pairs = [PruneConfig(0.5, "frame-pair", score=score) for score in ("aas", "leave-one-out", "reversed", "random")]  # type: ignore[arg-type]
     stages = [PruneConfig(0.5, "layer", stages=k, score=score) for k in (2, 4) for score in SERIOUS]  # type: ignore[arg-type]
@@ -281,7 +281,7 @@ def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: R
     calibrate(run, CalibrateOptions(f"zoo:{model}"), reporter)
     note(options.json, model, "facts", {"samples": options.samples, "torch": torch.__version__})
     state = RunState.of(run)
-    for part in parts(state.family.autoregressive):
+    for part in parts(state.strategy.frame_pairs):
         configs = [config for config in part.configs if config.score in scores]
         if part.name in chosen and configs:
             rows = judged(state, configs, options.samples, options.jobs, reporter)

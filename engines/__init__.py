@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from f3prune.engines.check import coupling as coupling
     from f3prune.engines.check import parity as parity
     from f3prune.engines.check import psnr as psnr
-    from f3prune.engines.check import record_calls as record_calls
     from f3prune.engines.check import teacher_forced as teacher_forced
     from f3prune.engines.step_reuse import StepReuse as StepReuse
 
@@ -48,7 +47,6 @@ _PLACES = {
     "coupling": "f3prune.engines.check",
     "parity": "f3prune.engines.check",
     "psnr": "f3prune.engines.check",
-    "record_calls": "f3prune.engines.check",
     "teacher_forced": "f3prune.engines.check",
     "StepReuse": "f3prune.engines.step_reuse",
 }
@@ -71,7 +69,6 @@ __all__ = [
     "plan_engine",
     "psnr",
     "read_record",
-    "record_calls",
     "share_weights",
     "teacher_forced",
 ]

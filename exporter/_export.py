@@ -57,7 +57,7 @@ def export_denoiser(
         directory: made if need be.
         config: options.
         metadata: further properties of the graph, ``f3prune.`` is put in front of their names.
-        test_inputs: captured forward arguments, see ``f3prune.exporter.capture``.
+        test_inputs: recorded forward arguments, see ``f3prune.core.captured_calls``.
 
     Raises:
         InputError: the denoiser is in training mode, has weights without values, or the directory cannot be written.

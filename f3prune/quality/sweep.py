@@ -23,7 +23,6 @@ from f3prune.quality.compare import compare
 from f3prune.quality.judging import JudgeOptions, Judging, plain
 from f3prune.quality.metrics import INFO
 from f3prune.quality.pool import measure_many
-from f3prune.steps import autoregressive
 from f3prune.steps._state import PACKAGES, TORCH_DTYPES, RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.prune import counts
@@ -93,7 +92,7 @@ def sweep(run: RunDirectory, options: SweepOptions, reporter: Reporter = SILENT)
     built = run.require_current(BUILD_STEP["pruned"])
     dense = ensure_dense_engine(run, reporter)
     configs = list(options.configs())
-    if state.family.autoregressive:
+    if not state.strategy.frame_pairs:
         configs = [config for config in configs if config.granularity != "frame-pair"]
     if not configs:
         raise InputError("no combination of these options has a meaning: add a granularity, or mode local")
@@ -161,11 +160,8 @@ def latencies(
         contestants: dict[str, Callable[..., Any]] = {}
         with reporter.task("building engines", total=len(configs) + 1) as advance:
             for name, config in [(DENSE, None), *((str(k), config) for k, config in enumerate(configs))]:
-                engine: Any = stack.enter_context(workshop.engine(config, backend))
-                if state.family.autoregressive:
-                    tokens = call.arguments["tokens"].shape[0], call.arguments["text_mask"].shape[1]
-                    engine = autoregressive.OneToken(engine, *tokens)
-                contestants[name] = engine
+                engine = stack.enter_context(workshop.engine(config, backend))
+                contestants[name] = state.strategy.timed(engine, call)
                 advance()
         timing = BenchOptions(rounds=options.rounds, budget_s=600.0)
         with reporter.task("measuring engines", total=options.rounds + timing.warm_up) as advance:

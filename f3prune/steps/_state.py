@@ -17,6 +17,7 @@ from f3prune.families import Family, family_of
 from f3prune.pipelines.pipeline_runs import GenerationSettings
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.sources import ModelSource, resolve
+from f3prune.steps.strategy import GenerationStrategy, strategy_of
 
 Variant = Literal["pruned", "dense"]
 TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -66,6 +67,11 @@ class RunState:
     def family(self) -> Family:
         """The model family."""
         return family_of(str(self.calibration.facts["denoiser_class"]))
+
+    @property
+    def strategy(self) -> GenerationStrategy:
+        """How the model generates."""
+        return strategy_of(self.family)
 
     @property
     def synthetic(self) -> bool:

@@ -169,8 +169,8 @@ def test_equal_masks_are_built_once_and_kept(run: RunDirectory, result: dict[str
 
 def test_a_package_that_is_not_installed_is_listed_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     class Shop:
-        class family:  # noqa: N801
-            autoregressive = False
+        class strategy:  # noqa: N801
+            one_graph = True
 
     monkeypatch.setattr(openvino_contender, "find_spec", lambda name: None)
     found = OpenVino().missing(Shop)  # type: ignore[arg-type]

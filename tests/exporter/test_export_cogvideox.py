@@ -15,8 +15,9 @@ import torch
 
 import f3prune.exporter._export as export_module
 from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
+from f3prune.core.captured_calls import record_calls
 from f3prune.core.errors import ExportError, InputError
-from f3prune.exporter import ExportConfig, capture_inputs, export_denoiser, flatten_arguments, graph_facts
+from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments, graph_facts
 from f3prune.exporter._trace import run_denoiser
 from f3prune.exporter.ort_cpu import OrtGraph
 from f3prune.exporter.self_test import BOUNDS, agreement, self_test
@@ -101,10 +102,9 @@ def test_captured_inputs_are_what_the_self_test_runs(tmp_path, caplog, capfd):
 
     def loop():
         for step in (900, 500, 100):
-            with torch.no_grad():
-                denoiser(**{**inputs, "timestep": torch.tensor([step, step])})
+            denoiser(**{**inputs, "timestep": torch.tensor([step, step])})
 
-    calls = capture_inputs(denoiser, loop, max_calls=3)
+    calls = [arguments for _, arguments in record_calls(denoiser, loop, 3)]
     config = ExportConfig(max_test_inputs=2)
     with warnings.catch_warnings(), caplog.at_level(logging.WARNING):
         warnings.simplefilter("error")

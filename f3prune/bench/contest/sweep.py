@@ -68,7 +68,8 @@ class Sweep:
     def __init__(self, state: RunState, generation: Generation, reporter: Reporter = SILENT) -> None:
         """Give the run, built, and what it generates."""
         self._state, self.generation, self._reporter = state, generation, reporter
-        self.family, self.device, self.dtype = generation.family, generation.device, generation.dtype
+        self.family, self.strategy = generation.family, generation.strategy
+        self.device, self.dtype = generation.device, generation.dtype
         self.steps, self.guidance_in_batch = generation.steps, generation.guidance_in_batch
         state.run.require("masks")
         self._own = Masks.load(state.run.path / MASKS)
