@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from f3prune.core.tensors import TensorSpec as TensorSpec
     from f3prune.engines._build import build_engine as build_engine
     from f3prune.engines._build import plan_engine as plan_engine
     from f3prune.engines._config import BuildConfig as BuildConfig
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from f3prune.engines._session import Session as Session
     from f3prune.engines._session import open_session as open_session
     from f3prune.engines._sharing import share_weights as share_weights
-    from f3prune.engines._specs import TensorSpec as TensorSpec
     from f3prune.engines.check import CheckBounds as CheckBounds
     from f3prune.engines.check import CheckReport as CheckReport
     from f3prune.engines.check import Comparison as Comparison
@@ -42,7 +42,7 @@ _PLACES = {
     "Session": "f3prune.engines._session",
     "open_session": "f3prune.engines._session",
     "share_weights": "f3prune.engines._sharing",
-    "TensorSpec": "f3prune.engines._specs",
+    "TensorSpec": "f3prune.core.tensors",
     "compare": "f3prune.engines.check",
     "coupling": "f3prune.engines.check",
     "parity": "f3prune.engines.check",

@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.tensors import TensorSpec
 from f3prune.engines._record import EngineRecord, read_record, verify_files
-from f3prune.engines._specs import TensorSpec, bind_shapes
+from f3prune.engines._specs import bind_shapes
 
 if TYPE_CHECKING:
     import torch

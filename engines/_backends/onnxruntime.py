@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from f3prune.core.errors import BackendError, BuildError, InputError
 from f3prune.core.run_directory import atomic_write
+from f3prune.core.tensors import TensorSpec
 from f3prune.engines._cache import copy
 from f3prune.engines._cuda import find_gpu
 from f3prune.engines._graph import Graph
 from f3prune.engines._record import EngineRecord
 from f3prune.engines._session import Session
-from f3prune.engines._specs import ONNX_TYPES, TensorSpec
+from f3prune.engines._specs import ONNX_TYPES
 
 if TYPE_CHECKING:
     import torch
