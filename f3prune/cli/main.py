@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from typing import NoReturn
@@ -9,7 +10,6 @@ from typing import NoReturn
 import click
 
 from f3prune import __version__
-from f3prune.cli import benching, converting, judging, making, planning, tuning, using
 from f3prune.core.errors import F3PruneError
 
 
@@ -17,7 +17,37 @@ class _InterruptedError(Exception):
     """Ctrl-C, under a name that click does not answer with an empty line."""
 
 
+COMMANDS = {
+    "families": "models.families",
+    "plan": "models.plan",
+    "convert": "models.convert",
+    "tune": "models.tune",
+    "calibrate": "steps.calibrate",
+    "prune": "steps.prune",
+    "export": "steps.export",
+    "build": "steps.build",
+    "reuse": "steps.reuse",
+    "generate": "steps.generate",
+    "check": "steps.check",
+    "bench": "measure.bench",
+    "report": "steps.report",
+    "run": "steps.run",
+    "evaluate": "measure.evaluate",
+    "sweep": "measure.sweep",
+}
+"""Every command, in the order that help lists them in, and where it is; a command is imported when it is asked for."""
+
+
 class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"f3prune.cli.commands.{COMMANDS[cmd_name]}")
+        return getattr(module, cmd_name)  # type: ignore[no-any-return]
+
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
@@ -39,11 +69,6 @@ def cli(context: click.Context, debug: bool) -> None:
 
     context.obj = debug
     silence(debug)
-
-
-for group in (planning, making, using, judging, benching, tuning, converting):
-    for command in group.COMMANDS:
-        cli.add_command(command)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -8,7 +8,7 @@ import pytest
 
 from f3prune.bench.contenders import Engine, from_json, line_up, registry
 from f3prune.calibration import PruneConfig
-from f3prune.cli.benching import CONTENDERS
+from f3prune.cli.commands.measure.bench import CONTENDERS
 from f3prune.core.errors import InputError
 
 POINTS = [PruneConfig(0.5), PruneConfig(0.25, "head", "layers", "drop", 2, ("blocks.0.*",))]

@@ -165,7 +165,7 @@ CASES = [
     Case("output directory", "generate r --prompt x -o d.mp4", ("d.mp4", "is a directory"), {"d.mp4/x": ""}),
     Case("output directory full", "generate r --prompt x -o d", ("not empty",), {"d/x": ""}),
     Case("image missing", "generate r --prompt x -o o.mp4 --image cat.png", ("cat.png", "does not exist")),
-    Case("json is a directory", "check r --json d", ("--json d", "is a directory"), {"d/x": ""}),
+    Case("json is a directory", "check r --json d", ("--json", "'d' is a directory", "--help"), {"d/x": ""}),
     Case("pairs cannot drop", "run zoo:digits -o r --alpha 0.5 --granularity frame-pair --mode drop", ("--mode drop",)),
     Case("layers of layers", "run zoo:digits -o r --alpha 0.5 --aggregate layers", ("--aggregate layers", "head")),
 ]

@@ -7,21 +7,8 @@ import sys
 
 import pytest
 
-COMMANDS = (
-    "families",
-    "plan",
-    "calibrate",
-    "prune",
-    "export",
-    "build",
-    "generate",
-    "check",
-    "run",
-    "bench",
-    "report",
-    "tune",
-    "convert",
-)
+from f3prune.cli.main import COMMANDS
+
 HEAVY = (
     "torch",
     "diffusers",
@@ -29,8 +16,11 @@ HEAVY = (
     "onnx",
     "onnxruntime",
     "onnxscript",
+    "tensorrt",
     "tensorrt_rtx",
     "polygraphy",
+    "jinja2",
+    "matplotlib",
     "numpy",
 )
 

@@ -14,7 +14,7 @@ import torch
 from command_line import Outcome, f3prune
 from safetensors.torch import load_file
 
-from f3prune.cli.converting import SHAPES
+from f3prune.cli.commands.models.convert import SHAPES
 from f3prune.core.errors import InputError
 from f3prune.models import CogVideo
 from f3prune.models.cogvideo import PUBLISHED, CogVideoConfig

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+from importlib import resources
 from typing import Any
 
 import pytest
@@ -12,9 +13,8 @@ import report_data
 
 from f3prune.calibration.scores import names, score_of
 from f3prune.report.build import in_module_order
+from f3prune.report.charts import LEVELS, Axis, Grid, Scale, bins
 from f3prune.report.page import Media, render
-from f3prune.report.page.cells import Scale, bins, grid
-from f3prune.report.page.plot import Axis
 
 
 class Tables(html.parser.HTMLParser):
@@ -94,7 +94,8 @@ def test_the_page_says_which_score_chose(score: str) -> None:
 def test_better_lies_at_the_right_whichever_way_a_metric_goes() -> None:
     text = page()
     for name, kind in (("Text alignment", "bad"), ("Fréchet video distance", "good"), ("Flicker", "plain")):
-        found = re.search(rf'aria-label="pruned minus dense, {name}: .*?class="dot (\w+)" cx="([\d.]+)%"', text)
+        chart = rf'aria-label="pruned minus dense, {name}: .*?class="dot (\w+)" cx="([\d.]+)%"'
+        found = re.search(chart, text, re.DOTALL)
         assert found is not None
         assert found.group(1) == kind
         assert (float(found.group(2)) > 50) == (kind == "good")
@@ -180,11 +181,29 @@ def test_a_site_is_called_pruned_where_all_of_it_is() -> None:
 
 
 def test_cells_of_one_colour_are_one_shape() -> None:
-    drawn = grid([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]], Scale(0.0, 1.0), "title")
-    assert re.findall(r'class="(q\d+)" d="([^"]*)"', drawn) == [
-        ("q0", "M0 0h2v1h-2zM0 1h1v1h-1z"),
-        ("q10", "M2 0h1v1h-1zM1 1h2v1h-2z"),
-    ]
+    drawn = Grid.of([[0.0, 0.0, 1.0], [0.0, 1.0, 1.0]], Scale(0.0, 1.0), "title")
+    assert drawn.shapes == [(0, "M0 0h2v1h-2zM0 1h1v1h-1z"), (10, "M2 0h1v1h-1zM1 1h2v1h-2z")]
+    assert (drawn.width, drawn.rows) == (3, 2)
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance as WCAG 2 has it."""
+    digits = colour * 2 if len(colour) == 3 else colour
+    parts = [int(digits[start : start + 2], 16) / 255 for start in (0, 2, 4)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_numbers_stand_out_on_every_colour(scheme: str) -> None:
+    style = (resources.files("f3prune.report") / "report.css").read_text(encoding="utf-8")
+    light, dark = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    colours = dict(re.findall(r"--(\w+): #(\w+);", light if scheme == "light" else dark))
+    fixed = dict.fromkeys((6, 7), re.findall(r"\.b7\) \{ color: #(\w+);", style)[0])
+    for level in range(LEVELS):
+        text = fixed.get(level) or colours["low" if level < 6 else "high"]
+        darker, lighter = sorted((luminance(text), luminance(colours[f"q{level}"])))
+        assert (lighter + 0.05) / (darker + 0.05) >= 4
 
 
 def test_scales_survive_equal_and_infinite_values() -> None:

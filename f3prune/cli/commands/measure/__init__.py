@@ -1,0 +1,1 @@
+"""Commands that measure a run: speed, quality, many configurations."""

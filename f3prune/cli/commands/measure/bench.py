@@ -1,0 +1,161 @@
+"""``f3prune bench``: the quick measurement of a run, or the contest of every contender."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from f3prune.cli.options.generation import STEPS
+from f3prune.cli.options.places import JSON, RUN
+from f3prune.cli.options.types import FILE, BoundedFloat, Fractions, Mode, NameList
+from f3prune.cli.runs import opened, write_text
+from f3prune.core import choices
+from f3prune.core.errors import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+CONTENDERS = (
+    "pytorch",
+    "pytorch-pruned",
+    "torch-compile",
+    "pyramid-attention-broadcast",
+    "faster-cache",
+    "first-block-cache",
+    "mag-cache",
+    "onnxruntime",
+    "openvino",
+    "engine",
+)
+"""Kinds of ``f3prune.bench.contenders.registry``, written down because help imports nothing heavy."""
+
+_QUICK_S, _CONTEST_S = 300.0, 600.0
+
+
+class Kinds(NameList):
+    """``all``, or comma-separated kinds of contenders."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Parse; ``all`` is every kind."""
+        return self.known_all() if value == "all" else super().convert(value, param, ctx)
+
+    def known_all(self) -> tuple[str, ...]:
+        """Every kind."""
+        return tuple(self.known)
+
+
+@click.command(short_help="Time dense against pruned, or every contender.")
+@RUN
+@click.option(
+    "--contenders",
+    type=Kinds(CONTENDERS),
+    metavar="all|NAMES",
+    help=f"Compare whole generations of these, quality beside time: all, or some of {', '.join(CONTENDERS)}.",
+)
+@click.option(
+    "--alphas",
+    type=Fractions("a pruning ratio"),
+    metavar="A,B,…",
+    help="Pruning ratios to compare. [default: 0.25,0.5,0.75,1]",
+)
+@click.option(
+    "--granularity",
+    "granularities",
+    type=click.Choice(choices.GRANULARITIES),
+    multiple=True,
+    help="Units to compare; may be repeated. [default: layer and head]",
+)
+@click.option(
+    "--mode",
+    "modes",
+    type=Mode(),
+    multiple=True,
+    help="Modes to compare; may be repeated. [default: both]",
+)
+@click.option(
+    "--skip",
+    "skips",
+    type=Fractions("a share of the steps", may_be_none=True),
+    metavar="none|A,B,…",
+    help="Shares of the denoising steps that our engines skip, beside computing all. [default: 0.1,0.2,0.35,0.5]",
+)
+@STEPS
+@click.option("--rounds", type=click.IntRange(min=3), help="Turns of each. [default: 20 calls, 5 generations]")
+@click.option(
+    "--budget",
+    type=BoundedFloat(0.0, meaning="a number of seconds"),
+    help="Seconds after which no round is started, three rounds made. [default: 300 for calls, 600 for generations]",
+)
+@JSON
+@click.option("--plot", type=FILE, help="Draw quality over time: a .png, .svg or .pdf file.")
+def bench(
+    run: Path,
+    contenders: tuple[str, ...] | None,
+    rounds: int | None,
+    budget: float | None,
+    json_file: Path | None,
+    plot: Path | None,
+    **chosen: Any,
+) -> None:
+    """Time a denoiser call: dense and pruned, engine and PyTorch, in turn.
+
+    With --contenders (or anything that is only about them): whole generations of every way to run this model, with
+    the same prompt, seed and steps. Graphs and engines that are missing are made first, and kept in the run.
+    """
+    if plot is not None and plot.suffix not in {".png", ".svg", ".pdf"}:
+        raise InputError(f"--plot {plot} is no picture that can be drawn: give a name that ends in .png, .svg or .pdf")
+    chosen = {name: value for name, value in chosen.items() if value is not None and (value or name == "skips")}
+    whole = contenders is not None or chosen or plot is not None
+    result = _contest(run, contenders or (), rounds, budget, chosen) if whole else _quick(run, rounds, budget)
+    if json_file is not None:
+        write_text(json_file, json.dumps(result, indent=1) + "\n")
+    if plot is not None:
+        from f3prune.bench.quality_plot import save_plot
+
+        save_plot({result["model"]: result}, plot)
+    from f3prune.cli.tables import show
+
+    if whole:
+        from f3prune.cli.tables.contest import contest_table, verdicts
+
+        show(contest_table(result))
+        for line in verdicts(result):
+            click.echo(line)
+    else:
+        from f3prune.cli.tables.speed import speed_table
+
+        show(speed_table(result))
+
+
+def _quick(run: Path, rounds: int | None, budget: float | None) -> dict[str, Any]:
+    with opened(run) as (directory, reporter):
+        from f3prune.bench.speed import BenchOptions
+        from f3prune.bench.speed import bench as step
+
+        options = BenchOptions(rounds=rounds or 20, budget_s=_QUICK_S if budget is None else budget)
+        return step(directory, options, reporter)[0]
+
+
+def _contest(
+    run: Path, kinds: Sequence[str], rounds: int | None, budget: float | None, chosen: Mapping[str, Any]
+) -> dict[str, Any]:
+    with opened(run) as (directory, reporter):
+        from f3prune.bench.contest import ContestOptions, Entrant, contest
+
+        options = ContestOptions(
+            kinds=tuple(kinds), rounds=rounds or 5, budget_s=_CONTEST_S if budget is None else budget, **chosen
+        )
+
+        def watch(entrants: Sequence[Entrant]) -> None:
+            from f3prune.cli.tables.contest import standing
+
+            table: Table = standing(entrants)
+            reporter.show(table)
+
+        result = contest(directory, options, reporter, watch)
+        reporter.show(None)
+        return result

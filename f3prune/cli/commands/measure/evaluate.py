@@ -1,0 +1,38 @@
+"""``f3prune evaluate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from f3prune.cli.options.judging import JUDGED_BY, JUDGING, judge_options
+from f3prune.cli.options.places import JSON, RUN
+from f3prune.cli.runs import kept, opened
+
+
+@click.command(short_help="Judge the pruned model on many videos.")
+@RUN
+@JUDGING
+@JUDGED_BY
+@JSON
+def evaluate(run: Path, json_file: Path | None, **values: Any) -> None:
+    """Generate many videos with the dense and the pruned model and compare them, metric by metric.
+
+    Interrupted, it goes on where it was. Distances (FVD, FID) need real videos: --dataset and --root.
+    """
+    with opened(run) as (directory, reporter):
+        options = judge_options(values)
+        from f3prune.quality.evaluate import evaluate as step
+
+        data, made = step(directory, options, reporter)
+    from f3prune.cli.tables import show
+    from f3prune.cli.tables.quality import evaluation_table
+
+    show(evaluation_table(data))
+    if json_file is not None:
+        import shutil
+
+        shutil.copyfile(directory.path / "evaluation.json", json_file)
+    click.echo(f"{directory.path / 'evaluation.json'}{kept(made)}")

@@ -1,0 +1,1 @@
+"""Commands about MODEL: list, plan, convert, tune."""

@@ -1,0 +1,14 @@
+"""``f3prune families``."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command(short_help="List the supported families.")
+def families() -> None:
+    """List the supported model families and what was verified for each."""
+    from f3prune.cli.tables import show
+    from f3prune.cli.tables.families import families_table
+
+    show(families_table())

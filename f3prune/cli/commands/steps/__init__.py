@@ -1,0 +1,1 @@
+"""The steps of a run, one command each, and all of them."""

@@ -1,0 +1,21 @@
+"""``f3prune report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from f3prune.cli.options.places import RUN
+from f3prune.cli.runs import kept, opened
+
+
+@click.command(short_help="Write the HTML report.")
+@RUN
+def report(run: Path) -> None:
+    """Write report.json and one self-contained report.html from what the run holds."""
+    with opened(run) as (directory, reporter):
+        from f3prune.report.build import report as step
+
+        path, made = step(directory, reporter)
+    click.echo(f"{path}{kept(made)}")

@@ -1,0 +1,1 @@
+"""Options that commands share, a module per topic, and the configuration that they make."""

@@ -1,0 +1,38 @@
+"""What runs the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from f3prune.cli.options.types import Capability, stack
+from f3prune.core.choices import BACKENDS
+
+if TYPE_CHECKING:
+    from f3prune.engines import BuildConfig
+
+BUILDING = stack(
+    click.option(
+        "--backend", type=click.Choice(BACKENDS), default="onnxruntime", show_default=True, help="What runs the graph."
+    ),
+    click.option(
+        "--compute-capability",
+        "compute_capabilities",
+        multiple=True,
+        type=Capability(),
+        help="GPU that a TensorRT-RTX engine is compiled for, e.g. 8.9; may be repeated. [default: all]",
+    ),
+)
+
+
+def build_config(values: Mapping[str, Any]) -> BuildConfig:
+    """The build options of a command.
+
+    Raises:
+        InputError: compute capabilities for a backend that does not compile ahead of time.
+    """
+    from f3prune.engines import BuildConfig
+
+    return BuildConfig(values["backend"], compute_capabilities=values["compute_capabilities"])

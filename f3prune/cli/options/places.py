@@ -1,0 +1,12 @@
+"""Where a command reads and writes."""
+
+from __future__ import annotations
+
+import click
+
+from f3prune.cli.options.types import FILE, PLACE
+
+RUN = click.argument("run", type=PLACE)
+MODEL = click.argument("model")
+OUTPUT_RUN = click.option("-o", "--output", "run", type=PLACE, required=True, help="Run directory to write.")
+JSON = click.option("--json", "json_file", type=FILE, help="Also write the numbers to this file.")

@@ -1,0 +1,115 @@
+"""What goes, and what takes its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from f3prune.cli.options.types import COUNT, Alpha, BoundedFloat, Mode, ModeList, stack
+from f3prune.core.choices import AGGREGATES, GRANULARITIES, score_names
+from f3prune.core.errors import InputError
+
+if TYPE_CHECKING:
+    from f3prune.calibration import PruneConfig
+
+PRUNING = stack(
+    click.option(
+        "--alpha",
+        type=Alpha(0.0, 1.0, "a pruning ratio"),
+        help="Pruning ratio: the share of units that goes; with --mode auto the share of the sites' multiplications. "
+        "`f3prune prune` also takes auto, with --budget. Required, unless --speedup is given.",
+    ),
+    click.option(
+        "--granularity", type=click.Choice(GRANULARITIES), default="layer", show_default=True, help="The unit."
+    ),
+    click.option(
+        "--aggregate",
+        type=click.Choice(AGGREGATES),
+        default="timesteps",
+        show_default=True,
+        help="Sum scores over timesteps, or over layers too so that all share one mask.",
+    ),
+    click.option(
+        "--mode",
+        type=Mode(auto=True),
+        default="local",
+        show_default=True,
+        help="What takes a pruned unit's place: attention to its own frame (local), to its own frame and those beside "
+        "it (window), or to other frames in patches (pooled); for temporal attention its mean map (static); or nothing "
+        "(drop). auto chooses one for every layer, or none, by what the output loses and what is saved.",
+    ),
+    click.option(
+        "--speedup",
+        type=BoundedFloat(1.0, meaning="a speed-up"),
+        help="With --mode auto, in place of --alpha: what the products of a whole call are to gain.",
+    ),
+    click.option(
+        "--candidates",
+        type=ModeList(),
+        default="",
+        help="Modes that --mode auto chooses from, e.g. static,pooled:2:1. [default: all that suit]",
+    ),
+    click.option("--window", type=COUNT, help="Frames that --mode window or pooled sees whole on each side."),
+    click.option("--pool", type=COUNT, help="Height and width of a patch of --mode pooled, in tokens."),
+    click.option(
+        "--score",
+        type=click.Choice(score_names()),
+        help="What units are ranked by, the least first: what the output loses without the unit, the same again after "
+        "every unit that went (greedy: N/2 times as slow for N units), or attention to other frames (aas, which is "
+        "free); magnitude, random and reversed are there to compare with. [default: leave-one-out; aas for frame "
+        "pairs]",
+    ),
+    click.option("--score-seed", type=click.IntRange(min=0), default=0, help="Seed of --score random."),
+    click.option("--stages", type=COUNT, default=1, show_default=True, help="Ranges of steps with masks of their own."),
+    click.option("--protect", multiple=True, metavar="GLOB", help="Sites that are never pruned; may be repeated."),
+)
+
+
+def prune_config(values: Mapping[str, Any]) -> PruneConfig:
+    """The pruning options of a command.
+
+    Raises:
+        InputError: two options that exclude each other.
+    """
+    check_pruning(values)
+    from f3prune.calibration import PruneConfig, default_score
+    from f3prune.calibration.replacements import replacement_of
+
+    names = ("granularity", "aggregate", "speedup", "candidates", "stages", "protect", "score_seed")
+    score = values["score"] or default_score(values["granularity"])
+    mode = values["mode"]
+    if mode != "auto":
+        mode = replacement_of(mode, window=values["window"], pool=values["pool"]).spec
+    return PruneConfig(values["alpha"] or 0.0, mode=mode, score=score, **{name: values[name] for name in names})
+
+
+def check_pruning(values: Mapping[str, Any]) -> None:
+    """Refuse combinations of pruning options before any work is done.
+
+    Raises:
+        InputError: two options that exclude each other.
+    """
+    if values["alpha"] == "auto":
+        raise InputError(
+            "--alpha auto judges videos: calibrate first, then `f3prune prune RUN --alpha auto --budget …`"
+        )
+    if values["alpha"] is None and values["speedup"] is None:
+        raise click.UsageError("Missing option '--alpha'.")
+    if values["alpha"] is not None and values["speedup"] is not None:
+        raise InputError("--speedup takes the place of --alpha: give one of them")
+    if values["speedup"] is not None and values["mode"] != "auto":
+        raise InputError(f"--speedup is for --mode auto, not {values['mode']}: leave it out, or use --mode auto")
+    if values["mode"] == "auto" and (values["window"] or values["pool"]):
+        raise InputError("--mode auto chooses windows and patches itself: leave --window and --pool out")
+    if values["granularity"] == "layer" and values["aggregate"] == "layers":
+        raise InputError(
+            "--aggregate layers makes all sites share one mask and has no meaning with --granularity layer: "
+            "use --granularity head or frame-pair, or --aggregate timesteps"
+        )
+    if values["granularity"] == "frame-pair" and values["mode"] != "local":
+        raise InputError(
+            f"--mode {values['mode']} takes the place of whole heads and has no meaning with --granularity frame-pair: "
+            "use --mode local, or --granularity layer or head"
+        )

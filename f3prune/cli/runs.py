@@ -1,0 +1,50 @@
+"""Opening and locking a run."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from f3prune.core.progress import Reporter, RichReporter
+from f3prune.core.run_directory import LOCK, RunDirectory
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[RunDirectory, Reporter]]:
+    """An existing run, locked, with a progress display."""
+    directory = RunDirectory.open(path)
+    with directory.lock(), RichReporter() as reporter:
+        yield directory, reporter
+
+
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[tuple[RunDirectory, Reporter]]:
+    """A run to write to, locked, with a progress display. A new directory is removed again if nothing came of it."""
+    existed = path.exists()
+    missing = [parent for parent in path.absolute().parents if not parent.exists()]
+    directory = RunDirectory.create(path)
+    try:
+        with directory.lock(), RichReporter() as reporter:
+            yield directory, reporter
+    except BaseException:
+        if not existed and {entry.name for entry in path.iterdir()} <= {LOCK}:
+            shutil.rmtree(path, ignore_errors=True)
+            for parent in missing:
+                with contextlib.suppress(OSError):
+                    parent.rmdir()
+        raise
+
+
+def kept(made: bool) -> str:
+    """What stands behind the name of a file that was not written again."""
+    return "" if made else " (up to date)"
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a file that was asked for beside the run's own, whole or not at all."""
+    from f3prune.core.atomic_files import atomic_write
+
+    with atomic_write(file) as temporary:
+        temporary.write_text(text, encoding="utf-8")
