@@ -43,14 +43,34 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     an older ``path`` is untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
-    temporary = scratch / path.name
+    with atomic_files(path.parent, path.name) as scratch:
+        yield scratch / path.name
+
+
+@contextlib.contextmanager
+def atomic_files(directory: Path, name: str, *beside: str) -> Iterator[Path]:
+    """Yield an empty temporary directory; when the block ends well, the files written there take their places.
+
+    An older ``name`` that has files ``beside`` it is removed before those change, and the new one comes last, so that
+    at no moment it stands beside files that are not its own.
+
+    Args:
+        directory: where the files go; made if need be.
+        name: of the file that the block has to write.
+        beside: names of files that belong to it; those that the block does not write are gone afterwards.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=directory))
     try:
-        yield temporary
-        fsync_file(temporary)
-        os.replace(temporary, path)
-        fsync_directory(path.parent)
+        yield scratch
+        made = [*(other for other in beside if (scratch / other).exists()), name]
+        for each in made:
+            fsync_file(scratch / each)
+        for old in (name, *beside) if beside else ():
+            (directory / old).unlink(missing_ok=True)
+        for each in made:
+            os.replace(scratch / each, directory / each)
+        fsync_directory(directory)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
