@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from f3prune.engines.check import compare as compare
     from f3prune.engines.check import coupling as coupling
     from f3prune.engines.check import parity as parity
-    from f3prune.engines.check import psnr as psnr
     from f3prune.engines.check import teacher_forced as teacher_forced
     from f3prune.engines.step_reuse import StepReuse as StepReuse
 
@@ -46,7 +45,6 @@ _PLACES = {
     "compare": "f3prune.engines.check",
     "coupling": "f3prune.engines.check",
     "parity": "f3prune.engines.check",
-    "psnr": "f3prune.engines.check",
     "teacher_forced": "f3prune.engines.check",
     "StepReuse": "f3prune.engines.step_reuse",
 }
@@ -67,7 +65,6 @@ __all__ = [
     "open_session",
     "parity",
     "plan_engine",
-    "psnr",
     "read_record",
     "share_weights",
     "teacher_forced",
