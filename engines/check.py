@@ -15,8 +15,9 @@ import torch
 
 from f3prune.core.calls import sample_of
 from f3prune.core.captured_calls import CapturedCall
+from f3prune.core.psnr import psnr
 from f3prune.engines._coupling import Coupling, coupling
-from f3prune.engines._parity import ParityNumbers, parity, psnr
+from f3prune.engines._parity import ParityNumbers, parity
 from f3prune.engines._report import CheckBounds, CheckReport, Comparison, StepParity
 
 __all__ = [
@@ -29,7 +30,6 @@ __all__ = [
     "compare",
     "coupling",
     "parity",
-    "psnr",
     "teacher_forced",
 ]
 
@@ -88,6 +88,6 @@ def compare(
         candidate=names[1],
         steps=teacher_forced(reference, candidate, calls, progress),
         bounds=bounds or CheckBounds(),
-        psnr=None if videos is None else psnr(*videos),
+        psnr=None if videos is None else psnr(*(video.cpu().numpy() for video in videos)),
         video=None if videos is None else parity(*videos),
     )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from f3prune.core.tensors import TensorSpec
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter._export import export_denoiser
-from f3prune.exporter._result import ExportResult, TensorSpec
+from f3prune.exporter._result import ExportResult
 from f3prune.exporter.arguments import flatten_arguments
 from f3prune.exporter.autoregressive import AutoregressiveExport, export_autoregressive
 from f3prune.exporter.graph_costs import Cost, GraphCosts, graph_costs

@@ -20,10 +20,11 @@ import torch
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.core.tensors import torch_dtype
 from f3prune.engines import BuildConfig
 from f3prune.exporter import ExportConfig
 from f3prune.pipelines.loading import pick_device
-from f3prune.steps._state import TORCH_DTYPES, RunState
+from f3prune.steps._state import RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.build import build
 from f3prune.steps.check import pruned_torch
@@ -123,7 +124,7 @@ def _measure(state: RunState, built: Manifest, options: BenchOptions, reporter: 
     dtype = str(built.facts["dtype"]) if device.type == "cuda" else "fp32"
     calls = state.calls()
     call = calls[len(calls) // 2]
-    inputs = {**call.on(device, TORCH_DTYPES[dtype]), "return_dict": False}
+    inputs = {**call.on(device, torch_dtype(dtype)), "return_dict": False}
     with contextlib.ExitStack() as stack:
         with reporter.task("loading four denoisers"):
             denoisers: dict[str, Any] = {

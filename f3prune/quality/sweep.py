@@ -18,12 +18,13 @@ from f3prune.core.errors import InputError
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.core.tensors import torch_dtype
 from f3prune.pipelines.loading import pick_device
 from f3prune.quality.compare import compare
 from f3prune.quality.judging import JudgeOptions, Judging, plain
 from f3prune.quality.metrics import INFO
 from f3prune.quality.pool import measure_many
-from f3prune.steps._state import PACKAGES, TORCH_DTYPES, RunState
+from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.prune import counts
 from f3prune.steps.scores import masks_of
@@ -150,7 +151,7 @@ def latencies(
 ) -> dict[str, Any]:
     """Every engine's time for one call, all in turn: name → median and quartiles in seconds."""
     device = pick_device()
-    dtype = TORCH_DTYPES["fp32"] if device.type == "cpu" else TORCH_DTYPES[_engine_dtype(state)]
+    dtype = torch_dtype("fp32" if device.type == "cpu" else _engine_dtype(state))
     workshop = Sweep(state, PipelineGeneration(state, None, device, dtype), reporter)
     backend = workshop.build_config().backend
     calls = state.calls()

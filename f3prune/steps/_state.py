@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.captured_calls import CapturedCall, load_calls
 from f3prune.core.errors import ArtifactError, InputError
@@ -20,7 +18,6 @@ from f3prune.pipelines.sources import ModelSource, resolve
 from f3prune.steps.strategy import GenerationStrategy, strategy_of
 
 Variant = Literal["pruned", "dense"]
-TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
 
 

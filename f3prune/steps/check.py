@@ -15,10 +15,11 @@ from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.core.tensors import torch_dtype
 from f3prune.engines.check import CheckBounds, CheckReport, compare
 from f3prune.families import denoiser_component
 from f3prune.pipelines.loading import pick_device
-from f3prune.steps._state import TORCH_DTYPES, RunState
+from f3prune.steps._state import RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.export import load_variant
 from f3prune.steps.sessions import engine_denoiser, engine_pipeline, generate_frames
@@ -162,4 +163,4 @@ def _pair(
 def pruned_torch(state: RunState, device: torch.device, dtype: str = "fp32") -> nn.Module:
     """The pruned denoiser in PyTorch, called like the original; with stages, each call goes to its timestep's."""
     state.run.require("pruned")
-    return load_pruned(state.run.directory("pruned"), TORCH_DTYPES[dtype]).to(device)
+    return load_pruned(state.run.directory("pruned"), torch_dtype(dtype)).to(device)

@@ -14,9 +14,10 @@ from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.core.tensors import torch_dtype
 from f3prune.exporter import ExportConfig
 from f3prune.pipelines.loading import load_denoiser
-from f3prune.steps._state import TORCH_DTYPES, RunState, Variant, stage_directories
+from f3prune.steps._state import RunState, Variant, stage_directories
 
 STEP: dict[Variant, str] = {"pruned": "onnx", "dense": "dense-onnx"}
 PACKAGES = ("torch", "diffusers", "onnx", "onnxscript")
@@ -81,9 +82,9 @@ def load_variant(
 ) -> nn.Module:
     """The pruned denoiser of one stage, or the dense one; its files must have been verified."""
     if variant == "dense":
-        return load_denoiser(state.source, TORCH_DTYPES[dtype], device, lazy)
+        return load_denoiser(state.source, torch_dtype(dtype), device, lazy)
     folder = stage_directories(state.run.directory("pruned"), stages)[stage]
-    denoiser = calibration.load_pruned(folder, TORCH_DTYPES[dtype], lazy)
+    denoiser = calibration.load_pruned(folder, torch_dtype(dtype), lazy)
     return denoiser.to(device) if device is not None else denoiser
 
 

@@ -10,7 +10,7 @@ import torch
 
 from f3prune.core.captured_calls import CapturedCall, plain_arguments, watching
 from f3prune.core.errors import ArtifactError, CheckFailed, InputError
-from f3prune.engines import CheckBounds, CheckReport, Comparison, compare, parity, psnr, teacher_forced
+from f3prune.engines import CheckBounds, CheckReport, Comparison, compare, parity, teacher_forced
 from f3prune.engines._coupling import Coupling
 from f3prune.engines._parity import ParityNumbers
 from f3prune.engines._report import StepParity
@@ -60,15 +60,6 @@ def test_low_precision_is_compared_in_float64() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(InputError, match=r"shape \[3\] with a reference of shape \[2\]"):
         parity(torch.zeros(2), torch.zeros(3))
-    with pytest.raises(InputError, match="videos of shapes"):
-        psnr(torch.zeros(2), torch.zeros(3))
-
-
-def test_psnr_by_hand() -> None:
-    assert psnr(torch.zeros(4), torch.full((4,), 0.1)) == pytest.approx(20)
-    assert psnr(torch.zeros(4), torch.full((4,), 25.5), peak=255) == pytest.approx(20)
-    assert psnr(torch.ones(4), torch.ones(4)) == INF
-    assert math.isnan(psnr(torch.ones(1), torch.tensor([NAN])))
 
 
 class Denoiser(torch.nn.Module):
