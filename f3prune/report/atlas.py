@@ -89,14 +89,14 @@ def _columns(steps: Sequence[int], ranges: Sequence[tuple[int, int]]) -> tuple[i
 
 
 def _lost_heads(stages: Sequence[Mapping[str, Any]], name: str) -> str:
-    """How much of a site is pruned, in words: nothing, some heads, all of it."""
+    """What became of a site, in words: nothing, how many heads, and what took their place."""
     sites = [stage["sites"][name] for stage in stages if name in stage["sites"]]
     lost = [len(site["pruned_heads"]) for site in sites]
     if not any(lost):
         return ""
     if all(count == site["heads"] for count, site in zip(lost, sites, strict=True)):
-        return "pruned"
-    return f"{lost[0]} of {sites[0]['heads']} pruned" if len(stages) == 1 else "partly pruned"
+        return ", then ".join(dict.fromkeys(site["replacement"] for site in sites))
+    return f"{lost[0]} of {sites[0]['heads']} {sites[0]['replacement']}" if len(stages) == 1 else "partly pruned"
 
 
 def _pairs(data: Mapping[str, Any]) -> tuple[Panels, Scale]:

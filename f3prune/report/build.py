@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from f3prune.bench.costs.ceiling import matmuls_allow
 from f3prune.bench.speed import FILE as BENCH
 from f3prune.calibration import Calibration
 from f3prune.calibration.aas import cross_frame
+from f3prune.calibration.replacements import from_json
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
@@ -140,7 +141,13 @@ def collect(state: RunState, entries: dict[str, Manifest]) -> dict[str, Any]:
 
 def in_module_order(stages: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
     """Stages of ``masks.json``, whose sites stand by name, block 10 before block 2, in the order of the modules."""
-    return [{**stage, "sites": {name: stage["sites"][name] for name in names}} for stage in stages]
+    return [{**stage, "sites": {name: _shown(stage["sites"][name]) for name in names}} for stage in stages]
+
+
+def _shown(site: Mapping[str, Any]) -> dict[str, Any]:
+    """A site of ``masks.json`` with its replacement as a mode; its maps are no matter for a page."""
+    replacement = site["replacement"]
+    return {**site, "replacement": None if replacement is None else from_json(replacement).spec}
 
 
 def _rounded(rows: list[list[float]]) -> list[list[float]]:

@@ -136,6 +136,7 @@ def report(
                         "aas": [draw.uniform(60, 110) for _ in range(heads)],
                         "pruned_heads": [] if pairs or index % 2 else list(range(stage, heads, 2)),
                         "kept_pairs": kept if pairs and index % 2 == 0 else None,
+                        "replacement": "pooled:2:1",
                     }
                     for index, name in enumerate(names)
                 },

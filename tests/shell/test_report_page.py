@@ -173,11 +173,11 @@ def test_pairs_too_many_to_draw_are_counted() -> None:
     assert f"{lost} pairs pruned" in text
 
 
-def test_a_site_is_called_pruned_where_all_of_it_is() -> None:
+def test_a_site_says_what_took_its_place() -> None:
     data = report_data.report(sites=2, heads=2)
-    assert "1 of 2 pruned" in render(data, Media())
+    assert "1 of 2 pooled:2:1" in render(data, Media())
     data["stages"][0]["sites"]["transformer_blocks.0.attn1"]["pruned_heads"] = [0, 1]
-    assert render(data, Media()).count('<span class="chip gone">pruned</span>') == 2
+    assert render(data, Media()).count('<span class="chip gone">pooled:2:1</span>') == 2
 
 
 def test_cells_of_one_colour_are_one_shape() -> None:
