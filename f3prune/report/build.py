@@ -115,7 +115,10 @@ def collect(state: RunState, entries: dict[str, Manifest]) -> dict[str, Any]:
             },
             "counts": pruned["counts"],
         },
-        "stages": in_module_order(masks["stages"], list(measured.sites)),
+        "stages": [
+            {**stage, "sites": {name: _shown(site) for name, site in stage["sites"].items()}}
+            for stage in in_module_order(masks["stages"], list(measured.sites))
+        ],
         "timesteps": list(measured.timesteps),
         "frame_mass": (sum(mass.double().mean((0, 1)) for mass in shared) / len(shared)).tolist(),  # type: ignore[union-attr]
         "frame_mass_by_site": {
@@ -141,7 +144,7 @@ def collect(state: RunState, entries: dict[str, Manifest]) -> dict[str, Any]:
 
 def in_module_order(stages: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, Any]]:
     """Stages of ``masks.json``, whose sites stand by name, block 10 before block 2, in the order of the modules."""
-    return [{**stage, "sites": {name: _shown(stage["sites"][name]) for name in names}} for stage in stages]
+    return [{**stage, "sites": {name: stage["sites"][name] for name in names}} for stage in stages]
 
 
 def _shown(site: Mapping[str, Any]) -> dict[str, Any]:
