@@ -53,6 +53,12 @@ class PruneConfig:
         score_seed: of ``random``.
         speedup: of mode ``auto``, in place of ``alpha``: what the products of a whole call are to gain, above 1.
         candidates: of mode ``auto``: the modes it chooses from; all that suit, without.
+
+    Example:
+        >>> PruneConfig(0.5, mode="window").mode
+        'window:1'
+        >>> PruneConfig(0.5).score, PruneConfig(0.5, "frame-pair").score
+        ('leave-one-out', 'aas')
     """
 
     alpha: float

@@ -197,6 +197,12 @@ def replacement_of(mode: str, **options: int | None) -> Replacement:
 
     Raises:
         InputError: there is none of that name, or it has no such option.
+
+    Example:
+        >>> replacement_of("pooled:2:1")
+        Pooled(pool=2, window=1)
+        >>> replacement_of("pooled", window=1).spec
+        'pooled:4:1'
     """
     name, *written = mode.split(":")
     kind = _kind(name)

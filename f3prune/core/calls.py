@@ -31,6 +31,10 @@ def step_of(timestep: Any) -> float:
 
     Args:
         timestep: a number, or a tensor of any shape.
+
+    Example:
+        >>> step_of(torch.tensor([[0.0, 937.5, 937.5]]))
+        937.5
     """
     return float(timestep.detach().float().max()) if torch.is_tensor(timestep) else float(timestep)
 

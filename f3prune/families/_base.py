@@ -25,6 +25,10 @@ class TokenGrid:
     ``frames`` is F, the number of *token* frames (latent frames over the temporal patch size). ``height`` and ``width``
     are those of a frame's tokens at a spatiotemporal site, rows first; temporal sites have one token per frame and
     ignore them.
+
+    Example:
+        >>> TokenGrid(13, 30, 45).video_tokens
+        17550
     """
 
     frames: int
