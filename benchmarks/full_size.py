@@ -76,16 +76,16 @@ def prepare(case: Case, folder: Path, layers: int | None) -> None:
     from f3prune.core.progress import SILENT
     from f3prune.core.run_directory import RunDirectory
     from f3prune.core.safetensors_stream import save_streaming
+    from f3prune.core.tensors import torch_dtype
     from f3prune.families import family_of
     from f3prune.pipelines.loading import load_denoiser
     from f3prune.pipelines.pipeline_runs import GenerationSettings
     from f3prune.pipelines.prompts import Prompt
     from f3prune.pipelines.sources import resolve
-    from f3prune.steps._state import TORCH_DTYPES
     from f3prune.steps.calibrate import _Job
 
     generator = torch.Generator().manual_seed(0)
-    block = torch.randn(1 << 20, generator=generator).mul_(0.02).to(TORCH_DTYPES[case.dtype])
+    block = torch.randn(1 << 20, generator=generator).mul_(0.02).to(torch_dtype(case.dtype))
 
     def tiled(shape: torch.Size) -> Any:
         return lambda: block.repeat(-(-shape.numel() // block.numel()))[: shape.numel()].view(shape)
@@ -98,7 +98,7 @@ def prepare(case: Case, folder: Path, layers: int | None) -> None:
     save_streaming(state, folder / "model" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
 
     source = resolve(str(folder / "model"))
-    denoiser: Any = load_denoiser(source, TORCH_DTYPES[case.dtype], lazy=True)
+    denoiser: Any = load_denoiser(source, torch_dtype(case.dtype), lazy=True)
     family = family_of(denoiser)
     shape = family.default_shape(denoiser.config)
     inputs = family.synthetic_inputs(denoiser, shape, case.batch, generator)

@@ -19,9 +19,11 @@ import torch
 from f3prune import zoo
 from f3prune.bench.contest.sweep import masks_key
 from f3prune.calibration import Calibration, Masks, PruneConfig
+from f3prune.calibration.auto import candidates
 from f3prune.calibration.score_table import units
 from f3prune.calibration.scores import attention_scores
 from f3prune.core.atomic_files import atomic_write
+from f3prune.core.errors import InputError
 from f3prune.core.progress import Reporter, RichReporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.pipelines.pipeline_runs import GenerationSettings
@@ -56,7 +58,7 @@ class Part:
     configs: tuple[PruneConfig, ...]
 
 
-def parts(autoregressive: bool) -> list[Part]:
+def parts(frame_pairs: bool) -> list[Part]:
     """The questions that videos answer; a model that generates token by token has no pairs and no stages."""
     selection = []
     for granularity, alpha in (("layer", 0.35), ("layer", 0.5), ("head", 0.5)):
@@ -68,11 +70,35 @@ def parts(autoregressive: bool) -> list[Part]:
         for score in SERIOUS
     ]
     found = [Part("selection", tuple(selection)), Part("mode", tuple(mode))]
-    if autoregressive:
+    if not frame_pairs:
         return found
     pairs = [PruneConfig(0.5, "frame-pair", score=score) for score in ("aas", "leave-one-out", "reversed", "random")]  # type: ignore[arg-type]
     stages = [PruneConfig(0.5, "layer", stages=k, score=score) for k in (2, 4) for score in SERIOUS]  # type: ignore[arg-type]
     return [*found, Part("pairs", tuple(pairs)), Part("stages", tuple(stages))]
+
+
+def replacements(state: RunState) -> tuple[PruneConfig, ...]:
+    """Everything that can take a layer's place, by ratio; and mode auto, by the share of products that it saves."""
+    found = Calibration.load(state.run.path / AAS)
+    modes = dict.fromkeys(
+        o.spec for offered in candidates(found, PruneConfig(0.5, mode="auto")).values() for o in offered
+    )
+    single = [PruneConfig(alpha, mode=mode) for alpha in (0.5, 1.0, 0.75, 0.35) for mode in modes]
+    return (*single, *(PruneConfig(share, mode="auto") for share in (0.5, 0.25, 0.75, 0.9)))
+
+
+def judged_by_replacement(state: RunState, model: str, samples: int, jobs: int, path: Path, reporter: Reporter) -> None:
+    """Few configurations at a time: each row is written down as soon as it is measured."""
+    judging = Judging(state, JudgeOptions(samples=samples, metrics=METRICS), reporter)
+    rows: list[dict[str, Any]] = []
+    for config in replacements(state):
+        try:
+            masks = masks_of(state, config, reporter)
+        except InputError as error:
+            rows.append({"config": json_of(config), "refused": str(error)})
+            continue
+        rows += rows_of(judging, [config], [masks], jobs, reporter)
+        note(path, model, "replacements", rows)
 
 
 def judged(
@@ -255,13 +281,15 @@ def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: R
     calibrate(run, CalibrateOptions(f"zoo:{model}"), reporter)
     note(options.json, model, "facts", {"samples": options.samples, "torch": torch.__version__})
     state = RunState.of(run)
-    for part in parts(state.family.autoregressive):
+    for part in parts(state.strategy.frame_pairs):
         configs = [config for config in part.configs if config.score in scores]
         if part.name in chosen and configs:
             rows = judged(state, configs, options.samples, options.jobs, reporter)
             rows = add_rows(options.json, model, part.name, rows, part.configs)
             if part.name == "selection" and any(row["config"]["score"] == "random" for row in rows):
                 note(options.json, model, "against_random", against_random(rows))
+    if "replacements" in chosen:
+        judged_by_replacement(state, model, options.samples, options.jobs, options.json, reporter)
     configs = [config for config in seeds_configs() if config.score in scores]
     if "seeds" in chosen and configs:
         rows = over_seeds(state, model, configs, home, options.samples, options.jobs, reporter)
@@ -289,7 +317,7 @@ def add_rows(
 
 def json_of(config: PruneConfig) -> dict[str, Any]:
     """A configuration as the file has it."""
-    return {**asdict(config), "protect": list(config.protect)}
+    return {**asdict(config), "protect": list(config.protect), "candidates": list(config.candidates)}
 
 
 def note(path: Path, model: str, part: str, rows: Any) -> None:
@@ -303,7 +331,7 @@ def note(path: Path, model: str, part: str, rows: Any) -> None:
 
 def main() -> None:
     """Command line."""
-    names = ("selection", "mode", "pairs", "stages", "seeds", "agreement", "speed", "calibration")
+    names = ("selection", "mode", "replacements", "pairs", "stages", "seeds", "agreement", "speed", "calibration")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--parts", nargs="+", choices=names, default=names)

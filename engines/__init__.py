@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from f3prune.core.tensors import TensorSpec as TensorSpec
     from f3prune.engines._build import build_engine as build_engine
     from f3prune.engines._build import plan_engine as plan_engine
     from f3prune.engines._config import BuildConfig as BuildConfig
@@ -18,15 +19,12 @@ if TYPE_CHECKING:
     from f3prune.engines._session import Session as Session
     from f3prune.engines._session import open_session as open_session
     from f3prune.engines._sharing import share_weights as share_weights
-    from f3prune.engines._specs import TensorSpec as TensorSpec
     from f3prune.engines.check import CheckBounds as CheckBounds
     from f3prune.engines.check import CheckReport as CheckReport
     from f3prune.engines.check import Comparison as Comparison
     from f3prune.engines.check import compare as compare
     from f3prune.engines.check import coupling as coupling
     from f3prune.engines.check import parity as parity
-    from f3prune.engines.check import psnr as psnr
-    from f3prune.engines.check import record_calls as record_calls
     from f3prune.engines.check import teacher_forced as teacher_forced
     from f3prune.engines.step_reuse import StepReuse as StepReuse
 
@@ -43,12 +41,10 @@ _PLACES = {
     "Session": "f3prune.engines._session",
     "open_session": "f3prune.engines._session",
     "share_weights": "f3prune.engines._sharing",
-    "TensorSpec": "f3prune.engines._specs",
+    "TensorSpec": "f3prune.core.tensors",
     "compare": "f3prune.engines.check",
     "coupling": "f3prune.engines.check",
     "parity": "f3prune.engines.check",
-    "psnr": "f3prune.engines.check",
-    "record_calls": "f3prune.engines.check",
     "teacher_forced": "f3prune.engines.check",
     "StepReuse": "f3prune.engines.step_reuse",
 }
@@ -69,9 +65,7 @@ __all__ = [
     "open_session",
     "parity",
     "plan_engine",
-    "psnr",
     "read_record",
-    "record_calls",
     "share_weights",
     "teacher_forced",
 ]

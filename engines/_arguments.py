@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from f3prune.core.errors import InputError
-from f3prune.engines._specs import TensorSpec, dimension_of
+from f3prune.core.tensors import TensorSpec, dimension_of
 
 _RETURN_DICT = "return_dict"
 _TOLERANCE = 1e-6

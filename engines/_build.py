@@ -7,12 +7,12 @@ from pathlib import Path
 
 from f3prune.core.errors import ArtifactError
 from f3prune.core.run_directory import atomic_write
+from f3prune.core.tensors import TensorSpec
 from f3prune.engines._cache import cache_directory, fetch, store
 from f3prune.engines._config import BuildConfig
 from f3prune.engines._cuda import require_gpu
 from f3prune.engines._graph import Graph, read_graph
 from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
-from f3prune.engines._specs import TensorSpec
 from f3prune.engines._worker_call import Progress, run_job
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from f3prune.core.calls import sample_of
 from f3prune.core.errors import InputError
-from f3prune.engines._capture import sample_of
 from f3prune.engines._parity import decode_float, encode_float
 from f3prune.families import Family, TokenGrid
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from f3prune.core.errors import ArtifactError
 from f3prune.core.run_directory import sha256_file
-from f3prune.engines._specs import ELEMENT_TYPES, SHORT_NAMES, TensorSpec
+from f3prune.core.tensors import TensorSpec, short_name
+from f3prune.engines._specs import ELEMENT_TYPES
 
 METADATA_PREFIX = "f3prune."
 
@@ -98,7 +99,7 @@ def read_graph(path: Path | str) -> Graph:
     inputs = tuple(_spec(value) for value in model.graph.input if value.name not in initializers)
     outputs = tuple(_spec(value) for value in model.graph.output)
     metadata = {item.key: item.value for item in model.metadata_props if item.key.startswith(METADATA_PREFIX)}
-    dtype = metadata.get(f"{METADATA_PREFIX}dtype") or SHORT_NAMES.get(outputs[0].dtype, outputs[0].dtype)
+    dtype = metadata.get(f"{METADATA_PREFIX}dtype") or short_name(outputs[0].dtype)
     return Graph(path, digest, weights, inputs, outputs, metadata, dtype)
 
 

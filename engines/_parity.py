@@ -95,20 +95,6 @@ def parity(reference: torch.Tensor, candidate: torch.Tensor) -> ParityNumbers:
     return ParityNumbers(float(difference.abs().max()), rel_l2, cosine, elements, **counts)
 
 
-def psnr(reference: torch.Tensor, candidate: torch.Tensor, peak: float = 1.0) -> float:
-    """Peak signal-to-noise ratio in dB of two videos with values from 0 to ``peak``; infinite where they are equal.
-
-    Raises:
-        InputError: the shapes differ.
-    """
-    if reference.shape != candidate.shape:
-        raise InputError(f"cannot compare videos of shapes {list(reference.shape)} and {list(candidate.shape)}")
-    error = float((reference.detach().cpu().double() - candidate.detach().cpu().double()).square().mean())
-    if math.isnan(error):
-        return math.nan
-    return 10 * math.log10(peak**2 / error) if error > 0 else math.inf
-
-
 def encode_float(value: Any) -> Any:
     """A float as JSON can hold it; anything else unchanged."""
     if isinstance(value, float) and not math.isfinite(value):

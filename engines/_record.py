@@ -10,8 +10,8 @@ from typing import Any
 
 from f3prune.core.errors import ArtifactError
 from f3prune.core.run_directory import atomic_write, canonical_json, sha256_file, sha256_text
+from f3prune.core.tensors import TensorSpec
 from f3prune.engines._graph import constants_of
-from f3prune.engines._specs import TensorSpec
 
 RECORD = "engine.json"
 VERSION = 1

@@ -10,9 +10,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError, BackendError, InputError
+from f3prune.core.tensors import TensorSpec
 from f3prune.engines._record import EngineRecord, read_record, verify_files
-from f3prune.engines._specs import TensorSpec, bind_shapes
+from f3prune.engines._specs import bind_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -212,7 +213,12 @@ def open_session(
     Raises:
         ArtifactError: the engine is unfinished, cut short, altered, or was made from other inputs than expected.
         BackendError: its backend is not installed, has another version than built it, or cannot run here.
+        InputError: ``device`` is neither a CPU nor a GPU.
     """
+    import torch
+
+    if device is not None and torch.device(device).type not in ("cpu", "cuda"):
+        raise InputError(f"device {device} is neither cpu nor cuda")
     directory = Path(engine_directory)
     record = read_record(directory)
     if masks_digest is not None and record.masks_digest != masks_digest:
@@ -242,6 +248,19 @@ def open_session(
     from f3prune.engines._backends.tensorrt import TensorRTSession
 
     return TensorRTSession(directory, record, device)
+
+
+def require_version(directory: Path, record: EngineRecord, installed: str) -> None:
+    """Check that the backend that built an engine is the one that is installed.
+
+    Raises:
+        BackendError: it has another version.
+    """
+    if installed != record.backend_version:
+        raise BackendError(
+            f"the engine in {directory} was built by {record.backend} {record.backend_version}, "
+            f"but {installed} is installed: build it again"
+        )
 
 
 def _short(digest: str | None) -> str:

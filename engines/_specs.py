@@ -1,13 +1,12 @@
-"""Names, types and shapes of an engine's inputs and outputs."""
+"""Inputs given to an engine against what it takes."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from f3prune.core.errors import InputError
+from f3prune.core.tensors import TensorSpec, dimension_of
 
 if TYPE_CHECKING:
     import torch
@@ -25,62 +24,6 @@ ELEMENT_TYPES: dict[int, str] = {
     16: "bfloat16",
 }
 ONNX_TYPES: dict[str, int] = {name: number for number, name in ELEMENT_TYPES.items()}
-SHORT_NAMES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "float64": "fp64"}
-
-
-def dimension_of(text: str) -> tuple[int, str]:
-    """A symbolic dimension as ``(factor, name)``: ``batch`` is ``(1, "batch")``, ``3*batch`` is ``(3, "batch")``.
-
-    Raises:
-        InputError: it is any other expression.
-    """
-    match = re.fullmatch(r"(?:(\d+)\s*\*\s*)?(\w+)(?:\s*\*\s*(\d+))?", text)
-    if match is None or match[2].isdigit():
-        raise InputError(f"the graph has a dimension {text!r}; expected a name or a multiple of one, e.g. 3*batch")
-    return int(match[1] or 1) * int(match[3] or 1), match[2]
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output: ``dtype`` is torch's name, ``shape`` has ints and names of symbolic dimensions."""
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
-
-    @property
-    def torch_dtype(self) -> torch.dtype:
-        """The dtype as torch's object."""
-        import torch
-
-        dtype = getattr(torch, self.dtype)
-        if not isinstance(dtype, torch.dtype):
-            raise InputError(f"{self.name} has element type {self.dtype}, which torch lacks")
-        return dtype
-
-    def resolve(self, sizes: Mapping[str, int]) -> tuple[int, ...] | None:
-        """The shape with symbolic dimensions filled in, or None where one is not known."""
-        if not self.symbols <= set(sizes):
-            return None
-        factored = [(size, None) if isinstance(size, int) else dimension_of(size) for size in self.shape]
-        return tuple(factor if name is None else factor * sizes[name] for factor, name in factored)
-
-    @property
-    def symbols(self) -> set[str]:
-        """Names of its symbolic dimensions."""
-        return {dimension_of(size)[1] for size in self.shape if isinstance(size, str)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TensorSpec:
-        """Read :meth:`to_dict`'s values."""
-        return cls(str(values["name"]), str(values["dtype"]), tuple(values["shape"]))
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.dtype}[{', '.join(map(str, self.shape))}]"
 
 
 def bind_shapes(

@@ -13,9 +13,11 @@ from typing import Any
 
 import torch
 
-from f3prune.engines._capture import DenoiserCall, record_calls, sample_of
+from f3prune.core.calls import sample_of
+from f3prune.core.captured_calls import CapturedCall
+from f3prune.core.psnr import psnr
 from f3prune.engines._coupling import Coupling, coupling
-from f3prune.engines._parity import ParityNumbers, parity, psnr
+from f3prune.engines._parity import ParityNumbers, parity
 from f3prune.engines._report import CheckBounds, CheckReport, Comparison, StepParity
 
 __all__ = [
@@ -23,14 +25,11 @@ __all__ = [
     "CheckReport",
     "Comparison",
     "Coupling",
-    "DenoiserCall",
     "ParityNumbers",
     "StepParity",
     "compare",
     "coupling",
     "parity",
-    "psnr",
-    "record_calls",
     "teacher_forced",
 ]
 
@@ -38,26 +37,27 @@ Denoise = Callable[..., Any]
 
 
 def teacher_forced(
-    reference: Denoise | None,
+    reference: Denoise,
     candidate: Denoise,
-    calls: Sequence[DenoiserCall],
+    calls: Sequence[CapturedCall],
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[StepParity, ...]:
     """Give both denoisers the same recorded inputs, call by call.
 
     Args:
-        reference: called as ``reference(**inputs, return_dict=False)``; None takes the recorded outputs, which spares
-            the run when ``calls`` were recorded from the reference itself.
+        reference: called as ``reference(**arguments, return_dict=False)``.
         candidate: likewise.
-        calls: from :func:`record_calls`.
+        calls: recorded ones, on the denoisers' device; those in a row with one timestep belong to one step.
         progress: called with ``(calls done, calls)``.
     """
-    found = []
+    found: list[StepParity] = []
     with torch.no_grad():
         for index, call in enumerate(calls):
-            expected = call.output if reference is None else sample_of(reference(**call.inputs, return_dict=False))
-            answered = sample_of(candidate(**call.inputs, return_dict=False))
-            found.append(StepParity(call.step, call.timestep, parity(expected, answered)))
+            expected, answered = (
+                sample_of(denoise(**call.arguments, return_dict=False)) for denoise in (reference, candidate)
+            )
+            step = found[-1].step + (call.timestep != found[-1].timestep) if found else 0
+            found.append(StepParity(step, call.timestep, parity(expected, answered)))
             if progress is not None:
                 progress(index + 1, len(calls))
     return tuple(found)
@@ -65,9 +65,9 @@ def teacher_forced(
 
 def compare(
     names: tuple[str, str],
-    reference: Denoise | None,
+    reference: Denoise,
     candidate: Denoise,
-    calls: Sequence[DenoiserCall],
+    calls: Sequence[CapturedCall],
     bounds: CheckBounds | None = None,
     videos: tuple[torch.Tensor, torch.Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
@@ -88,6 +88,6 @@ def compare(
         candidate=names[1],
         steps=teacher_forced(reference, candidate, calls, progress),
         bounds=bounds or CheckBounds(),
-        psnr=None if videos is None else psnr(*videos),
+        psnr=None if videos is None else psnr(*(video.cpu().numpy() for video in videos)),
         video=None if videos is None else parity(*videos),
     )

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from f3prune.core.choices import DTYPES, DYNAMIC
 from f3prune.core.errors import InputError
+from f3prune.core.tensors import Dtype, torch_dtype
 
 if TYPE_CHECKING:
     import torch
-
-Dtype = Literal["fp32", "fp16", "bf16"]
 
 MIN_OPSET = 18
 MAX_OPSET = 23
@@ -60,9 +59,7 @@ class ExportConfig:
     @property
     def torch_dtype(self) -> torch.dtype:
         """``dtype`` as torch's object."""
-        import torch
-
-        return {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[self.dtype]
+        return torch_dtype(self.dtype)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values."""

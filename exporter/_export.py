@@ -12,12 +12,13 @@ from torch import nn
 
 from f3prune.core.errors import ExportError, InputError
 from f3prune.core.lazy_weights import LazyTensor, with_weights
+from f3prune.core.tensors import TensorSpec
 from f3prune.exporter._axes import Axes, first_of_batch, symbolic_axes
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter._dtype import in_dtype, inputs_in_dtype
 from f3prune.exporter._files import DATA, GRAPH, appearing, save
 from f3prune.exporter._passes import clean, to_onnx
-from f3prune.exporter._result import ExportResult, TensorSpec
+from f3prune.exporter._result import ExportResult
 from f3prune.exporter._trace import trace
 from f3prune.exporter._weights import attach_weights, without_weights
 from f3prune.exporter.arguments import Arguments, flatten_arguments
@@ -57,7 +58,7 @@ def export_denoiser(
         directory: made if need be.
         config: options.
         metadata: further properties of the graph, ``f3prune.`` is put in front of their names.
-        test_inputs: captured forward arguments, see ``f3prune.exporter.capture``.
+        test_inputs: recorded forward arguments, see ``f3prune.core.captured_calls``.
 
     Raises:
         InputError: the denoiser is in training mode, has weights without values, or the directory cannot be written.

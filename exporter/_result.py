@@ -7,20 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from f3prune.core.tensors import TensorSpec
 from f3prune.exporter.graph_facts import GraphFacts
 from f3prune.exporter.self_test import SelfTest
-
-
-@dataclass(frozen=True)
-class TensorSpec:
-    """One input or output.
-
-    ``dtype`` is torch's name (``float16``); ``shape`` has ints and symbols (``batch``, ``3*batch``).
-    """
-
-    name: str
-    dtype: str
-    shape: tuple[int | str, ...]
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as fx_config
 
+from f3prune.core.calls import sample_of
 from f3prune.core.errors import ExportError, F3PruneError
 from f3prune.exporter._axes import Axes, at_least_two
 from f3prune.exporter.arguments import Arguments
@@ -54,18 +55,6 @@ class FlatDenoiser(nn.Module):
             for axis, symbol in symbols.items():
                 if symbol.factor != 1 and symbol.name in seen:
                     torch._check(tensors[name].shape[axis] == symbol.factor * seen[symbol.name])
-
-
-def sample_of(output: Any) -> torch.Tensor:
-    """The tensor in what a denoiser returns.
-
-    Raises:
-        ExportError: there is none.
-    """
-    found = output[0] if isinstance(output, (tuple, list)) else getattr(output, "sample", output)
-    if not isinstance(found, torch.Tensor):
-        raise ExportError(f"the denoiser returned {type(output).__name__}, expected a tensor, a tuple or .sample")
-    return found
 
 
 def run_denoiser(denoiser: nn.Module, arguments: Arguments, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -10,20 +10,23 @@ from f3prune.core.errors import ArtifactError, BackendError
 from f3prune.engines import BuildConfig, build_engine, open_session
 from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments
 from f3prune.testing import VARIANTS
+from tests.exports import exported
 
 # An export takes seconds. Every family is exported fully local and with dropped heads; one of each layout, and the two
 # with projections of their own kind, in all units.
 ALL_UNITS = ("latte", "cogvideox", "ltx", "hunyuan_video")
 
 
-def per_variant(variant, *values):
-    """One worker per variant, so that its exports are made once."""
-    return pytest.param(variant, *values, marks=pytest.mark.xdist_group(f"graph-{variant}"))
-
-
-PER_VARIANT = [per_variant(v) for v in VARIANTS]
 ALWAYS = {("layer", "local"), ("head", "drop"), ("layer", "static"), ("layer", "pooled")}
-EXPORTED = [per_variant(*each) for each in EACH if each[0] in ALL_UNITS or each[1:] in ALWAYS]
+QUICK = {v: {each[1:] for each in EACH if each[0] == v} for v in ("latte", "cogvideox")} | {
+    "animatediff": {("layer", "static")}
+}
+SLOW = pytest.mark.slow(reason="units and modes that two other variants are exported in")
+EXPORTED = [
+    pytest.param(*each, marks=[] if each[1:] in QUICK.get(each[0], ALWAYS) else SLOW)
+    for each in EACH
+    if each[0] in ALL_UNITS or each[1:] in ALWAYS
+]
 ALPHA = {"layer": 1.0, "head": 0.5, "frame-pair": 0.5}
 PLAIN = ExportConfig(self_test=False)
 
@@ -38,9 +41,13 @@ class Exports:
     def get(self, variant, granularity=None, mode="local"):
         key = (variant, granularity, mode)
         if key not in self.made:
+            if granularity is None:
+                dense = exported(variant)
+                self.made[key] = (dense.result, dense.denoiser, "")
+                return self.made[key]
             subject = subject_of(variant)
-            model = subject.denoiser if granularity is None else subject.pruned(ALPHA[granularity], granularity, mode)
-            masks = "" if granularity is None else subject.masks(ALPHA[granularity], granularity, mode).digest
+            model = subject.pruned(ALPHA[granularity], granularity, mode)
+            masks = subject.masks(ALPHA[granularity], granularity, mode).digest
             where = self.folder / "-".join(map(str, key))
             self.made[key] = (export_denoiser(model, subject.inputs, where, PLAIN), model, masks)
         return self.made[key]
@@ -68,7 +75,7 @@ def test_4_onnxruntime_equals_baked(exports, variant, granularity, mode, tmp_pat
             assert relative(output, run(pruned, inputs)) < 1e-4, batch
 
 
-@pytest.mark.parametrize("variant", PER_VARIANT)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_5_a_fully_pruned_graph_has_lost_its_sites(exports, variant):
     subject = subject_of(variant)
     dense, local = exports.get(variant)[0].facts, exports.get(variant, "layer", "local")[0].facts
@@ -86,8 +93,11 @@ def test_5_a_fully_pruned_graph_has_lost_its_sites(exports, variant):
         assert dropped.parameters < fewer_heads.parameters
 
 
-@pytest.mark.parametrize(("granularity", "mode"), [("layer", "local"), ("head", "drop")])
-@pytest.mark.parametrize("variant", PER_VARIANT)
+@pytest.mark.parametrize(
+    ("granularity", "mode"),
+    [("layer", "local"), pytest.param("head", "drop", marks=pytest.mark.slow(reason="another build of each variant"))],
+)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_4_tensorrt_rtx_builds_the_pruned_graph(exports, variant, granularity, mode, tmp_path):
     """A real ahead-of-time build; without a driver the engine then says in one line why it cannot run."""
     result, _, masks = exports.get(variant, granularity, mode)
@@ -101,7 +111,7 @@ def test_4_tensorrt_rtx_builds_the_pruned_graph(exports, variant, granularity, m
         assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("variant", PER_VARIANT)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_6_an_engine_of_other_masks_or_altered_bytes_is_refused(exports, variant, tmp_path):
     result, _, masks = exports.get(variant, "layer", "local")
     with pytest.raises(ArtifactError, match="masks"):

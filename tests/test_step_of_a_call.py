@@ -10,7 +10,8 @@ from torch import nn
 
 from f3prune.calibration import StagedDenoiser
 from f3prune.core.calls import step_of
-from f3prune.engines import EngineDenoiser, record_calls
+from f3prune.core.captured_calls import record_calls
+from f3prune.engines import EngineDenoiser
 from tests.subjects import subject_of
 
 PER_TOKEN = torch.tensor([[0.0, 0.0, 937.5, 937.5]])
@@ -45,9 +46,8 @@ def test_a_stage_is_chosen_by_it() -> None:
 
 def test_a_recorded_call_belongs_to_it() -> None:
     model = Named(0.0)
-    with record_calls(model) as calls:
-        model(torch.zeros(1, 2), PER_TOKEN)
-    assert [call.timestep for call in calls] == [937.5]
+    calls = record_calls(model, lambda: model(torch.zeros(1, 2), PER_TOKEN))
+    assert [timestep for timestep, _ in calls] == [937.5]
 
 
 def test_an_engine_of_stages_is_chosen_by_it() -> None:

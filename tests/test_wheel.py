@@ -51,8 +51,7 @@ def python(site: Path, *arguments: str, where: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("wheel")
+@pytest.mark.slow(reason="builds a wheel and a virtual environment")
 def test_the_wheel_adds_one_name_and_works(site: Path, tmp_path: Path) -> None:
     names = {path.name for path in site.iterdir() if not path.name.endswith(".dist-info")} - {"bin"}
     assert names == {"f3prune"}

@@ -23,6 +23,7 @@ from _visit import Visit
 from f3prune.calibration import Masks, SiteMask, Stage, prune_denoiser
 from f3prune.calibration.replacements import Local
 from f3prune.core.random_weights import randomize_weights
+from f3prune.core.tensors import torch_dtype
 from f3prune.engines import BuildConfig, EngineDenoiser, Session, build_engine, open_session, parity
 from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
 from f3prune.exporter import ExportConfig, export_autoregressive, export_denoiser, flatten_arguments
@@ -33,7 +34,6 @@ from f3prune.models.cogvideo.sampling import GreedySampler
 from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
 HALVES = ("fp16", "bf16")
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 REHEARSED = ("cogvideox", "animatediff")
 COGVIDEO = "cogvideo"
 REOPENED = 50
@@ -156,7 +156,7 @@ def _families(visit: Visit, folder: Path) -> None:
             continue
         with visit.attempt(f"parity {name}"):
             model, _ = _subject(variant, 2, 0, visit.device)
-            rounded = copy.deepcopy(model).to(DTYPES[dtype])
+            rounded = copy.deepcopy(model).to(torch_dtype(dtype))
             exact = copy.deepcopy(rounded).float()
             worst: dict[str, float] = {"engine": 0.0, "pytorch": 0.0}
             with _open(visit, folder / name) as session:
@@ -167,7 +167,7 @@ def _families(visit: Visit, folder: Path) -> None:
                     worst["engine"] = max(
                         worst["engine"], parity(expected, engine(**inputs, return_dict=False)[0].float()).rel_l2
                     )
-                    half = _rounded(inputs, DTYPES[dtype])
+                    half = _rounded(inputs, torch_dtype(dtype))
                     with contextlib.suppress(RuntimeError):  # some models mix dtypes only under autocast
                         output = rounded(**half, return_dict=False)[0].float()
                         worst["pytorch"] = max(worst["pytorch"], parity(expected, output).rel_l2)

@@ -13,14 +13,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from f3prune.core.errors import BackendError, BuildError, InputError
+from f3prune.core.errors import BackendError, BuildError
 from f3prune.core.run_directory import atomic_write
+from f3prune.core.tensors import TensorSpec
 from f3prune.engines._cache import copy
 from f3prune.engines._cuda import find_gpu
 from f3prune.engines._graph import Graph
 from f3prune.engines._record import EngineRecord
-from f3prune.engines._session import Session
-from f3prune.engines._specs import ONNX_TYPES, TensorSpec
+from f3prune.engines._session import Session, require_version
+from f3prune.engines._specs import ONNX_TYPES
 
 if TYPE_CHECKING:
     import torch
@@ -132,9 +133,10 @@ class OnnxRuntimeSession(Session):
         """Choose the device.
 
         Raises:
-            BackendError: ONNX Runtime is missing, or ``device`` is a GPU that cannot be used.
+            BackendError: ONNX Runtime is missing or of another version than built the engine, or ``device`` is a GPU
+                that cannot be used.
         """
-        installed_version()
+        require_version(directory, record, installed_version())
         super().__init__(directory, record, _choose_device(device))
         self._session: Any = None
 
@@ -253,8 +255,6 @@ def _choose_device(device: torch.device | str | None) -> torch.device:
     if device is None:
         return torch.device("cuda", torch.cuda.current_device()) if usable else torch.device("cpu")
     chosen = torch.device(device)
-    if chosen.type not in ("cpu", "cuda"):
-        raise InputError(f"device {chosen} is neither cpu nor cuda")
     if chosen.type == "cuda" and not usable:
         found = find_gpu(chosen.index or 0)
         reason = (

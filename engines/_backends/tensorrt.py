@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from f3prune.core.errors import ArtifactError, BackendError
 from f3prune.engines._cuda import require_gpu
 from f3prune.engines._record import EngineRecord
-from f3prune.engines._session import Session
+from f3prune.engines._session import Session, require_version
 from f3prune.engines._trt_flavour import installed_version, require_supported, select
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ class TensorRTSession(Session):
         """Check that this machine can run the engine.
 
         Raises:
-            BackendError: no GPU or driver, a backend that is missing, or a GPU the engine was not compiled for.
-            ArtifactError: another version of the backend built the engine.
+            BackendError: no GPU or driver, a backend that is missing or of another version than built the engine, or a
+                GPU the engine was not compiled for.
         """
         import torch
 
@@ -92,12 +92,7 @@ class TensorRTSession(Session):
                 f"a {record.backend} engine runs on a GPU, not on device {chosen}: use `backend='onnxruntime'`"
             )
         gpu = require_gpu(f"a {record.backend} engine", chosen.index or 0)
-        version = installed_version(record.backend)
-        if version != record.backend_version:
-            raise ArtifactError(
-                f"the engine in {directory} was built by {record.backend} {record.backend_version}, "
-                f"but {version} is installed: build it again"
-            )
+        require_version(directory, record, installed_version(record.backend))
         require_supported(record.backend, gpu)
         if record.compute_capabilities and gpu.capability not in record.compute_capabilities:
             raise BackendError(

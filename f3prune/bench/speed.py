@@ -20,11 +20,11 @@ import torch
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.core.tensors import torch_dtype
 from f3prune.engines import BuildConfig
 from f3prune.exporter import ExportConfig
 from f3prune.pipelines.loading import pick_device
-from f3prune.steps import autoregressive
-from f3prune.steps._state import TORCH_DTYPES, RunState
+from f3prune.steps._state import RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.build import build
 from f3prune.steps.check import pruned_torch
@@ -124,29 +124,23 @@ def _measure(state: RunState, built: Manifest, options: BenchOptions, reporter: 
     dtype = str(built.facts["dtype"]) if device.type == "cuda" else "fp32"
     calls = state.calls()
     call = calls[len(calls) // 2]
-    inputs = {**call.on(device, TORCH_DTYPES[dtype]), "return_dict": False}
+    inputs = {**call.on(device, torch_dtype(dtype)), "return_dict": False}
     with contextlib.ExitStack() as stack:
         with reporter.task("loading four denoisers"):
-            contestants: dict[str, Callable[..., Any]] = {
+            denoisers: dict[str, Any] = {
                 DENSE_ENGINE: stack.enter_context(engine_denoiser(state, "dense")),
                 PRUNED_ENGINE: stack.enter_context(engine_denoiser(state, "pruned")),
                 DENSE_TORCH: load_variant(state, "dense", 0, 1, device, dtype),
                 PRUNED_TORCH: pruned_torch(state, device, dtype),
             }
-        if state.family.autoregressive:
-            tokens = call.arguments["tokens"].shape[0], call.arguments["text_mask"].shape[1]
-            contestants = {name: autoregressive.OneToken(model, *tokens) for name, model in contestants.items()}
+        contestants = {name: state.strategy.timed(denoiser, call) for name, denoiser in denoisers.items()}
         with reporter.task("measuring", total=options.rounds + options.warm_up) as advance:
             seconds = alternate(contestants, inputs, options, device, advance)
     rows = {name: summary(values) for name, values in seconds.items()}
     return {
         "version": VERSION,
-        "what": (
-            "one token of the last frame with full caches, all contestants in turn"
-            if state.family.autoregressive
-            else "one call of the denoiser on inputs recorded during calibration, all contestants in turn"
-        ),
-        "unit": "token" if state.family.autoregressive else "denoiser call",
+        "what": state.strategy.timing,
+        "unit": state.strategy.unit,
         "batch": next(int(v.shape[0]) for v in call.arguments.values() if torch.is_tensor(v) and v.ndim),
         "timestep": call.timestep,
         "backend": built.facts["backend"],

@@ -8,9 +8,10 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 TEMPORARY = ".tmp-"
 """Prefix of what a write in progress is called; a killed process may leave it behind."""
@@ -43,14 +44,34 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
     an older ``path`` is untouched.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
-    temporary = scratch / path.name
+    with atomic_files(path.parent, path.name) as scratch:
+        yield scratch / path.name
+
+
+@contextlib.contextmanager
+def atomic_files(directory: Path, name: str, *beside: str) -> Iterator[Path]:
+    """Yield an empty temporary directory; when the block ends well, the files written there take their places.
+
+    An older ``name`` that has files ``beside`` it is removed before those change, and the new one comes last, so that
+    at no moment it stands beside files that are not its own.
+
+    Args:
+        directory: where the files go; made if need be.
+        name: of the file that the block has to write.
+        beside: names of files that belong to it; those that the block does not write are gone afterwards.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=directory))
     try:
-        yield temporary
-        fsync_file(temporary)
-        os.replace(temporary, path)
-        fsync_directory(path.parent)
+        yield scratch
+        made = [*(other for other in beside if (scratch / other).exists()), name]
+        for each in made:
+            fsync_file(scratch / each)
+        for old in (name, *beside) if beside else ():
+            (directory / old).unlink(missing_ok=True)
+        for each in made:
+            os.replace(scratch / each, directory / each)
+        fsync_directory(directory)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -79,11 +100,38 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
 
 
 def sha256_file(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, streamed, in hexadecimal."""
-    digest = hashlib.sha256()
+    """SHA-256 of a file's bytes, in hexadecimal; read once per process for as long as the file stays as it is."""
     with open(path, "rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
+        state = _state(stream)
+        if state not in _HASHES:
+            # A write within one tick of the file system's clock leaves no mark: wait until this tick is over.
+            grain = _TICK_NS if state[-1] % 1_000_000 else _COARSE_TICK_NS
+            age = time.time_ns() - max(state[-2:])
+            if age < _TICK_NS:
+                time.sleep(_TICK_NS / 1e9)
+                age += _TICK_NS
+            digest = _read_sha256(stream)
+            if age < grain or _state(stream) != state:
+                return digest
+            _HASHES[state] = digest
+        return _HASHES[state]
+
+
+_HASHES: dict[tuple[int, ...], str] = {}
+_TICK_NS, _COARSE_TICK_NS = 20_000_000, 2_000_000_000
+"""Longer than the clock that marks files takes to move on: Linux's, and that of file systems without nanoseconds."""
+
+
+def _state(stream: BinaryIO) -> tuple[int, ...]:
+    """What changes when a file is written to, or another takes its place."""
+    found = os.fstat(stream.fileno())
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _read_sha256(stream: BinaryIO) -> str:
+    digest = hashlib.sha256()
+    while chunk := stream.read(_CHUNK):
+        digest.update(chunk)
     return digest.hexdigest()
 
 

@@ -9,10 +9,15 @@ from typing import Any
 import torch
 from torch import nn
 
+from f3prune.core.errors import InputError
+
 
 def bind_arguments(denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of one denoiser call by name, defaults included."""
-    bound = inspect.signature(type(denoiser).forward).bind(denoiser, *args, **kwargs)
+    # A stand-in takes the arguments of the class whose place it takes.
+    bound = inspect.signature(getattr(denoiser, "original_class", type(denoiser)).forward).bind(
+        denoiser, *args, **kwargs
+    )
     bound.apply_defaults()
     arguments = dict(bound.arguments)
     arguments.pop("self", None)
@@ -28,3 +33,16 @@ def step_of(timestep: Any) -> float:
         timestep: a number, or a tensor of any shape.
     """
     return float(timestep.detach().float().max()) if torch.is_tensor(timestep) else float(timestep)
+
+
+def sample_of(output: Any) -> torch.Tensor:
+    """The tensor in what a denoiser returns: a tensor, a tuple or list that starts with one, or ``.sample``.
+
+    Raises:
+        InputError: there is none.
+    """
+    first = output[0] if isinstance(output, (tuple, list)) else output
+    sample = getattr(first, "sample", first)
+    if not isinstance(sample, torch.Tensor):
+        raise InputError(f"the denoiser returned {type(output).__name__}, expected a tensor, a tuple or .sample")
+    return sample

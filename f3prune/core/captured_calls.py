@@ -51,6 +51,24 @@ def _move(value: Any, device: torch.device, dtype: torch.dtype) -> Any:
     return value
 
 
+@contextlib.contextmanager
+def watching(denoiser: nn.Module, see: Callable[[float, dict[str, Any]], None]) -> Iterator[None]:
+    """Call ``see(timestep, arguments)`` before every call of ``denoiser`` made inside the block.
+
+    Arguments are by name, defaults included, and no copies.
+    """
+
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arguments = bind_arguments(module, args, kwargs)
+        see(step_of(arguments.get("timestep", 0.0)), arguments)
+
+    handle = denoiser.register_forward_pre_hook(hook, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class Capture:
     """Records the first call at each of ``count`` timesteps spread evenly over ``steps``.
 
@@ -70,18 +88,13 @@ class Capture:
     @contextlib.contextmanager
     def recording(self) -> Iterator[Capture]:
         """Record while the block runs."""
-        handle = self.denoiser.register_forward_pre_hook(self._hook, with_kwargs=True)
-        try:
+        with watching(self.denoiser, self._see):
             yield self
-        finally:
-            handle.remove()
 
-    def _hook(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arguments = bind_arguments(denoiser, args, kwargs)
+    def _see(self, timestep: float, arguments: dict[str, Any]) -> None:
         text = arguments.get("encoder_hidden_states")
         if torch.is_tensor(text) and text.ndim == 3:
             self.text_lengths.add(int(text.shape[1]))
-        timestep = step_of(arguments.get("timestep", 0.0))
         if timestep in self._seen:
             return
         self._seen.append(timestep)
@@ -101,18 +114,12 @@ def record_calls(
     """
     seen: dict[float, dict[str, Any]] = {}
 
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        arguments = bind_arguments(module, args, kwargs)
-        timestep = step_of(arguments.get("timestep", 0.0))
+    def see(timestep: float, arguments: dict[str, Any]) -> None:
         if timestep not in seen:
             seen[timestep] = plain_arguments(arguments)
 
-    handle = denoiser.register_forward_pre_hook(hook, with_kwargs=True)
-    try:
-        with torch.no_grad():
-            denoise()
-    finally:
-        handle.remove()
+    with watching(denoiser, see), torch.no_grad():
+        denoise()
     every = list(seen.items())
     places = torch.linspace(0, len(every) - 1, min(count, len(every))).round().int().tolist()
     return [(every[place][0], {**every[place][1], "return_dict": False}) for place in places]

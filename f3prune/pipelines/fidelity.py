@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from f3prune.core.errors import InputError
+from f3prune.core.psnr import psnr
 
 Frames = npt.NDArray[np.float32]
 _C1, _C2 = 0.01**2, 0.03**2
@@ -44,21 +44,15 @@ def fidelity(reference: Frames, candidate: Frames) -> Fidelity:
     Raises:
         InputError: their shapes differ.
     """
-    if reference.shape != candidate.shape:
-        raise InputError(f"cannot compare videos of shapes {reference.shape} and {candidate.shape}: expected one shape")
+    whole = psnr(reference, candidate)
+    frames = [psnr(a, b) for a, b in zip(reference, candidate, strict=True)]
     return Fidelity(
-        psnr=psnr(reference, candidate),
-        psnr_per_frame=[psnr(a, b) for a, b in zip(reference, candidate, strict=True)],
+        psnr=None if whole == math.inf else whole,
+        psnr_per_frame=[None if value == math.inf else value for value in frames],
         ssim=float(np.mean([ssim(a, b) for a, b in zip(reference, candidate, strict=True)])),
         flicker_reference=flicker(reference),
         flicker_candidate=flicker(candidate),
     )
-
-
-def psnr(reference: Frames, candidate: Frames) -> float | None:
-    """Peak signal-to-noise ratio in dB for a peak of 1; None where nothing differs."""
-    error = float(np.square(reference.astype(np.float64) - candidate.astype(np.float64)).mean())
-    return -10.0 * math.log10(error) if error > 0 else None
 
 
 def ssim(reference: npt.NDArray[np.float32], candidate: npt.NDArray[np.float32]) -> float:

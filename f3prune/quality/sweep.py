@@ -18,13 +18,13 @@ from f3prune.core.errors import InputError
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.core.tensors import torch_dtype
 from f3prune.pipelines.loading import pick_device
 from f3prune.quality.compare import compare
 from f3prune.quality.judging import JudgeOptions, Judging, plain
 from f3prune.quality.metrics import INFO
 from f3prune.quality.pool import measure_many
-from f3prune.steps import autoregressive
-from f3prune.steps._state import PACKAGES, TORCH_DTYPES, RunState
+from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.prune import counts
 from f3prune.steps.scores import masks_of
@@ -93,7 +93,7 @@ def sweep(run: RunDirectory, options: SweepOptions, reporter: Reporter = SILENT)
     built = run.require_current(BUILD_STEP["pruned"])
     dense = ensure_dense_engine(run, reporter)
     configs = list(options.configs())
-    if state.family.autoregressive:
+    if not state.strategy.frame_pairs:
         configs = [config for config in configs if config.granularity != "frame-pair"]
     if not configs:
         raise InputError("no combination of these options has a meaning: add a granularity, or mode local")
@@ -151,7 +151,7 @@ def latencies(
 ) -> dict[str, Any]:
     """Every engine's time for one call, all in turn: name → median and quartiles in seconds."""
     device = pick_device()
-    dtype = TORCH_DTYPES["fp32"] if device.type == "cpu" else TORCH_DTYPES[_engine_dtype(state)]
+    dtype = torch_dtype("fp32" if device.type == "cpu" else _engine_dtype(state))
     workshop = Sweep(state, PipelineGeneration(state, None, device, dtype), reporter)
     backend = workshop.build_config().backend
     calls = state.calls()
@@ -161,11 +161,8 @@ def latencies(
         contestants: dict[str, Callable[..., Any]] = {}
         with reporter.task("building engines", total=len(configs) + 1) as advance:
             for name, config in [(DENSE, None), *((str(k), config) for k, config in enumerate(configs))]:
-                engine: Any = stack.enter_context(workshop.engine(config, backend))
-                if state.family.autoregressive:
-                    tokens = call.arguments["tokens"].shape[0], call.arguments["text_mask"].shape[1]
-                    engine = autoregressive.OneToken(engine, *tokens)
-                contestants[name] = engine
+                engine = stack.enter_context(workshop.engine(config, backend))
+                contestants[name] = state.strategy.timed(engine, call)
                 advance()
         timing = BenchOptions(rounds=options.rounds, budget_s=600.0)
         with reporter.task("measuring engines", total=options.rounds + timing.warm_up) as advance:

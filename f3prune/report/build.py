@@ -155,7 +155,7 @@ def _ceiling(
 
     Counted from the graphs, nothing is run; None where either is missing, or is replayed token by token.
     """
-    if speed is None or state.family.autoregressive or not set(EXPORT_STEP.values()) <= entries.keys():
+    if speed is None or not state.strategy.one_graph or not set(EXPORT_STEP.values()) <= entries.keys():
         return None
     # A stage serves every timestep down to its lowest.
     serving = (k for k, stage in enumerate(stages) if speed["timestep"] >= stage["timesteps"][1])

@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.captured_calls import CapturedCall, load_calls
 from f3prune.core.errors import ArtifactError, InputError
@@ -17,9 +15,9 @@ from f3prune.families import Family, family_of
 from f3prune.pipelines.pipeline_runs import GenerationSettings
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.sources import ModelSource, resolve
+from f3prune.steps.strategy import GenerationStrategy, strategy_of
 
 Variant = Literal["pruned", "dense"]
-TORCH_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
 
 
@@ -66,6 +64,11 @@ class RunState:
     def family(self) -> Family:
         """The model family."""
         return family_of(str(self.calibration.facts["denoiser_class"]))
+
+    @property
+    def strategy(self) -> GenerationStrategy:
+        """How the model generates."""
+        return strategy_of(self.family)
 
     @property
     def synthetic(self) -> bool:

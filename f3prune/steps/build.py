@@ -11,11 +11,11 @@ from f3prune.calibration import Masks
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Advance, Reporter
 from f3prune.core.run_directory import RunDirectory
-from f3prune.engines import BuildConfig, EngineRecord, build_engine, share_weights
-from f3prune.engines.cogvideo import build_autoregressive
-from f3prune.steps import autoregressive
+from f3prune.engines import BuildConfig, EngineRecord, share_weights
+from f3prune.families import registry
 from f3prune.steps._state import Variant, stage_directories
 from f3prune.steps.export import STEP as EXPORT_STEP
+from f3prune.steps.strategy import strategy_of
 
 STEP: dict[Variant, str] = {"pruned": "engine", "dense": "dense-engine"}
 MOST_TEXT = 512
@@ -42,8 +42,8 @@ def build(
     config = config or BuildConfig()
     graph = run.require(EXPORT_STEP[variant])
     stages = int(graph.facts["stages"])
-    cogvideo = graph.facts["graphs"][0]["metadata"].get("f3prune.graph") is not None
-    config = _with_text_range(run, config, graph) if not cogvideo else config
+    strategy = strategy_of(registry()[graph.facts["graphs"][0]["metadata"]["f3prune.family"]])
+    config = _with_text_range(run, config, graph) if strategy.one_graph else config
     masks_digest = None
     if variant == "pruned":
         run.require("masks")
@@ -58,20 +58,16 @@ def build(
         return found, False
 
     def make(scratch: Path) -> dict[str, Any]:
-        records = []
+        records: list[EngineRecord] = []
         sources = stage_directories(run.directory(EXPORT_STEP[variant]), stages)
         with reporter.task(f"building the {variant} engine", total=stages * 100) as advance:
             for source, folder in zip(sources, stage_directories(scratch, stages), strict=True):
                 percent = _Percent(advance)
-                if cogvideo:
-                    records += _build_autoregressive(source, folder, run, config, masks_digest, percent)
-                else:
-                    graph_file = source / "denoiser.onnx"
-                    records.append(build_engine(graph_file, folder, config, masks_digest, progress=percent))
+                records += strategy.build(source, folder, run.directory("pruned"), config, masks_digest, percent)
                 percent(1.0, "built")
         first = records[0]
         shared = None
-        if stages > 1 and not cogvideo and config.backend == "onnxruntime":
+        if stages > 1 and strategy.one_graph and config.backend == "onnxruntime":
             shared = share_weights(stage_directories(scratch, stages))
         return {
             "shared_weights": shared,
@@ -84,20 +80,6 @@ def build(
         }
 
     return run.perform(recipe, make)
-
-
-def _build_autoregressive(
-    source: Path, folder: Path, run: RunDirectory, config: BuildConfig, masks_digest: str | None, percent: _Percent
-) -> list[EngineRecord]:
-    """Engines of CogVideo's graphs: prefill, decode, and those of frame 0 where it has its own."""
-    shape = autoregressive.shape_of(run.directory("pruned"))
-    records = list(build_autoregressive(source, folder, shape, config, masks_digest, progress=percent).values())
-    if (source / autoregressive.FIRST).is_dir():
-        first = source / autoregressive.FIRST
-        records += build_autoregressive(
-            first, folder / autoregressive.FIRST, shape, config, masks_digest, frames=1
-        ).values()
-    return records
 
 
 class _Percent:

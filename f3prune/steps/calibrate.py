@@ -7,30 +7,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from f3prune import calibration
 from f3prune.core.captured_calls import FILE as CALLS
-from f3prune.core.captured_calls import Capture, CapturedCall, save_calls
+from f3prune.core.captured_calls import save_calls
 from f3prune.core.json_files import read_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
-from f3prune.families import LatentShape, SiteKind, denoiser_component, family_of
+from f3prune.families import SiteKind, family_of
 from f3prune.pipelines import prompts as prompt_lists
-from f3prune.pipelines.loading import load_denoiser, load_pipeline, pick_device, working_dtype
-from f3prune.pipelines.pipeline_runs import (
-    GenerationSettings,
-    check_latent_size,
-    default_steps,
-    mapped_errors,
-    run_prompt,
-)
+from f3prune.pipelines.pipeline_runs import GenerationSettings
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.sources import ModelSource, denoiser_class_name, resolve
 from f3prune.steps._state import PACKAGES, settings_json
+from f3prune.steps.strategy import CalibrationJob, Measured, strategy_of
 
 AAS = "aas.safetensors"
-SYNTHETIC_STEPS = 10
-"""Timesteps of a denoiser alone when nobody says otherwise."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +82,23 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
         if (found := run.up_to_date(recipe)) is not None:
             return found, False
 
+    def metadata(settings: GenerationSettings) -> dict[str, str]:
+        return {
+            "model": source.spec,
+            "source_digest": recipe.inputs["source"],
+            "settings": json.dumps(settings_json(settings), sort_keys=True),
+            "prompts": json.dumps([prompt.to_json() for prompt in prompts]),
+            "conditioning": "synthetic: seeded normal embeddings" if source.kind == "denoiser" else "prompts",
+            "versions": json.dumps(package_versions(*PACKAGES), sort_keys=True),
+        }
+
     def make(scratch: Path) -> dict[str, Any]:
-        job = _Job(source, recipe.inputs["source"], prompts, settings, options.rows, options.sites, scratch, reporter)
-        return _measure_pipeline(job) if source.kind == "pipeline" else _measure_denoiser(job)
+        family = family_of(denoiser_class_name(read_json(source.denoiser_path / "config.json")))
+        job = CalibrationJob(source, prompts, settings, options.rows, options.sites, reporter, metadata)
+        measured = strategy_of(family).measure(job)
+        measured.calibration.save(scratch / AAS)
+        save_calls(measured.calls, scratch / CALLS)
+        return _facts(source, prompts, measured)
 
     return run.perform(recipe, make, files=(AAS, CALLS))
 
@@ -132,106 +137,20 @@ def _zoo_card(source: ModelSource) -> dict[str, Any]:
     return zoo.card(source.zoo_name)
 
 
-@dataclass(frozen=True)
-class _Job:
-    """All that a measurement needs."""
-
-    source: ModelSource
-    digest: str
-    prompts: list[Prompt]
-    settings: GenerationSettings
-    rows: int | None
-    sites: SiteKind
-    scratch: Path
-    reporter: Reporter
-
-    def metadata(self) -> dict[str, str]:
-        """Provenance that goes into ``aas.safetensors``."""
-        alone = self.source.kind == "denoiser"
-        return {
-            "model": self.source.spec,
-            "source_digest": self.digest,
-            "settings": json.dumps(settings_json(self.settings), sort_keys=True),
-            "prompts": json.dumps([prompt.to_json() for prompt in self.prompts]),
-            "conditioning": "synthetic: seeded normal embeddings" if alone else "prompts",
-            "versions": json.dumps(package_versions(*PACKAGES), sort_keys=True),
-        }
-
-    def write(
-        self, result: calibration.Calibration, calls: list[CapturedCall], text_lengths: set[int], denoiser: Any
-    ) -> dict[str, Any]:
-        """Write the step's files; returns the facts that later steps want."""
-        result.save(self.scratch / AAS)
-        save_calls(calls, self.scratch / CALLS)
-        return {
-            "model": self.source.spec,
-            "random_weights": self.source.random_weights,
-            "weights_seed": self.source.weights_seed,
-            "synthetic": self.source.kind == "denoiser",
-            "family": result.family,
-            "denoiser_class": type(denoiser).__name__,
-            "sites": len(result.sites),
-            "text_lengths": sorted(text_lengths),
-            "timesteps": list(result.timesteps),
-            "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
-            "settings": settings_json(self.settings),
-            "prompts": [prompt.to_json() for prompt in self.prompts],
-        }
-
-
-def _measure_pipeline(job: _Job) -> dict[str, Any]:
-    if family_of(denoiser_class_name(read_json(job.source.denoiser_path / "config.json"))).autoregressive:
-        from f3prune.steps import autoregressive
-
-        found = autoregressive.measure_pipeline(
-            job.source, job.prompts, job.settings, job.rows, job.sites, job.reporter, job.metadata()
-        )
-        return job.write(found[0], found[1], set(), found[2])
-    device = pick_device()
-    with job.reporter.task("loading the pipeline"):
-        pipeline = load_pipeline(job.source, working_dtype(job.source, device), device)
-    denoiser = getattr(pipeline, denoiser_component(pipeline))
-    family = family_of(denoiser)
-    steps = job.settings.steps or default_steps(pipeline)
-    job = replace(job, settings=replace(job.settings, steps=steps))
-    capture = Capture(denoiser, steps)
-    with job.reporter.task("calibrating", total=steps * len(job.prompts)) as advance:
-
-        def denoise() -> None:
-            with capture.recording():
-                for index, prompt in enumerate(job.prompts):
-                    run_prompt(pipeline, job.settings, prompt, index, family, on_step=advance, decode=False)
-
-        result = calibration.calibrate(
-            denoiser, denoise, rows=job.rows, seed=job.settings.seed, sites=job.sites, **job.metadata()
-        )
-    return job.write(result, capture.calls, capture.text_lengths, denoiser)
-
-
-def _measure_denoiser(job: _Job) -> dict[str, Any]:
-    device = pick_device()
-    with job.reporter.task("loading the denoiser"):
-        denoiser = load_denoiser(job.source, working_dtype(job.source, device), device)
-    given = job.settings
-    check_latent_size(denoiser.config, given)  # type: ignore[arg-type]
-    default = family_of(denoiser).default_shape(denoiser.config)  # type: ignore[arg-type]
-    shape = LatentShape(
-        given.num_frames or default.frames, given.height or default.height, given.width or default.width
-    )
-    steps = given.steps or SYNTHETIC_STEPS
-    settings = replace(given, steps=steps, num_frames=shape.frames, height=shape.height, width=shape.width)
-    job = replace(job, settings=settings)
-    capture = Capture(denoiser, steps)
-    with job.reporter.task("calibrating", total=steps * len(job.prompts)) as advance:
-
-        def denoise() -> None:
-            with capture.recording(), mapped_errors(f"{type(denoiser).__name__} at {shape}"):
-                for index in range(len(job.prompts)):
-                    calibration.denoise_synthetic(
-                        denoiser, shape, steps, seed=settings.seed + index * steps, on_step=lambda _: advance()
-                    )
-
-        result = calibration.calibrate(
-            denoiser, denoise, rows=job.rows, seed=settings.seed, sites=job.sites, **job.metadata()
-        )
-    return job.write(result, capture.calls, capture.text_lengths, denoiser)
+def _facts(source: ModelSource, prompts: list[Prompt], measured: Measured) -> dict[str, Any]:
+    """What later steps want to know."""
+    denoiser = measured.denoiser
+    return {
+        "model": source.spec,
+        "random_weights": source.random_weights,
+        "weights_seed": source.weights_seed,
+        "synthetic": source.kind == "denoiser",
+        "family": measured.calibration.family,
+        "denoiser_class": type(denoiser).__name__,
+        "sites": len(measured.calibration.sites),
+        "text_lengths": sorted(measured.text_lengths),
+        "timesteps": list(measured.calibration.timesteps),
+        "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
+        "settings": settings_json(measured.settings),
+        "prompts": [prompt.to_json() for prompt in prompts],
+    }

@@ -5,24 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from f3prune.calibration import load_pruned
+from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
-from f3prune.engines.check import CheckBounds, CheckReport, DenoiserCall, compare, coupling
+from f3prune.core.tensors import torch_dtype
+from f3prune.engines.check import CheckBounds, CheckReport, compare
 from f3prune.families import denoiser_component
 from f3prune.pipelines.loading import pick_device
-from f3prune.steps import autoregressive
-from f3prune.steps._state import TORCH_DTYPES, RunState
+from f3prune.steps._state import RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.export import load_variant
-from f3prune.steps.generate import generate_frames
-from f3prune.steps.sessions import engine_denoiser, engine_pipeline
+from f3prune.steps.sessions import engine_denoiser, engine_pipeline, generate_frames
 
 Reference = Literal["pruned", "dense"]
 FILE = "check.json"
@@ -103,10 +103,7 @@ def _measure(
 
 def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter) -> CheckReport:
     device = pick_device()
-    calls = [
-        DenoiserCall(index, call.timestep, call.on(device, torch.float32), torch.empty(0))
-        for index, call in enumerate(state.calls())
-    ]
+    calls = [CapturedCall(call.timestep, call.on(device, torch.float32)) for call in state.calls()]
     dtype = str(built.facts["dtype"])
     engine_name = f"engine ({built.facts['backend']} {dtype})"
     bounds = CheckBounds.for_export(dtype)
@@ -119,13 +116,7 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
         state.verified_source_digest()
         dense = load_variant(state, "dense", 0, 1, device)
     videos = _free_running(state, pruned, dense, reporter) if asked.videos and not state.synthetic else {}
-    if state.family.autoregressive:
-        # The engine replays a sequence token by token: logits of the frames are what both sides have.
-        sampling = autoregressive.sampling_of(state.source)
-        given = len(autoregressive.given_times(state.source, cast(Any, pruned).shape))
-        pruned, dense = (  # type: ignore[assignment]
-            model and autoregressive.FrameLogits(model, given, sampling.image_tokens) for model in (pruned, dense)
-        )
+    strategy = state.strategy
     with reporter.task("checking", total=len(calls) * (2 if against_dense else 1)) as advance:
 
         def progress(done: int, of: int) -> None:
@@ -134,22 +125,16 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
 
         with engine_denoiser(state) as engine, torch.no_grad():
             names = ("pruned (PyTorch fp32)", engine_name)
-            export = compare(names, pruned, engine, calls, bounds, _pair(videos, "pruned", "engine"), progress)
+            reference = strategy.comparable(pruned, state.source)
+            export = compare(names, reference, engine, calls, bounds, _pair(videos, "pruned", "engine"), progress)
         if dense is None:
             return CheckReport(export)
         names = ("dense (PyTorch fp32)", "pruned (PyTorch fp32)")
         price = CheckBounds(rel_l2=asked.rel_l2)
-        pruning = compare(names, dense, pruned, calls, price, _pair(videos, "dense", "pruned"), progress)
-        family, inputs = state.family, calls[len(calls) // 2].inputs
-        if isinstance(dense, autoregressive.FrameLogits):
-            grid = family.token_grid(dense.model, inputs)
-            models = {"dense": dense.model, "pruned": cast(autoregressive.FrameLogits, pruned).model}
-            return CheckReport(export, pruning, autoregressive.couplings(models, inputs, grid))
-        grid = family.token_grid(dense, inputs)
-        couplings = {
-            name: coupling(denoiser, family, inputs, grid, frames=perturbed_frames(grid.frames))
-            for name, denoiser in (("dense", dense), ("pruned", pruned))
-        }
+        original = strategy.comparable(dense, state.source)
+        pruning = compare(names, original, reference, calls, price, _pair(videos, "dense", "pruned"), progress)
+        inputs = calls[len(calls) // 2].arguments
+        couplings = strategy.couplings({"dense": dense, "pruned": pruned}, state.family, inputs)
         return CheckReport(export, pruning, couplings)
 
 
@@ -175,12 +160,7 @@ def _pair(
     return (videos[reference], videos[candidate]) if videos else None
 
 
-def perturbed_frames(frames: int) -> list[int]:
-    """The frames that the coupling test changes, one call each: at most four, first to last."""
-    return sorted({round(k * (frames - 1) / 3) for k in range(4)})
-
-
 def pruned_torch(state: RunState, device: torch.device, dtype: str = "fp32") -> nn.Module:
     """The pruned denoiser in PyTorch, called like the original; with stages, each call goes to its timestep's."""
     state.run.require("pruned")
-    return load_pruned(state.run.directory("pruned"), TORCH_DTYPES[dtype]).to(device)
+    return load_pruned(state.run.directory("pruned"), torch_dtype(dtype)).to(device)

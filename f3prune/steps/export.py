@@ -14,10 +14,10 @@ from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
-from f3prune.exporter import ExportConfig, export_denoiser
+from f3prune.core.tensors import torch_dtype
+from f3prune.exporter import ExportConfig
 from f3prune.pipelines.loading import load_denoiser
-from f3prune.steps import autoregressive
-from f3prune.steps._state import TORCH_DTYPES, RunState, Variant, stage_directories
+from f3prune.steps._state import RunState, Variant, stage_directories
 
 STEP: dict[Variant, str] = {"pruned": "onnx", "dense": "dense-onnx"}
 PACKAGES = ("torch", "diffusers", "onnx", "onnxscript")
@@ -56,31 +56,17 @@ def export(
         return found, False
 
     def make(scratch: Path) -> dict[str, Any]:
-        results: list[dict[str, Any]] = []
+        graphs: list[dict[str, Any]] = []
         calls = state.calls()
         with reporter.task(f"exporting the {variant} denoiser", total=stages) as advance:
             for stage, folder in enumerate(stage_directories(scratch, stages)):
-                denoiser = load_variant(state, variant, stage, stages, lazy=not state.family.autoregressive)
+                denoiser = load_variant(state, variant, stage, stages, lazy=state.strategy.lazy_export)
                 folder.mkdir(exist_ok=True)
-                if state.family.autoregressive:
-                    source = {"source_digest": state.calibration.inputs["source"]}
-                    results += autoregressive.export_graphs(denoiser, state.source, folder, config, source)
-                    advance()
-                    continue
                 chosen = calls_of_stage(state, calls, variant, stage)
-                cpu = [call.on(torch.device("cpu"), torch.float32) for call in chosen]
-                results.append(
-                    export_denoiser(
-                        denoiser,
-                        cpu[0],
-                        folder,
-                        config,
-                        metadata={"source_digest": state.calibration.inputs["source"]},
-                        test_inputs=cpu[1:],
-                    ).to_dict()
-                )
+                metadata = {"source_digest": state.calibration.inputs["source"]}
+                graphs += state.strategy.export(denoiser, chosen, state.source, folder, config, metadata)
                 advance()
-        return {"dtype": config.dtype, "stages": stages, "graphs": results}
+        return {"dtype": config.dtype, "stages": stages, "graphs": graphs}
 
     return run.perform(recipe, make)
 
@@ -96,9 +82,9 @@ def load_variant(
 ) -> nn.Module:
     """The pruned denoiser of one stage, or the dense one; its files must have been verified."""
     if variant == "dense":
-        return load_denoiser(state.source, TORCH_DTYPES[dtype], device, lazy)
+        return load_denoiser(state.source, torch_dtype(dtype), device, lazy)
     folder = stage_directories(state.run.directory("pruned"), stages)[stage]
-    denoiser = calibration.load_pruned(folder, TORCH_DTYPES[dtype], lazy)
+    denoiser = calibration.load_pruned(folder, torch_dtype(dtype), lazy)
     return denoiser.to(device) if device is not None else denoiser
 
 

@@ -14,13 +14,13 @@ from f3prune.engines import StepReuse
 from f3prune.families import denoiser_component
 from f3prune.pipelines.fidelity import fidelity
 from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
-from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings, default_steps, run_prompt
+from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.video import check_output, contact_sheet, png_bytes, write_video
 from f3prune.steps._state import PACKAGES, RunState, need_pipeline, settings_json
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.reuse import chosen
-from f3prune.steps.sessions import engine_pipeline
+from f3prune.steps.sessions import engine_pipeline, generate_frames
 
 VIDEO, DENSE_VIDEO, SHEET = "video.mp4", "video-dense.mp4", "frames.png"
 
@@ -142,28 +142,3 @@ def _dense(state: RunState, settings: GenerationSettings, prompt: Prompt, report
     device = pick_device()
     pipeline = load_pipeline(state.source, working_dtype(state.source, device), device)
     return generate_frames(pipeline, state, settings, prompt, "generating with the dense model", reporter)
-
-
-def generate_frames(
-    pipeline: Any,
-    state: RunState,
-    settings: GenerationSettings,
-    prompt: Prompt,
-    description: str,
-    reporter: Reporter,
-) -> Frames:
-    """One video with progress: frames ``f h w 3``, float32 in [0, 1].
-
-    Raises:
-        InputError: the pipeline refuses the settings, or gives no frames.
-    """
-    if state.family.autoregressive:
-        total = pipeline.count_tokens(settings.num_frames)
-    else:
-        total = settings.steps or default_steps(pipeline)
-        settings = replace(settings, steps=total)
-    with reporter.task(description, total=total) as advance:
-        frames: Frames | None = run_prompt(pipeline, settings, prompt, 0, state.family, on_step=advance)
-    if frames is None:
-        raise InputError(f"{type(pipeline).__name__} gave no frames")
-    return frames

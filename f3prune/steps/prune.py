@@ -31,7 +31,7 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
         UnknownSiteError: ``protect`` matches no site.
     """
     state = RunState.of(run)
-    if state.family.autoregressive and config.granularity == "frame-pair":
+    if config.granularity == "frame-pair" and not state.strategy.frame_pairs:
         raise InputError(
             f"{state.family.title} generates frame after frame and cannot be pruned by frame pairs: "
             f"use `granularity='layer'` or `'head'`"

@@ -15,11 +15,11 @@ from f3prune.core.run_directory import RunDirectory
 from f3prune.engines.step_reuse import Recording, StepRecorder, StepReuse, candidates, choose, steps_to_skip
 from f3prune.families import denoiser_component
 from f3prune.pipelines.fidelity import fidelity
-from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings, default_steps, run_prompt
+from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings
 from f3prune.pipelines.prompts import Prompt
 from f3prune.steps._state import PACKAGES, RunState, need_pipeline, settings_json
 from f3prune.steps.build import STEP as BUILD_STEP
-from f3prune.steps.sessions import engine_pipeline
+from f3prune.steps.sessions import engine_pipeline, generate_frames
 
 FILE = "reuse.json"
 STEP = "reuse"
@@ -79,7 +79,7 @@ def reuse(run: RunDirectory, options: ReuseOptions, reporter: Reporter = SILENT)
     """
     state = RunState.of(run)
     need_pipeline(state, "make the videos that show what skipping steps costs")
-    if state.family.autoregressive:
+    if not state.strategy.has_steps:
         raise InputError(f"{state.family.title} draws token by token and has no denoising steps to skip")
     given = {name: value for name in ("steps", "guidance", "seed") if (value := getattr(options, name)) is not None}
     settings = replace(state.settings, **given)
@@ -142,15 +142,9 @@ def _measure(
     with engine_pipeline(state) as pipeline:
         component = denoiser_component(pipeline)
         denoiser = getattr(pipeline, component)
-        total = settings.steps or default_steps(pipeline)
-        settings = replace(settings, steps=total)
 
         def generated(description: str) -> Frames:
-            with reporter.task(description, total=total) as advance:
-                frames: Frames | None = run_prompt(pipeline, settings, prompt, 0, state.family, on_step=advance)
-            if frames is None:
-                raise InputError(f"{type(pipeline).__name__} gave no frames")
-            return frames
+            return generate_frames(pipeline, state, settings, prompt, description, reporter)
 
         recorder = StepRecorder(denoiser, state.family.latents, state.family.frame_axis)
         setattr(pipeline, component, recorder)

@@ -142,12 +142,11 @@ def recorded_calls(
     state: RunState, found: Calibration, device: torch.device, dtype: torch.dtype
 ) -> list[tuple[float, Mapping[str, Any]]]:
     """The run's recorded calls: a calibrated timestep and forward arguments, of each."""
-    extra = {} if state.family.autoregressive else {"return_dict": False}
     return [
         # CogVideo's calls are finished sequences, one per prompt, which all belong to its only timestep.
         (
             min(found.timesteps, key=lambda timestep: abs(timestep - call.timestep)),
-            {**call.on(device, dtype), **extra},
+            {**call.on(device, dtype), **state.strategy.forward_arguments},
         )
         for call in state.calls()
     ]

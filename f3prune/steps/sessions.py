@@ -1,4 +1,4 @@
-"""Open a run's engines, and put them into its pipeline."""
+"""Open a run's engines, put them into its pipeline, and generate."""
 
 from __future__ import annotations
 
@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from f3prune.calibration import Masks
-from f3prune.core.errors import BackendError
+from f3prune.core.errors import BackendError, InputError
+from f3prune.core.progress import Reporter
 from f3prune.core.run_directory import RunDirectory
-from f3prune.engines import EngineDenoiser, Session, open_session
-from f3prune.families import denoiser_component
-from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
-from f3prune.steps import autoregressive
+from f3prune.pipelines.loading import pick_device
+from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings, run_prompt
+from f3prune.pipelines.prompts import Prompt
 from f3prune.steps._state import RunState, Variant, stage_directories
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.export import STEP as EXPORT_STEP
@@ -55,28 +53,12 @@ def engine_denoiser(state: RunState, variant: Variant = "pruned", backend: str |
     if variant == "pruned":
         state.run.require("masks")
         masks = Masks.load(state.run.path / MASKS)
-    if state.family.autoregressive:
-        shape = autoregressive.shape_of(_config_directory(state, state.run.directory("pruned")))
-        with autoregressive.open_engine(folders[0], shape, masks.digest if masks is not None else None) as engine:
-            yield engine
-        return
-    with contextlib.ExitStack() as stack:
-        sessions: list[Session] = []
-        for folder in folders:
-            session = open_session(folder, masks_digest=masks.digest if masks is not None else None)
-            stack.enter_context(session)
-            sessions.append(session)
-        config = stage_directories(state.run.directory("pruned"), len(folders))[0]
-        if variant == "dense" or masks is None or len(sessions) == 1:
-            yield EngineDenoiser(_config_directory(state, config), sessions[0])
-        else:
-            lows = [stage.timesteps[1] for stage in masks.stages]
-            yield EngineDenoiser(_config_directory(state, config), list(zip(lows, sessions, strict=True)))
-
-
-def _config_directory(state: RunState, pruned: Path) -> Path:
-    """Where the denoiser's configuration is; AnimateDiff's exists only once it was put together and saved."""
-    return pruned if (pruned / "config.json").is_file() else state.source.denoiser_path
+    config = stage_directories(state.run.directory("pruned"), len(folders))[0]
+    if not (config / "config.json").is_file():
+        # AnimateDiff's configuration exists only once it was put together and saved.
+        config = state.source.denoiser_path
+    with state.strategy.open_engine(folders, config, masks) as engine:
+        yield engine
 
 
 @contextlib.contextmanager
@@ -89,14 +71,26 @@ def engine_pipeline(state: RunState, variant: Variant = "pruned", backend: str |
     """
     device = pick_device()
     with engine_denoiser(state, variant, backend) as denoiser:
-        if state.family.autoregressive:
-            yield load_pipeline(state.source, working_dtype(state.source, device), device, denoiser)
-            return
-        skeleton = denoiser.__dict__["_skeleton"]
-        pipeline = load_pipeline(state.source, working_dtype(state.source, device), denoiser=skeleton)
-        component = denoiser_component(pipeline)
-        setattr(pipeline, component, denoiser)
-        for name, module in pipeline.components.items():
-            if name != component and isinstance(module, torch.nn.Module):
-                module.to(device)
-        yield pipeline
+        yield state.strategy.pipeline_with(state.source, denoiser, device)
+
+
+def generate_frames(
+    pipeline: Any,
+    state: RunState,
+    settings: GenerationSettings,
+    prompt: Prompt,
+    description: str,
+    reporter: Reporter,
+) -> Frames:
+    """One video with progress: frames ``f h w 3``, float32 in [0, 1].
+
+    Raises:
+        InputError: the pipeline refuses the settings, or gives no frames.
+    """
+    settings = state.strategy.settings_of(pipeline, settings)
+    total = state.strategy.progress_total(pipeline, settings)
+    with reporter.task(description, total=total) as advance:
+        frames: Frames | None = run_prompt(pipeline, settings, prompt, 0, state.family, on_step=advance)
+    if frames is None:
+        raise InputError(f"{type(pipeline).__name__} gave no frames")
+    return frames

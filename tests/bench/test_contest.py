@@ -17,8 +17,8 @@ from f3prune.bench.contenders import OpenVino
 from f3prune.bench.contenders import openvino as openvino_contender
 from f3prune.bench.contest import ContestOptions, contest, generation
 from f3prune.bench.contest.contest import FILE
-from f3prune.bench.contest.sweep import FOLDER, masks_key
-from f3prune.calibration import PruneConfig, select_masks
+from f3prune.bench.contest.sweep import FOLDER
+from f3prune.calibration import PruneConfig
 from f3prune.core.errors import ArtifactError
 from f3prune.core.run_directory import RunDirectory
 from f3prune.pipelines.pipeline_runs import GenerationSettings
@@ -27,7 +27,8 @@ from f3prune.steps.calibrate import CalibrateOptions, calibrate
 from f3prune.steps.export import export
 from f3prune.steps.prune import prune
 from f3prune.testing import tiny_denoiser
-from tests.subjects import subject_of
+
+pytestmark = pytest.mark.slow(reason="builds and times every contender")
 
 KINDS = (
     "pytorch",
@@ -115,15 +116,6 @@ def test_skipped_steps_are_the_same_for_all(result: dict[str, Any]) -> None:
     assert 10 < row(result, "f3prune α=0, 34% of steps skipped")["psnr"] < 100
 
 
-def test_masks_that_differ_in_what_stands_in_are_not_the_same() -> None:
-    """An engine of another replacement, or of other options of it, must never be taken for this one's."""
-    calibration = subject_of("cogvideox").calibration
-    modes = ("local", "drop", "window", "pooled:2", "pooled:3", "pooled:2:1")
-    keys = [masks_key(select_masks(calibration, PruneConfig(0.5, mode=mode, score="aas"))) for mode in modes]
-    assert len(set(keys)) == len(modes)
-    assert masks_key(select_masks(calibration, PruneConfig(0.0, mode="drop", score="aas"))) == "dense"
-
-
 def test_what_is_not_there_is_listed_with_its_reason(result: dict[str, Any]) -> None:
     listed = {row["name"]: row for row in result["rows"] if row["status"] != "measured"}
     import torch
@@ -177,8 +169,8 @@ def test_equal_masks_are_built_once_and_kept(run: RunDirectory, result: dict[str
 
 def test_a_package_that_is_not_installed_is_listed_with_its_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     class Shop:
-        class family:  # noqa: N801
-            autoregressive = False
+        class strategy:  # noqa: N801
+            one_graph = True
 
     monkeypatch.setattr(openvino_contender, "find_spec", lambda name: None)
     found = OpenVino().missing(Shop)  # type: ignore[arg-type]

@@ -84,8 +84,7 @@ def test_a_line_that_was_cut_short_is_left_out(scripts, tmp_path):
     assert scripts["visit"].read_rows(rows) == [{"part": "card", "name": "a"}]
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("gpu-visit")
+@pytest.mark.slow(reason="every measurement of a visit, tiny")
 def test_visit_a_rehearses_on_the_cpu(scripts, tmp_path):
     parts = "card,engines,engine_speed,cogvideox,animatediff"
     command = [sys.executable, str(SCRIPTS / "visit_a.py"), "--rehearse", "--parts", parts, "--out", str(tmp_path)]

@@ -156,6 +156,7 @@ def test_masks_of_another_model_are_refused():
         prune_denoiser(smaller, masks)
 
 
+@pytest.mark.slow(reason="exports a UNet")
 def test_onnxruntime_equals_baked(tmp_path):
     from f3prune.engines import BuildConfig, build_engine, open_session
     from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -10,23 +9,18 @@ import torch
 
 from f3prune.core.errors import InputError
 from f3prune.engines import BuildConfig, EngineDenoiser, build_engine, open_session, parity
-from f3prune.exporter import ExportConfig, export_denoiser
 from f3prune.families import family_of
-from f3prune.testing import TINY_SHAPES, tiny_denoiser
+from f3prune.testing import TINY_SHAPES
+from tests.exports import exported
+
+UNET = pytest.mark.slow(reason="two builds of a UNet")
 
 
-@pytest.mark.parametrize(
-    "name", ["ltx", pytest.param("animatediff", marks=pytest.mark.slow), pytest.param("svd", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("name", ["ltx", pytest.param("animatediff", marks=UNET), "svd"])
 def test_an_engine_stands_in_for_the_denoiser(name: str, tmp_path: Path) -> None:
-    denoiser = tiny_denoiser(name)
+    dense = exported(name)
+    denoiser, graph, inputs = dense.denoiser, dense.result.path, dense.inputs(2)
     family, shape = family_of(denoiser), TINY_SHAPES[name]
-    inputs = family.synthetic_inputs(denoiser, shape, 2, torch.Generator().manual_seed(0))
-    logging.disable()
-    try:
-        graph = export_denoiser(denoiser, inputs, tmp_path / "onnx", ExportConfig(self_test=False)).path
-    finally:
-        logging.disable(logging.NOTSET)
     build_engine(graph, tmp_path / "rtx", BuildConfig(backend="tensorrt-rtx"))
     assert build_engine(graph, tmp_path / "engine").metadata["f3prune.family"] == name
     with open_session(tmp_path / "engine") as session, torch.no_grad():

@@ -10,8 +10,9 @@ import torch
 
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.run_directory import sha256_file
+from f3prune.core.tensors import TensorSpec, dimension_of
 from f3prune.engines._graph import read_graph
-from f3prune.engines._specs import TensorSpec, bind_shapes, dimension_of
+from f3prune.engines._specs import bind_shapes
 
 GraphMaker = Callable[..., Path]
 

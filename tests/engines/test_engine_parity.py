@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import torch
 
+from f3prune.core.captured_calls import CapturedCall, plain_arguments, watching
 from f3prune.core.errors import ArtifactError, CheckFailed, InputError
-from f3prune.engines import CheckBounds, CheckReport, Comparison, compare, parity, psnr, record_calls, teacher_forced
+from f3prune.engines import CheckBounds, CheckReport, Comparison, compare, parity, teacher_forced
 from f3prune.engines._coupling import Coupling
 from f3prune.engines._parity import ParityNumbers
 from f3prune.engines._report import StepParity
@@ -59,15 +60,6 @@ def test_low_precision_is_compared_in_float64() -> None:
 def test_shapes_must_agree() -> None:
     with pytest.raises(InputError, match=r"shape \[3\] with a reference of shape \[2\]"):
         parity(torch.zeros(2), torch.zeros(3))
-    with pytest.raises(InputError, match="videos of shapes"):
-        psnr(torch.zeros(2), torch.zeros(3))
-
-
-def test_psnr_by_hand() -> None:
-    assert psnr(torch.zeros(4), torch.full((4,), 0.1)) == pytest.approx(20)
-    assert psnr(torch.zeros(4), torch.full((4,), 25.5), peak=255) == pytest.approx(20)
-    assert psnr(torch.ones(4), torch.ones(4)) == INF
-    assert math.isnan(psnr(torch.ones(1), torch.tensor([NAN])))
 
 
 class Denoiser(torch.nn.Module):
@@ -90,36 +82,34 @@ def loop(denoiser: torch.nn.Module) -> torch.Tensor:
     return latents
 
 
-def test_calls_are_recorded_with_what_they_were_given() -> None:
-    denoiser = Denoiser()
-    with record_calls(denoiser) as calls:
+def recorded(denoiser: torch.nn.Module) -> list[CapturedCall]:
+    calls: list[CapturedCall] = []
+
+    def see(timestep: float, arguments: dict[str, Any]) -> None:
+        calls.append(CapturedCall(timestep, plain_arguments(arguments)))
+
+    with watching(denoiser, see):
         loop(denoiser)
     loop(denoiser)
-    assert [(call.step, call.timestep) for call in calls] == [(0, 2.0), (0, 2.0), (1, 1.0), (1, 1.0)]
-    assert set(calls[0].inputs) == {"hidden_states", "timestep"}
-    # Copies: the latents of the first call are still what they were then.
-    assert torch.equal(calls[0].inputs["hidden_states"], torch.ones(1, 2))
-    assert torch.equal(calls[0].output, torch.full((1, 2), 3.0))
+    return calls
 
 
 def test_teacher_forced_errors_do_not_feed_the_next_step() -> None:
     dense, pruned = Denoiser(), Denoiser(offset=0.5)
-    with record_calls(dense) as calls:
-        loop(dense)
     seen = []
+    calls = recorded(dense)
     steps = teacher_forced(dense, pruned, calls, progress=lambda done, total: seen.append((done, total)))
+    assert [(item.step, item.timestep) for item in steps] == [(0, 2.0), (0, 2.0), (1, 1.0), (1, 1.0)]
     assert [item.numbers.max_abs for item in steps] == [0.5] * 4
     assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
-    assert teacher_forced(None, pruned, calls) == steps
 
 
 def make_report() -> CheckReport:
     dense, pruned, engine = Denoiser(), Denoiser(offset=0.5), Denoiser(offset=0.5 + 1e-6)
-    with record_calls(dense) as calls:
-        video = loop(dense)
+    calls, video = recorded(dense), loop(dense)
     return CheckReport(
         export=compare(("pruned", "engine"), pruned, engine, calls, CheckBounds.for_export("fp32")),
-        pruning=compare(("dense", "pruned"), None, pruned, calls, videos=(video, loop(pruned))),
+        pruning=compare(("dense", "pruned"), dense, pruned, calls, videos=(video, loop(pruned))),
         coupling={"dense": Coupling([[1.0, 0.5], [INF, 1.0]]), "pruned": Coupling([[1.0, 0.0], [0.0, 1.0]])},
     )
 

@@ -4,6 +4,7 @@ import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from onnx import TensorProto
 from f3prune.core.errors import ArtifactError, BackendError, BuildError, InputError
 from f3prune.engines import BuildConfig, build_engine, open_session, parity
 from f3prune.engines._cuda import Gpu, find_gpu
+from f3prune.engines._record import write_record
 from f3prune.engines._trt_flavour import require_supported
 
 GraphMaker = Callable[..., Path]
@@ -94,7 +96,7 @@ def test_wrong_inputs_are_refused(make_graph: GraphMaker, tmp_path: Path) -> Non
 def test_devices(make_graph: GraphMaker, tmp_path: Path) -> None:
     build_engine(make_graph(), tmp_path / "engine")
     assert open_session(tmp_path / "engine", "cpu").device == torch.device("cpu")
-    with pytest.raises(InputError, match="neither cpu nor cuda"):
+    with pytest.raises(InputError, match="device meta is neither cpu nor cuda"):
         open_session(tmp_path / "engine", "meta")
     if not torch.cuda.is_available():
         with pytest.raises(BackendError, match="device cuda was asked for, but"):
@@ -107,20 +109,35 @@ def test_tensorrt_does_not_run_on_the_cpu(make_graph: GraphMaker, tmp_path: Path
         open_session(tmp_path / "engine", "cpu")
 
 
-def test_an_engine_of_another_version_or_gpu_is_refused(
+@pytest.mark.parametrize("backend", ["onnxruntime", "tensorrt-rtx"])
+def test_an_engine_of_another_version_is_refused(
+    make_graph: GraphMaker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: Literal["onnxruntime", "tensorrt-rtx"],
+) -> None:
+    from f3prune.engines._backends import tensorrt
+
+    monkeypatch.setattr(tensorrt, "require_gpu", lambda what, index: Gpu("NVIDIA GeForce RTX 4090", "8.9"))
+    record = build_engine(make_graph(), tmp_path / "engine", BuildConfig(backend=backend))
+    write_record(replace(record, backend_version="0.9"), tmp_path / "engine")
+    with pytest.raises(
+        BackendError, match=rf"was built by {backend} 0\.9, but {record.backend_version} is installed: build"
+    ):
+        open_session(tmp_path / "engine")
+
+
+def test_an_engine_for_another_gpu_is_refused(
     make_graph: GraphMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checks behind the driver's, with a GPU that only the probe believes in."""
     from f3prune.engines._backends import tensorrt
-    from f3prune.engines._cuda import Gpu
 
     config = BuildConfig(backend="tensorrt-rtx", compute_capabilities=("8.9",))
     record = build_engine(make_graph(), tmp_path / "engine", config)
     monkeypatch.setattr(tensorrt, "require_gpu", lambda what, index: Gpu("NVIDIA GeForce RTX 5090", "12.0"))
     with pytest.raises(BackendError, match=r"compiled for 8\.9, but this GPU is .*`compute_capabilities=\('12\.0',\)`"):
         open_session(tmp_path / "engine")
-    with pytest.raises(ArtifactError, match=r"was built by tensorrt-rtx 0\.9, but .* is installed"):
-        tensorrt.TensorRTSession(tmp_path / "engine", replace(record, backend_version="0.9"), None)
     elsewhere = replace(record, compute_capabilities=[], device="NVIDIA L4 (8.9)")
     with pytest.raises(BackendError, match=r"was tuned on NVIDIA L4 \(8\.9\)"):
         tensorrt.TensorRTSession(tmp_path / "engine", elsewhere, None)

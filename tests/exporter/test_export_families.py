@@ -19,10 +19,9 @@ from f3prune.families import family_of
 from f3prune.testing import TINY_SHAPES, VARIANTS
 
 UNETS = {"animatediff", "modelscope", "svd", "i2vgen_xl", "tune_a_video"}
-FAMILIES = [pytest.param(v, marks=[pytest.mark.slow] if v in UNETS else [], id=v) for v in VARIANTS]
 
 
-@pytest.mark.parametrize("variant", FAMILIES)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_names_are_those_of_the_forward(exported, variant):
     subject = exported(variant)
     forward = inspect.signature(type(subject.denoiser).forward).parameters
@@ -32,7 +31,7 @@ def test_names_are_those_of_the_forward(exported, variant):
     assert [spec.name for spec in subject.result.outputs] == ["out_sample" if variant in UNETS else "sample"]
 
 
-@pytest.mark.parametrize("variant", FAMILIES)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_batch_is_symbolic_and_the_rest_is_fixed(exported, variant):
     subject = exported(variant)
     shapes = {spec.name: spec.shape for spec in subject.result.inputs}
@@ -49,7 +48,7 @@ def test_batch_is_symbolic_and_the_rest_is_fixed(exported, variant):
     assert all(isinstance(size, int) for size in output.shape[1:])
 
 
-@pytest.mark.parametrize("variant", FAMILIES)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_file_is_valid_and_has_its_weights_beside_it(exported, variant):
     subject = exported(variant)
     onnx.checker.check_model(str(subject.result.path))
@@ -66,7 +65,7 @@ def test_file_is_valid_and_has_its_weights_beside_it(exported, variant):
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("variant", FAMILIES)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_onnxruntime_agrees_with_pytorch_at_other_batch_sizes(exported, variant, batch):
     subject = exported(variant)
     arguments = flatten_arguments(subject.inputs(batch, seed=batch))
@@ -76,7 +75,7 @@ def test_onnxruntime_agrees_with_pytorch_at_other_batch_sizes(exported, variant,
     assert agreement(actual, expected).rel_l2 < 1e-4
 
 
-@pytest.mark.parametrize("variant", FAMILIES)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_self_test_and_metadata_say_what_was_exported(exported, variant):
     subject = exported(variant)
     tested = subject.result.self_test
@@ -99,7 +98,7 @@ def test_self_test_and_metadata_say_what_was_exported(exported, variant):
     assert "f3prune.alpha" not in properties
 
 
-@pytest.mark.parametrize("variant", FAMILIES)
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_no_operator_that_backends_refuse(exported, variant):
     operators = exported(variant).result.facts.operators
     assert not {"NonZero", "If", "Loop", "SequenceAt", "IsNaN"} & set(operators)
@@ -120,7 +119,7 @@ def test_constants_are_recorded(exported):
     assert json.loads(subject.result.metadata["f3prune.constants"]) == expected
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="exports every family")
 def test_tensorrt_rtx_parses_every_family(exported):
     pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed")
     subjects = {str(exported(variant).result.path): exported(variant) for variant in VARIANTS}

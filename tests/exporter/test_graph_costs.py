@@ -9,7 +9,6 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper
-from tiny_inputs import synthetic
 from torch.utils.flop_counter import FlopCounterMode
 
 from f3prune.bench.costs.ceiling import ceiling, matmuls_allow, share_of_allowed
@@ -17,6 +16,7 @@ from f3prune.bench.costs.machine import MachineRates
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.exporter.graph_costs import graph_costs
 from f3prune.families import family_of
+from tests.exports import synthetic
 
 B, N, H, D = 2, 10, 3, 4
 W = H * D

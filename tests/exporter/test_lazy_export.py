@@ -81,6 +81,7 @@ def test_streamed_pruning_gives_the_same_files(variant, granularity, mode, store
     assert digests(tmp_path / "lazy") == digests(tmp_path / "eager")
 
 
+@pytest.mark.slow(reason="exports each model twice")
 @pytest.mark.parametrize(("variant", "dtype"), [("cogvideox", "fp16"), ("wan", "bf16")])
 def test_streamed_export_gives_the_same_files(variant, dtype, tmp_path):
     save_pruned(subject_of(variant).pruned(0.5, "head"), tmp_path / "pruned")

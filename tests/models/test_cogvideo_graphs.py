@@ -14,7 +14,6 @@ from f3prune.exporter import export_autoregressive
 from f3prune.models.cogvideo.generation import INTERPOLATION_TIMES, generate_tokens
 from f3prune.models.cogvideo.sampling import GreedySampler
 
-pytestmark = pytest.mark.xdist_group("cogvideo-graphs")
 CASES = {
     "dense": (1, -1, 0.0, "layer", "local"),
     "layers-local": (1, -1, 0.5, "layer", "local"),
@@ -34,7 +33,13 @@ def case(name):
     return model, masks, (INTERPOLATION_TIMES[:3], INTERPOLATION_TIMES) if stage == 2 else ((0,), (0, 1, 2))
 
 
-@pytest.fixture(scope="module", params=CASES)
+QUICK = ("heads-local", "all-dropped")
+MARKED = [
+    pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow(reason="two more graphs each")) for name in CASES
+]
+
+
+@pytest.fixture(scope="module", params=MARKED)
 def exported(request, tmp_path_factory):
     model, masks, times = case(request.param)
     directory = tmp_path_factory.mktemp(request.param)

@@ -12,8 +12,6 @@ from f3prune.core.errors import InputError
 from f3prune.models import CogVideoPipeline, PatchVQ, WordTokenizer
 from f3prune.models.cogvideo.pipeline import CogVideoSettings
 
-pytestmark = pytest.mark.xdist_group("cogvideo-run")
-
 
 def pipeline_of(**settings):
     """A tiny random pipeline: 32 image tokens, four words."""
@@ -54,6 +52,7 @@ def test_the_index_names_no_foreign_code(model, tmp_path):
         CogVideoPipeline.from_pretrained(tmp_path)
 
 
+@pytest.mark.slow(reason="a whole run of a model of two stages")
 def test_the_whole_run(model, tmp_path):
     from click.testing import CliRunner
 
@@ -83,6 +82,7 @@ def test_the_whole_run(model, tmp_path):
     assert "up to date" in again.output
 
 
+@pytest.mark.slow(reason="a whole run")
 def test_stage_2_alone_is_checked_as_it_generates(tmp_path):
     from click.testing import CliRunner
 

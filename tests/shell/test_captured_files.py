@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from f3prune.core.captured_calls import Capture, CapturedCall, load_calls, plain_arguments, save_calls
+from f3prune.core.captured_calls import Capture, CapturedCall, load_calls, plain_arguments, record_calls, save_calls
 from f3prune.core.errors import ArtifactError, InputError
 
 tensors = st.integers(1, 4).map(lambda n: torch.arange(n * 2.0).reshape(n, 2)) | st.just(torch.tensor(3))
@@ -74,3 +74,25 @@ def test_calls_are_spread_over_the_steps(steps: int, kept: list[int]) -> None:
     assert capture.text_lengths == {3, 4}
     denoiser(torch.zeros(1), torch.tensor([5]))
     assert len(capture.calls) == len(kept)
+
+
+def test_recorded_arguments_are_copies_by_name_and_no_hook_stays() -> None:
+    denoiser, latents = Denoiser(), torch.ones(1, 2)
+
+    def denoise() -> None:
+        for timestep in (3, 2, 1):
+            for _half in range(2):
+                denoiser(latents, timestep=torch.tensor([timestep]))
+            latents.mul_(2)
+        if broken:
+            raise ValueError("from the loop")
+
+    broken = False
+    calls = record_calls(denoiser, denoise)
+    assert [timestep for timestep, _ in calls] == [3, 2, 1]
+    assert [set(arguments) for _, arguments in calls] == [{"hidden_states", "timestep", "return_dict"}] * 3
+    assert [float(arguments["hidden_states"].max()) for _, arguments in calls] == [1, 2, 4]
+    broken = True
+    with pytest.raises(ValueError, match="from the loop"):
+        record_calls(denoiser, denoise)
+    assert not denoiser._forward_pre_hooks

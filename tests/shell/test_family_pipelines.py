@@ -45,7 +45,7 @@ def test_calibrate_and_prune(family: str, prompts: Path, tmp_path: Path) -> None
     assert "sites pruned" in outcome.out
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="a whole run of every family")
 @pytest.mark.parametrize("family", MAKERS)
 def test_generate_with_the_engine(family: str, prompts: Path, tmp_path: Path) -> None:
     _, run = calibrate(family, prompts, tmp_path)

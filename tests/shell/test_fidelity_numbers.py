@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f3prune.core.errors import InputError
-from f3prune.pipelines.fidelity import fidelity, flicker, psnr, ssim
+from f3prune.core.psnr import psnr
+from f3prune.pipelines.fidelity import fidelity, flicker, ssim
 
 
 def video(seed: int, frames: int = 3, edge: int = 12) -> np.ndarray:
@@ -30,6 +31,13 @@ def test_a_video_equals_itself(seed: int) -> None:
 def test_psnr_of_a_known_error(seed: int, shift: float) -> None:
     reference = video(seed).astype(np.float64)
     assert psnr(reference, reference + shift) == pytest.approx(-20 * np.log10(shift))
+
+
+def test_psnr_where_nothing_differs_or_a_value_is_no_number() -> None:
+    assert psnr(np.ones(4), np.ones(4)) == np.inf
+    assert np.isnan(psnr(np.ones(1), np.array([np.nan])))
+    with pytest.raises(InputError, match="videos of shapes"):
+        psnr(np.zeros(2), np.zeros(3))
 
 
 def test_ssim_falls_with_noise_and_is_symmetric() -> None:

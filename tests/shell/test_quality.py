@@ -16,7 +16,6 @@ from f3prune.quality.judging import JudgeOptions, Judging
 from f3prune.quality.video_store import VideoStore
 from f3prune.steps._state import RunState
 
-pytestmark = pytest.mark.xdist_group("quality")
 SAMPLES = 34  # one more than a Fréchet distance of the zoo's 32 features needs
 DIGIT_AND_MOTION = {"prompt_digit", "prompt_motion"}
 FEW = ("--metrics", "psnr,dynamic,prompt_digit,prompt_motion")
@@ -30,6 +29,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow(reason="generates many videos")
 def test_dense_and_pruned_are_compared_metric_by_metric(run: Path) -> None:
     first = f3prune("evaluate", run, "--samples", SAMPLES)
     assert first.code == 0, first.err
@@ -87,6 +87,7 @@ def test_alpha_auto_keeps_the_budget_and_says_what_it_tried(run: Path, tmp_path:
     assert RunDirectory.open(other).require("masks").options["alpha"] == 1.0
 
 
+@pytest.mark.slow(reason="builds an engine for every point")
 def test_a_sweep_measures_engines_and_quality_side_by_side(run: Path) -> None:
     assert "f3prune build" in f3prune("sweep", run).err
     assert f3prune("export", run).code == 0

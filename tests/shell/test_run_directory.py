@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from f3prune.core import atomic_files
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.run_directory import (
     MANIFEST,
@@ -21,6 +24,7 @@ from f3prune.core.run_directory import (
     atomic_write,
     canonical_json,
     sha256_file,
+    sha256_text,
 )
 
 
@@ -262,6 +266,64 @@ def test_a_directory_with_other_things_in_it_is_not_taken_over(tmp_path: Path) -
 def test_hash_of_a_known_file(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     assert sha256_file(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files whose bytes were read to hash them."""
+    found: list[str] = []
+    read = atomic_files._read_sha256
+    monkeypatch.setattr(
+        atomic_files, "_read_sha256", lambda stream: (found.append(Path(stream.name).name), read(stream))[1]
+    )
+    return found
+
+
+def test_a_file_that_stays_as_it_is_is_read_once(run: RunDirectory, reads: list[str]) -> None:
+    made, _ = run.perform(recipe("onnx"), write(b"graph", "denoiser.onnx"))
+    built, _ = run.perform(recipe("engine", onnx=made.digest), write(b"engine", "model.onnx"))
+    for _ in range(3):
+        assert run.require("onnx") == made
+        assert run.require("engine") == built
+        assert run.perform(recipe("onnx"), write(b"never", "denoiser.onnx")) == (made, False)
+    assert reads == ["denoiser.onnx", "model.onnx"]
+
+
+@pytest.mark.parametrize("how", ["in place", "in place, times put back", "another file"])
+def test_an_altered_file_of_the_same_size_is_noticed(run: RunDirectory, reads: list[str], how: str) -> None:
+    run.perform(recipe("onnx"), write(b"graph", "denoiser.onnx"))
+    path = run.directory("onnx") / "denoiser.onnx"
+    run.require("onnx")
+    before = path.stat()
+    if how == "another file":
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(b"Graph")
+    else:
+        path.write_bytes(b"Graph")
+    if how != "in place":
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    with pytest.raises(ArtifactError, match="was altered"):
+        run.require("onnx")
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize(("tick", "odd"), [(10_000_000, 1), (1_000_000_000, 0)])
+def test_writes_within_one_tick_of_the_clock_are_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tick: int, odd: int
+) -> None:
+    """They leave the same time on the file: of Linux's clock, or of a file system that keeps whole seconds."""
+    exact = atomic_files._state
+
+    def ticking(stream: BinaryIO) -> tuple[int, ...]:
+        *where, modified, changed = exact(stream)
+        return *where, modified // tick * tick + odd, changed // tick * tick + odd
+
+    monkeypatch.setattr(atomic_files, "_state", ticking)
+    path = tmp_path / "f"
+    for number in range(20):
+        text = f"{number:02}"
+        path.write_text(text)
+        assert sha256_file(path) == sha256_text(text)
 
 
 def test_no_heavy_import() -> None:

@@ -166,7 +166,7 @@ def test_a_pipeline_is_trained_further(tmp_path: Path) -> None:
     assert 0.0 < max(float((old[name] - new[name]).abs().max()) for name in old) < 0.05
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="generates clips")
 def test_pipeline_draws_what_the_prompt_says(pipeline: Any, judge: Judge) -> None:
     recommended = zoo.card("digits")["recommended"]
     wanted = requests(6, first_seed=500_000)

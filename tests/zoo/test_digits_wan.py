@@ -196,6 +196,7 @@ def test_a_killed_save_leaves_a_whole_checkpoint(nets: dict[str, Any], tmp_path:
         load_average(tmp_path)
 
 
+@pytest.mark.slow(reason="generates clips")
 def test_assembled_pipeline_draws_clips(nets: dict[str, Any], tmp_path: Path) -> None:
     build_vae().save_pretrained(tmp_path / "vae")
     save_average(nets, tmp_path, {"step": "3", "seconds": "2", "clips": '{"13": 3}'})
@@ -211,7 +212,7 @@ def test_assembled_pipeline_draws_clips(nets: dict[str, Any], tmp_path: Path) ->
     np.testing.assert_array_equal(clips, draw_clips(pipeline, wanted, steps=1, guidance=1.0))
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains")
 def test_autoencoder_is_trained_further(tmp_path: Path) -> None:
     facts = train(VaeRecipe(0.01, batch=4, learning_rate=1e-4, start=VAE, statistics=1), tmp_path)
     assert facts["steps"] == 1
@@ -222,7 +223,7 @@ def test_autoencoder_is_trained_further(tmp_path: Path) -> None:
     assert new.config.latents_std != old.config.latents_std
 
 
-@pytest.mark.slow
+@pytest.mark.slow(reason="trains")
 def test_visit_can_be_rehearsed(tmp_path: Path) -> None:
     out = tmp_path / "out"
     script = ROOT / "benchmarks" / "gpu" / "visit_b.py"

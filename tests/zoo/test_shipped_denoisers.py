@@ -82,6 +82,7 @@ def test_its_sites_are_the_temporal_ones(shipped: Shipped, pipeline: Any) -> Non
     assert tuple(site.name for site in sites) == shipped.sites
 
 
+@pytest.mark.slow(reason="generates videos")
 def test_it_draws_what_it_is_asked_for(shipped: Shipped, pipeline: Any) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(1)

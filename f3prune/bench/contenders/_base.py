@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from f3prune.engines import BuildConfig, StepReuse
     from f3prune.families import Family
+    from f3prune.steps.strategy import GenerationStrategy
 
 Status = Literal["absent", "not applicable", "failed"]
 
@@ -41,6 +42,7 @@ class Workshop(Protocol):
 
     Attributes:
         family: of the denoiser.
+        strategy: how it generates.
         device: where it runs.
         dtype: what PyTorch computes in.
         steps: denoising steps of one generation.
@@ -48,6 +50,7 @@ class Workshop(Protocol):
     """
 
     family: Family
+    strategy: GenerationStrategy
     device: torch.device
     dtype: torch.dtype
     steps: int

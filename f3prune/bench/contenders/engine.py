@@ -56,7 +56,7 @@ class Engine(Contender):
         if self.skip:
             from f3prune.engines.step_reuse import steps_to_skip
 
-            if workshop.family.autoregressive:
+            if not workshop.strategy.has_steps:
                 return Missing("not applicable", f"{workshop.family.title} draws token by token: it has no steps")
             if steps_to_skip(self.skip, workshop.steps) > workshop.steps - 3:
                 return Missing("not applicable", f"{self.skip:.0%} of {workshop.steps} steps cannot be skipped")

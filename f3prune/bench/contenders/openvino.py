@@ -34,7 +34,7 @@ class OpenVino(Contender):
         return "OpenVINO" + (f" {label_of(self.config)}" if self.config else "")
 
     def missing(self, workshop: Workshop) -> Missing | None:
-        if workshop.family.autoregressive:
+        if not workshop.strategy.one_graph:
             return Missing("not applicable", f"{workshop.family.title} runs two graphs and keeps caches between calls")
         if find_spec("openvino") is None:
             return Missing("absent", f"OpenVINO is not installed: {INSTALL}")

@@ -43,7 +43,7 @@ class PlainOnnxRuntime(Contender):
 
         from f3prune.engines._cuda import find_gpu
 
-        if workshop.family.autoregressive:
+        if not workshop.strategy.one_graph:
             return Missing("not applicable", f"{workshop.family.title} runs two graphs and keeps caches between calls")
         if self.provider == "cuda":
             if isinstance(gpu := find_gpu(), str):

@@ -60,7 +60,7 @@ class Compiled(Contender):
         return "torch.compile"
 
     def missing(self, workshop: Workshop) -> Missing | None:
-        if workshop.family.autoregressive:
+        if not workshop.strategy.one_graph:
             return Missing("not applicable", f"{workshop.family.title} draws tokens with caches that change shape")
         if workshop.device.type == "cpu" and not any(map(which, ("g++", "clang++", "c++"))):
             return Missing("absent", "torch.compile needs a C++ compiler: apt-get install g++")

@@ -43,7 +43,7 @@ class Arithmetic:
         self._sweep, self._dtype = sweep, dtype
         self._flops: dict[str, float] = {}
         self._sizes = sizes_of(state)
-        known = not state.family.autoregressive and state.run.manifest(EXPORT_STEP["dense"]) is not None
+        known = state.strategy.one_graph and state.run.manifest(EXPORT_STEP["dense"]) is not None
         self.rates: MachineRates | None = measure_machine(sweep.device) if known else None
 
     def of(self, pruning: PruneConfig | None, calls: float, measured: float) -> dict[str, Any] | None:

@@ -29,10 +29,11 @@ from f3prune.core.errors import InputError
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.core.tensors import torch_dtype
 from f3prune.pipelines.fidelity import fidelity
 from f3prune.pipelines.loading import pick_device
 from f3prune.pipelines.pipeline_runs import Frames
-from f3prune.steps._state import TORCH_DTYPES, RunState
+from f3prune.steps._state import RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 
 FILE = "contenders.json"
@@ -166,7 +167,7 @@ def _compare(
 ) -> dict[str, Any]:
     state.verified_source_digest()
     device = pick_device()
-    dtype = TORCH_DTYPES[engine_dtype if device.type == "cuda" else "fp32"]
+    dtype = torch_dtype(engine_dtype if device.type == "cuda" else "fp32")
     with reporter.task("loading the model"):
         generation = generation_of(state, options.steps, device, dtype)
         sweep = Sweep(state, generation, reporter)

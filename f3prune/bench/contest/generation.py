@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.errors import F3PruneError
 from f3prune.families import Family, LatentShape, denoiser_component
 from f3prune.pipelines.loading import load_denoiser, load_pipeline
-from f3prune.pipelines.pipeline_runs import Frames, default_steps, run_prompt
+from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.steps._state import RunState
 
 FLOW_FAMILIES = ("wan", "skyreels_v2", "ltx", "mochi", "hunyuan_video")
@@ -49,6 +49,7 @@ class Generation(ABC):
 
     Attributes:
         family: of the denoiser.
+        strategy: how it generates.
         device, dtype: what PyTorch runs on and in.
         steps: denoising steps.
         what: one line for a table.
@@ -61,6 +62,7 @@ class Generation(ABC):
     def __init__(self, state: RunState, steps: int, device: torch.device, dtype: torch.dtype) -> None:
         self.state, self.steps, self.device, self.dtype = state, steps, device, dtype
         self.family: Family = state.family
+        self.strategy = state.strategy
         # The first call: caches that are asked to skip one before they hold anything fail.
         self._call: CapturedCall = state.calls()[0]
         self.running: TimedDenoiser | None = None
@@ -78,7 +80,7 @@ class Generation(ABC):
 
     def settle(self, denoiser: TimedDenoiser) -> None:
         """Calls on recorded inputs, so that threads and caches are this contender's own. They leave no state behind."""
-        if self.family.autoregressive:
+        if not self.strategy.has_steps:
             return
         self.running = denoiser
         inputs = {**self._call.on(self.device, self.dtype), "return_dict": False}
@@ -115,12 +117,10 @@ class PipelineGeneration(Generation):
     def __init__(self, state: RunState, steps: int | None, device: torch.device, dtype: torch.dtype) -> None:
         self._pipeline = load_pipeline(state.source, dtype, device)
         self._component = denoiser_component(self._pipeline)
-        if not state.family.autoregressive:
-            steps = steps or state.settings.steps or default_steps(self._pipeline)
-        super().__init__(state, steps or 0, device, dtype)
+        self._settings = state.strategy.settings_of(self._pipeline, state.settings, steps)
+        super().__init__(state, self._settings.steps or 0, device, dtype)
         self._dense: nn.Module = getattr(self._pipeline, self._component)
-        self._settings = state.settings if self.family.autoregressive else replace(state.settings, steps=steps)
-        count = "token by token" if self.family.autoregressive else f"{steps} steps"
+        count = f"{self.steps} steps" if self.strategy.has_steps else "token by token"
         self.what = f"{state.source.spec}: a whole video, {count}, compared by its pixels"
 
     @property
@@ -128,8 +128,8 @@ class PipelineGeneration(Generation):
         return self._dense
 
     def _generate(self, denoiser: TimedDenoiser) -> Frames:
-        # A model that draws token by token is asked for more than its forward.
-        setattr(self._pipeline, self._component, denoiser.inner if self.family.autoregressive else denoiser)
+        # A model that draws token by token is asked for more than its forward, which is all that is timed.
+        setattr(self._pipeline, self._component, denoiser if self.strategy.has_steps else denoiser.inner)
         try:
             return run_prompt(self._pipeline, self._settings, self.state.prompts[0], 0, self.family)  # type: ignore[no-any-return]
         finally:

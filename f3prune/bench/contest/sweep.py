@@ -23,6 +23,7 @@ from f3prune.core.errors import ArtifactError
 from f3prune.core.manifest import Manifest
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.core.tensors import short_name
 from f3prune.engines import BuildConfig
 from f3prune.engines.step_reuse import Recording, StepRecorder, StepReuse, choose, steps_to_skip
 from f3prune.exporter import ExportConfig
@@ -68,7 +69,8 @@ class Sweep:
     def __init__(self, state: RunState, generation: Generation, reporter: Reporter = SILENT) -> None:
         """Give the run, built, and what it generates."""
         self._state, self.generation, self._reporter = state, generation, reporter
-        self.family, self.device, self.dtype = generation.family, generation.device, generation.dtype
+        self.family, self.strategy = generation.family, generation.strategy
+        self.device, self.dtype = generation.device, generation.dtype
         self.steps, self.guidance_in_batch = generation.steps, generation.guidance_in_batch
         state.run.require("masks")
         self._own = Masks.load(state.run.path / MASKS)
@@ -106,8 +108,7 @@ class Sweep:
 
     def pruned(self, config: PruneConfig) -> nn.Module:
         """The pruned denoiser in PyTorch."""
-        dtype = {"torch.float32": "fp32", "torch.float16": "fp16", "torch.bfloat16": "bf16"}[str(self.dtype)]
-        return pruned_torch(self._pruned_state(config), self.device, dtype).eval()
+        return pruned_torch(self._pruned_state(config), self.device, short_name(self.dtype)).eval()
 
     def graphs(self, config: PruneConfig | None) -> list[tuple[float, Path]]:
         """Exported graphs, made where they are missing."""

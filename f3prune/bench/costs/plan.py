@@ -18,10 +18,11 @@ from f3prune.calibration.auto.products import Products, count_products, empty_de
 from f3prune.calibration.calibration_file import SiteInfo
 from f3prune.core.errors import InputError
 from f3prune.core.json_files import read_json
+from f3prune.core.tensors import torch_dtype
 from f3prune.families import LatentShape, family_of
 from f3prune.pipelines.sources import denoiser_class_name, resolve
+from f3prune.steps.strategy import strategy_of
 
-DTYPE_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 LIBRARIES_BYTES = 0.9e9
 """Resident memory of the libraries that export and build import."""
 EXPORT_PEAK, BUILD_PEAK = 0.1, 3.0
@@ -151,8 +152,7 @@ def plan(spec: str, options: PlanOptions, rates: MachineRates) -> Plan:
         dense = outlooks[0].flops if outlooks else counted.total
         outlooks.append(_outlook(alpha, model, counted, dense, options.dtype, rates))
     size = {"batch": batch, "frames": shape.frames, "height": shape.height, "width": shape.width}
-    unit = "pass over a clip" if family.autoregressive else "denoiser call"
-    return Plan(title, family.name, unit, size, len(sites), tuple(outlooks))
+    return Plan(title, family.name, strategy_of(family).call, size, len(sites), tuple(outlooks))
 
 
 def does_not_fit(found: Plan, where: Path, memory_bytes: int) -> list[str]:
@@ -201,7 +201,7 @@ def _outlook(
     alpha: float, model: nn.Module, products: Products, dense: int, dtype: str, rates: MachineRates
 ) -> Outlook:
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    weights = parameters * DTYPE_BYTES[dtype]
+    weights = parameters * torch_dtype(dtype).itemsize
     return Outlook(
         alpha=alpha,
         parameters=parameters,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from f3prune.bench.equal_quality import CAP_DB
-from f3prune.pipelines import fidelity
+from f3prune.core.psnr import psnr as unbounded_psnr
 from f3prune.quality._packages import need
 from f3prune.quality.metrics._frames import Frames, check_pair
 
@@ -21,8 +21,7 @@ def psnr(reference: Frames, candidate: Frames) -> float:
         InputError: shapes differ, or not videos.
     """
     check_pair(reference, candidate)
-    found = fidelity.psnr(reference, candidate)
-    return CAP_DB if found is None else min(found, CAP_DB)
+    return min(unbounded_psnr(reference, candidate), CAP_DB)
 
 
 def ssim(reference: Frames, candidate: Frames) -> float:
