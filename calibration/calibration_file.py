@@ -85,7 +85,7 @@ class Calibration:
                     metadata=json.loads(header["metadata"]),
                 )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise ArtifactError(f"{path} is not a calibration ({error}): run `f3prune calibrate` again") from error
+            raise ArtifactError(f"{path} is not a calibration ({error}): run `calibrate(...)` again") from error
 
 
 def _layout(name: str) -> Layout:

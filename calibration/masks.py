@@ -108,7 +108,7 @@ class Masks:
         try:
             data = json.loads(text)
             if data.pop("version") != VERSION:
-                raise ArtifactError("masks.json has another version: run `f3prune prune` again")
+                raise ArtifactError("masks.json has another version: run `prune(...)` again")
             stages = tuple(
                 Stage(
                     _pair(stage["steps"]),
@@ -119,7 +119,7 @@ class Masks:
             )
             return cls(**data, stages=stages)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ArtifactError(f"masks.json is not readable ({error}): run `f3prune prune` again") from error
+            raise ArtifactError(f"masks.json is not readable ({error}): run `prune(...)` again") from error
 
     @classmethod
     def load(cls, path: Path | str) -> Masks:
@@ -127,7 +127,7 @@ class Masks:
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise ArtifactError(f"cannot read {path}: run `f3prune prune` first") from error
+            raise ArtifactError(f"cannot read {path}: run `prune(...)` first") from error
 
     def stage_of(self, timestep: float) -> int:
         """Index of the stage that serves ``timestep``: the first whose lowest timestep it reaches, else the last."""

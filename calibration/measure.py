@@ -38,7 +38,7 @@ class FrameMassRecorder:
         sites: SiteKind = "temporal",
     ) -> None:
         if rows is not None and rows < 1:
-            raise InputError(f"rows is {rows}, expected a whole number of query tokens per frame, at least 1")
+            raise InputError(f"`rows` is {rows}, expected a whole number of query tokens per frame, at least 1")
         self.family = family or family_of(denoiser)
         self.rows = rows
         self._generator = torch.Generator("cpu").manual_seed(seed)

@@ -85,6 +85,6 @@ def _bake(place: Place) -> Handler | None:
     if mask.kept_pairs is not None and place.computes_own_heads:
         raise InputError(
             f"site {site.name} is pruned by frame pairs, which {place.family.title} cannot use there: "
-            f"prune with granularity layer or head"
+            f"prune with `granularity='layer'` or `'head'`"
         )
     return mask.stand_in.bake(place)

@@ -75,14 +75,14 @@ def load_pruned(directory: Path | str, dtype: torch.dtype | None = None, lazy: b
         pruning = json.loads((directory / "pruning.json").read_text(encoding="utf-8"))
         config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
         if pruning["version"] != VERSION:
-            raise ArtifactError(f"{directory}/pruning.json has another version: run `f3prune prune` again")
+            raise ArtifactError(f"{directory}/pruning.json has another version: run `prune(...)` again")
         record = PruningRecord(
             Masks.from_json(json.dumps(pruning["masks"])), int(pruning["stage"]), str(pruning["source_digest"])
         )
         name = config["_class_name"]
         buffers = dict(pruning["buffers"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{directory} is not a pruned denoiser ({error}): run `f3prune prune` again") from error
+        raise ArtifactError(f"{directory} is not a pruned denoiser ({error}): run `prune(...)` again") from error
     dense_class = denoiser_class(name)
     with init_empty_weights(include_buffers=False):
         denoiser: nn.Module = dense_class.from_config(config)
@@ -114,5 +114,5 @@ def _load_stages(directory: Path, dtype: torch.dtype | None, lazy: bool) -> nn.M
         found is None or found.stage != index or found.masks.digest != masks.digest
         for index, found in enumerate(records)
     ):
-        raise ArtifactError(f"the stages in {directory} do not belong together: run `f3prune prune` again")
+        raise ArtifactError(f"the stages in {directory} do not belong together: run `prune(...)` again")
     return StagedDenoiser(masks, stages).eval()

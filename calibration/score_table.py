@@ -111,7 +111,7 @@ def units(
         if aggregate == "layers":
             raise InputError(
                 "aggregate layers sums scores over sites, which leaves nothing to rank at granularity layer: "
-                "use --granularity head or frame-pair, or --aggregate timesteps"
+                "use `granularity='head'` or `'frame-pair'`, or `aggregate='timesteps'`"
             )
         return [Unit((name,), float(value)) for name, value in scores.items()]
     if aggregate == "timesteps":
@@ -120,7 +120,7 @@ def units(
     if len(shapes) > 1:
         raise InputError(
             f"aggregate layers needs sites of one shape, this model has {sorted(shapes)} "
-            f"({'heads' if table.granularity == 'head' else 'frames'} per site): use --aggregate timesteps"
+            f"({'heads' if table.granularity == 'head' else 'frames'} per site): use `aggregate='timesteps'`"
         )
     return _split(tuple(scores), torch.stack(list(scores.values())).sum(0)) if scores else []
 

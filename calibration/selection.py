@@ -74,7 +74,7 @@ class PruneConfig:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:
-            raise InputError(f"alpha is {self.alpha}, expected a pruning ratio between 0 and 1")
+            raise InputError(f"`alpha` is {self.alpha}, expected a pruning ratio between 0 and 1")
         for name, known in (("granularity", GRANULARITIES), ("aggregate", AGGREGATES)):
             value = getattr(self, name)
             if value not in known:
@@ -82,18 +82,19 @@ class PruneConfig:
         if self.score == DEFAULT:
             object.__setattr__(self, "score", default_score(self.granularity))
         if self.stages < 1:
-            raise InputError(f"stages is {self.stages}, expected at least 1")
+            raise InputError(f"`stages` is {self.stages}, expected at least 1")
         if self.mode == AUTO:
             self._check_auto()
             return
         if self.speedup is not None or self.candidates:
             given = "speedup" if self.speedup is not None else "candidates"
-            raise InputError(f"{given} is for mode auto, not {self.mode}: leave {given} out, or use mode auto")
+            raise InputError(f"`{given}` is for `mode='auto'`, not {self.mode}: leave it out, or use `mode='auto'`")
         # Written out in full, so that equal choices are equal.
         object.__setattr__(self, "mode", self.replacement.spec)
         if self.granularity not in self.replacement.granularities:
             raise InputError(
-                f"mode {self.mode} takes the place of whole heads and has no meaning for frame pairs: use mode local"
+                f"mode {self.mode} takes the place of whole heads and has no meaning for frame pairs: "
+                "use `mode='local'`"
             )
         if (refusal := score_of(self.score).refusal(self.granularity)) is not None:
             raise InputError(refusal)
@@ -105,9 +106,9 @@ class PruneConfig:
             ("score", self.score, "leave-one-out"),
         ):
             if value != only:
-                raise InputError(f"mode auto goes by {name} {only}, not {value}: leave {name} out, or choose a mode")
+                raise InputError(f"`mode='auto'` goes by `{name}` {only}, not {value}: leave it out, or choose a mode")
         if self.speedup is not None and self.speedup <= 1.0:
-            raise InputError(f"speedup is {self.speedup:g}, expected more than 1: how many times as fast")
+            raise InputError(f"`speedup` is {self.speedup:g}, expected more than 1: how many times as fast")
         object.__setattr__(self, "candidates", tuple(replacement_of(spec).spec for spec in self.candidates))
 
     @property
@@ -177,7 +178,7 @@ def stage_ranges(calibration: Calibration, stages: int) -> list[tuple[tuple[int,
     """
     count = len(calibration.timesteps)
     if stages > count:
-        raise InputError(f"stages is {stages}, but calibration has only {count} steps: use at most {count}")
+        raise InputError(f"`stages` is {stages}, but calibration has only {count} steps: use at most {count}")
     found = []
     for steps in itertools.pairwise(round(count * k / stages) for k in range(stages + 1)):
         timesteps = calibration.timesteps[slice(*steps)]
@@ -194,7 +195,7 @@ def unprotected(names: list[str], globs: tuple[str, ...]) -> list[str]:
     for glob in globs:
         if not fnmatch.filter(names, glob):
             raise UnknownSiteError(
-                f"--protect {glob!r} matches none of the {len(names)} sites, which are named like "
+                f"`protect` {glob!r} matches none of the {len(names)} sites, which are named like "
                 f"{names[0]}, {names[-1]}"
             )
     return [n for n in names if not any(fnmatch.fnmatchcase(n, glob) for glob in globs)]
@@ -205,7 +206,7 @@ def _refuse_pairs(calibration: Calibration, candidates: list[str]) -> None:
         if calibration.sites[name].layout == "sparse-causal":
             raise InputError(
                 f"granularity frame-pair has no meaning at {name}, where frame i sees frames 0 and i-1 alone: "
-                f"use --granularity layer or head, or --protect the sparse-causal sites"
+                f"use `granularity='layer'` or `'head'`, or `protect` the sparse-causal sites"
             )
 
 

@@ -57,5 +57,7 @@ def require_gpu(what: str, index: int = 0) -> Gpu:
     """
     found = find_gpu(index)
     if isinstance(found, str):
-        raise BackendError(f"{what} needs an NVIDIA GPU, but {found}: use a machine with one, or --backend onnxruntime")
+        raise BackendError(
+            f"{what} needs an NVIDIA GPU, but {found}: use a machine with one, or `backend='onnxruntime'`"
+        )
     return found

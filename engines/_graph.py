@@ -76,23 +76,23 @@ def read_graph(path: Path | str) -> Graph:
 
     path = Path(path)
     if not path.is_file():
-        raise ArtifactError(f"no ONNX graph at {path}: run f3prune export first")
+        raise ArtifactError(f"no ONNX graph at {path}: run `export(...)` first")
     digest = sha256_file(path)
     try:
         model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, ValueError) as error:
-        raise ArtifactError(f"{path} is no ONNX graph, or was cut short: run f3prune export again") from error
+        raise ArtifactError(f"{path} is no ONNX graph, or was cut short: run `export(...)` again") from error
     if not model.graph.node or not model.graph.output:
-        raise ArtifactError(f"{path} holds an empty graph: run f3prune export again")
+        raise ArtifactError(f"{path} holds an empty graph: run `export(...)` again")
     weights = {}
     for location, end in sorted(_external_data(model).items()):
         data = _inside(path, location)
         if not data.is_file():
-            raise ArtifactError(f"{path.name} needs its weights in {data}, which is missing: run f3prune export again")
+            raise ArtifactError(f"{path.name} needs its weights in {data}, which is missing: run `export(...)` again")
         if data.stat().st_size < end:
             raise ArtifactError(
                 f"{data} has {data.stat().st_size} bytes, but {path.name} needs {end}: "
-                f"it was cut short; run f3prune export again"
+                f"it was cut short; run `export(...)` again"
             )
         weights[location] = sha256_file(data)
     initializers = {tensor.name for tensor in model.graph.initializer}

@@ -142,7 +142,7 @@ def read_record(directory: Path | str) -> EngineRecord:
     """
     path = Path(directory) / RECORD
     if not path.is_file():
-        raise ArtifactError(f"no finished engine in {directory} ({RECORD} is missing): run f3prune build first")
+        raise ArtifactError(f"no finished engine in {directory} ({RECORD} is missing): run `build(...)` first")
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

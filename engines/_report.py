@@ -174,7 +174,7 @@ class CheckReport:
         if failures:
             more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
             raise CheckFailed(
-                f"check failed: {failures[0]}{more}; export with --dtype fp32 to see whether it is rounding"
+                f"check failed: {failures[0]}{more}; export with `dtype='fp32'` to see whether it is rounding"
             )
 
     def to_json(self) -> str:
@@ -220,7 +220,7 @@ class CheckReport:
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise ArtifactError(f"no check report at {path}: run f3prune check first") from error
+            raise ArtifactError(f"no check report at {path}: run `check(...)` first") from error
 
 
 def _badness(numbers: ParityNumbers) -> tuple[bool, float]:

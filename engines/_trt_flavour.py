@@ -32,7 +32,7 @@ def require_installed(flavour: str) -> None:
         BackendError: with the line that installs what is missing.
     """
     if find_spec(_MODULES[flavour]) is None:
-        raise BackendError(f"backend {flavour} is not installed: {_INSTALL[flavour]}, or use --backend onnxruntime")
+        raise BackendError(f"backend {flavour} is not installed: {_INSTALL[flavour]}, or use `backend='onnxruntime'`")
     if find_spec("polygraphy") is None:
         raise BackendError(f"backend {flavour} needs Polygraphy, which is not installed: pip install polygraphy")
 
@@ -69,7 +69,7 @@ def require_supported(flavour: str, gpu: Gpu) -> None:
     supported = ", ".join(f"{a}.{b}" for a, b in listed)
     raise BackendError(
         f"tensorrt-rtx {trt.__version__} does not run on {gpu}, only on compute capabilities {supported} and later: "
-        f"use --backend tensorrt, or --backend onnxruntime"
+        f"use `backend='tensorrt'` or `'onnxruntime'`"
     )
 
 

@@ -49,7 +49,7 @@ def symbolic_axes(
     if "text" in dynamic:
         states = tensors.get(TEXT_INPUTS[0])
         if states is None or states.ndim != 3:
-            raise ExportError(f"dynamic text: the denoiser takes no {TEXT_INPUTS[0]} b l d; use --dynamic batch")
+            raise ExportError(f"dynamic text: the denoiser takes no {TEXT_INPUTS[0]} b l d; use `dynamic=('batch',)`")
         for name in TEXT_INPUTS:
             if name in tensors and tensors[name].ndim >= 2 and tensors[name].shape[1] == states.shape[1]:
                 axes[name][1] = Symbol("text")

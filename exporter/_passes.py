@@ -136,7 +136,7 @@ def _symbols(model: ir.Model, axes: Axes) -> dict[str | ir.SymbolicDim, str]:
             if not isinstance(size, ir.SymbolicDim) or size.value is None:
                 raise ExportError(
                     f"{symbol.name} became the constant {size} in input {value.name}: the model's forward depends on "
-                    f"its value; leave {symbol.name} out of --dynamic"
+                    f"its value; leave {symbol.name} out of `dynamic`"
                 )
             if symbol.factor == 1:
                 names[size.value] = symbol.name

@@ -197,9 +197,9 @@ def _too_much(config: PruneConfig, groups: Mapping[str, Sequence[Item]], dense: 
     # Rounded down, so that what the message says can be had.
     if config.speedup is not None:
         bound = int(100 * dense.total / (dense.total - most)) / 100
-        return f"speedup is {config.speedup:g}, but the products of a call allow {bound:.2f} at most with these modes"
+        return f"`speedup` is {config.speedup:g}, but the products of a call allow {bound:.2f} at most with these modes"
     share = int(100 * most / at_sites) / 100
-    return f"alpha is {config.alpha:g}, but these modes save {share:.2f} of what the sites multiply at most"
+    return f"`alpha` is {config.alpha:g}, but these modes save {share:.2f} of what the sites multiply at most"
 
 
 def _sites(

@@ -98,13 +98,13 @@ def count_products(model: nn.Module, inputs: Mapping[str, Any], sites: Sequence[
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise InputError(
             f"what {type(model).__name__} computes depends on values ({error.func}), which counting has none of: "
-            f"calibrate it and use f3prune bench"
+            "calibrate it and measure it with `bench(...)`"
         ) from error
     except (RuntimeError, NotImplementedError, ValueError) as error:
         reason = " ".join(str(error).split())[:160]
         raise InputError(
             f"{type(model).__name__} cannot run without values at this shape ({reason}): give another number of "
-            f"frames, height or width, or calibrate it and use f3prune bench"
+            "`frames`, another `height` or `width`, or calibrate it and measure it with `bench(...)`"
         ) from error
     root = f"{type(model).__name__}."
     counts = {name.removeprefix(root): found for name, found in counter.get_flop_counts().items()}

@@ -169,7 +169,7 @@ def key_mask_of(call: AttentionCall) -> torch.Tensor:
     if mask.shape[2] != 1:
         raise InputError(
             f"site {call.site.name} masks attention by query ({tuple(mask.shape)}), which only dense attention "
-            f"supports: switch causal or block attention off, or --protect this site"
+            f"supports: switch causal or block attention off, or `protect` this site"
         )
     return mask
 

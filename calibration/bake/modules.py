@@ -92,7 +92,7 @@ class StaticAttention(nn.Module):
         if hidden_states.shape[1] != frames:
             raise InputError(
                 f"site {self.site} was made static for {frames} frames, this call has {hidden_states.shape[1]}: "
-                f"generate with the calibrated number of frames, or prune with mode local"
+                f"generate with the calibrated number of frames, or prune with `mode='local'`"
             )
         value = self.value(hidden_states).unflatten(-1, (heads, -1)).transpose(1, 2)
         output: torch.Tensor = self.output((self.maps @ value).transpose(1, 2).flatten(2))

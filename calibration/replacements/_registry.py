@@ -209,7 +209,7 @@ def replacement_of(mode: str, **options: int | None) -> Replacement:
     known = [field.name for field in dataclasses.fields(kind) if not is_fitted(field)]
     if len(written) > len(known) or not all(value.isdecimal() for value in written):
         form = ":".join([name, *(option.upper() for option in known)])
-        raise InputError(f"mode is {mode!r}, expected {form}, with whole numbers")
+        raise InputError(f"`mode` is {mode!r}, expected {form}, with whole numbers")
     given = dict(zip(known, map(int, written), strict=False))
     for option, value in options.items():
         if value is not None:
@@ -246,5 +246,5 @@ def _kind(mode: str) -> type[Replacement]:
     if mode not in _REGISTRY and mode in shipped_modes():
         importlib.import_module(f"f3prune.calibration.replacements.{mode.replace('-', '_')}")
     if mode not in _REGISTRY:
-        raise InputError(f"mode is {mode!r}, expected one of {', '.join(mode_names())}")
+        raise InputError(f"`mode` is {mode!r}, expected one of {', '.join(mode_names())}")
     return _REGISTRY[mode]

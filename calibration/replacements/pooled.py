@@ -36,9 +36,9 @@ class Pooled(Replacement):
 
     def __post_init__(self) -> None:
         if self.pool < 2:
-            raise InputError(f"pool is {self.pool}, expected patches of at least 2 × 2 tokens")
+            raise InputError(f"`pool` is {self.pool}, expected patches of at least 2 × 2 tokens")
         if self.window < 0:
-            raise InputError(f"window is {self.window}, expected 0 or more frames on each side")
+            raise InputError(f"`window` is {self.window}, expected 0 or more frames on each side")
 
     def attend(self, call: AttentionCall) -> torch.Tensor:
         """See ``Replacement``."""
@@ -74,7 +74,7 @@ class Pooled(Replacement):
         if (found := super().refusal(layout, family, frames, grid)) is not None:
             return found
         if self.window >= frames - 1:
-            return f"window is {self.window}, which spans all {frames} frames: use at most {max(frames - 2, 0)}"
+            return f"`window` is {self.window}, which spans all {frames} frames: use at most {max(frames - 2, 0)}"
         return None if grid is None else self._too_large(grid)
 
     def _too_large(self, grid: TokenGrid) -> str | None:
@@ -82,7 +82,7 @@ class Pooled(Replacement):
             return None
         side = max(grid.height, grid.width)
         return (
-            f"pool is {self.pool}, larger than the {grid.height} × {grid.width} tokens of a frame: use at most {side}"
+            f"`pool` is {self.pool}, larger than the {grid.height} × {grid.width} tokens of a frame: use at most {side}"
         )
 
     def _patches(self, call: AttentionCall, tensor: torch.Tensor) -> torch.Tensor:

@@ -119,5 +119,5 @@ class Static(Replacement):
         if self.maps is not None and frames != self.maps.frames:
             raise InputError(
                 f"site {site} was made static for {self.maps.frames} frames, this call has {frames}: "
-                f"generate with the calibrated number of frames, or prune with mode local"
+                f"generate with the calibrated number of frames, or prune with `mode='local'`"
             )

@@ -31,7 +31,9 @@ class Window(Replacement):
 
     def __post_init__(self) -> None:
         if self.window < 1:
-            raise InputError(f"window is {self.window}, expected at least 1 frame on each side: mode local has none")
+            raise InputError(
+                f"`window` is {self.window}, expected at least 1 frame on each side: `mode='local'` has none"
+            )
 
     def attend(self, call: AttentionCall) -> torch.Tensor:
         """See ``Replacement``."""
@@ -48,5 +50,5 @@ class Window(Replacement):
         if (found := super().refusal(layout, family, frames, grid)) is not None:
             return found
         if self.window >= frames - 1:
-            return f"window is {self.window}, which spans all {frames} frames: use at most {frames - 2}"
+            return f"`window` is {self.window}, which spans all {frames} frames: use at most {frames - 2}"
         return None

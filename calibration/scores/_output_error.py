@@ -61,7 +61,7 @@ class OutputError:
             if not 0.0 < float(reference.square().sum()) < math.inf:
                 raise InputError(
                     f"the denoiser's output at timestep {timestep:g} is zero or not finite: leave-one-out has nothing "
-                    f"to compare with, so use --score aas"
+                    f"to compare with, so use `score='aas'`"
                 )
 
     def without(self, pruned: Iterable[Unit], timesteps: Collection[float] | None = None) -> torch.Tensor:

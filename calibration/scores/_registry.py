@@ -114,7 +114,7 @@ def score_of(name: str) -> Score:
     if name not in _REGISTRY and name in score_names():
         importlib.import_module(f"f3prune.calibration.scores.{name.replace('-', '_')}")
     if name not in _REGISTRY:
-        raise InputError(f"score is {name!r}, expected one of {', '.join(names())}")
+        raise InputError(f"`score` is {name!r}, expected one of {', '.join(names())}")
     return _REGISTRY[name]
 
 

@@ -26,8 +26,8 @@ def magnitude_scores(denoiser: nn.Module, calibration: Calibration, granularity:
     """
     if granularity == "frame-pair":
         raise InputError(
-            "score magnitude looks at weights, which all frame pairs share: use --granularity layer or head, or "
-            "--score aas"
+            "score magnitude looks at weights, which all frame pairs share: use `granularity='layer'` or `'head'`, or "
+            "`score='aas'`"
         )
     sites = {site.name: site for site in family_of(denoiser).find_sites(denoiser, "all")}
     values = {}
@@ -54,7 +54,8 @@ class MagnitudeScore(Score):
         if granularity != "frame-pair":
             return None
         return (
-            "score magnitude looks at weights, which all frame pairs share: use granularity layer or head, or score aas"
+            "score magnitude looks at weights, which all frame pairs share: use `granularity='layer'` or `'head'`, or "
+            "`score='aas'`"
         )
 
 

@@ -89,7 +89,7 @@ class TensorRTSession(Session):
         chosen = torch.device("cuda" if device is None else device)
         if chosen.type != "cuda":
             raise BackendError(
-                f"a {record.backend} engine runs on a GPU, not on device {chosen}: use --backend onnxruntime"
+                f"a {record.backend} engine runs on a GPU, not on device {chosen}: use `backend='onnxruntime'`"
             )
         gpu = require_gpu(f"a {record.backend} engine", chosen.index or 0)
         require_version(directory, record, installed_version(record.backend))
@@ -97,7 +97,7 @@ class TensorRTSession(Session):
         if record.compute_capabilities and gpu.capability not in record.compute_capabilities:
             raise BackendError(
                 f"the engine in {directory} was compiled for {', '.join(record.compute_capabilities)}, "
-                f"but this GPU is {gpu}: build again with --compute-capability {gpu.capability}"
+                f"but this GPU is {gpu}: build again with `compute_capabilities={(gpu.capability,)!r}`"
             )
         if record.device and record.device != str(gpu):
             raise BackendError(

@@ -64,7 +64,7 @@ class StepReuse:
                 return index
         raise InputError(
             f"skipped steps were chosen for {len(self.timesteps)} steps at {self._brief()}, and this generation has a "
-            f"step at {timestep:g}: use the same number of steps, or run `f3prune reuse` with yours"
+            f"step at {timestep:g}: use the same number of steps, or run `reuse(...)` with yours"
         )
 
     def _brief(self) -> str:
@@ -88,7 +88,7 @@ class StepReuse:
             timesteps = tuple(float(item) for item in value["timesteps"])
             return cls(timesteps, tuple(int(item) for item in value["skipped"]), int(value["order"]))
         except (KeyError, TypeError, ValueError) as error:
-            raise ArtifactError(f"step reuse cannot be read ({error!r}): run `f3prune reuse` again") from error
+            raise ArtifactError(f"step reuse cannot be read ({error!r}): run `reuse(...)` again") from error
 
 
 def steps_to_skip(share: float, steps: int) -> int:

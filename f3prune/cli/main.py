@@ -10,6 +10,7 @@ from typing import NoReturn
 import click
 
 from f3prune import __version__
+from f3prune.cli.messages import for_command_line
 from f3prune.core.errors import F3PruneError
 
 
@@ -38,6 +39,12 @@ COMMANDS = {
 """Every command, in the order that help lists them in, and where it is; a command is imported when it is asked for."""
 
 
+def _fail(message: str, code: int) -> NoReturn:
+    line = " ".join(message.split())
+    print(f"f3prune: {line}", file=sys.stderr)
+    raise SystemExit(code)
+
+
 class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -53,6 +60,10 @@ class _Commands(click.Group):
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise _InterruptedError from error
+        except F3PruneError as error:
+            if ctx.obj:
+                raise
+            _fail(for_command_line(str(error)), error.exit_code)
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -69,12 +80,6 @@ def cli(context: click.Context, debug: bool) -> None:
 
     context.obj = debug
     silence(debug)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    line = " ".join(message.split())
-    print(f"f3prune: {line}", file=sys.stderr)
-    raise SystemExit(code)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
@@ -95,10 +100,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "f3prune"
         _fail(f"{error.format_message().rstrip('.')}: see `{path} --help`", 2)
-    except F3PruneError as error:
-        if debug:
-            raise
-        _fail(str(error), error.exit_code)
     except (_InterruptedError, KeyboardInterrupt, click.Abort):
         _fail("interrupted; what was finished is kept, run the same command to go on", 130)
     except BrokenPipeError:

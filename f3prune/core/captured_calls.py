@@ -186,13 +186,13 @@ def load_calls(path: Path) -> list[CapturedCall]:
         with safe_open(str(path), framework="pt") as file:
             metadata = file.metadata() or {}
             if metadata.get("format") != FORMAT:
-                raise ArtifactError(f"{path} has another format: run `f3prune calibrate` again")
+                raise ArtifactError(f"{path} has another format: run `calibrate(...)` again")
             return [
                 CapturedCall(float(call["timestep"]), {name: _unpack(v, file) for name, v in call["arguments"].items()})
                 for call in json.loads(metadata["calls"])
             ]
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise ArtifactError(f"{path} is not readable ({error}): run `f3prune calibrate` again") from error
+        raise ArtifactError(f"{path} is not readable ({error}): run `calibrate(...)` again") from error
 
 
 def _unpack(value: dict[str, Any], file: Any) -> Any:

@@ -63,7 +63,7 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class StepPlace:
-    """Where a step's files live and which command makes them.
+    """Where a step's files live and which call makes them.
 
     ``directory`` is relative to the run ("" for the run itself); ``owns`` says that the directory belongs to this step
     alone and is replaced as a whole.
@@ -82,22 +82,22 @@ class StepPlace:
 PLACES: dict[str, StepPlace] = {
     place.step: place
     for place in (
-        StepPlace("calibrate", "", "f3prune calibrate MODEL -o {run}"),
-        StepPlace("scores", "", "f3prune prune {run} --alpha A"),
-        StepPlace("masks", "", "f3prune prune {run} --alpha A"),
-        StepPlace("pruned", "pruned", "f3prune prune {run} --alpha A"),
-        StepPlace("onnx", "onnx", "f3prune export {run}"),
-        StepPlace("engine", "engine", "f3prune build {run}"),
-        StepPlace("dense-onnx", "dense/onnx", "f3prune export {run}"),
-        StepPlace("dense-engine", "dense/engine", "f3prune build {run}"),
-        StepPlace("reuse", "", "f3prune reuse {run}"),
-        StepPlace("generate", "", "f3prune run MODEL -o {run}"),
-        StepPlace("bench", "", "f3prune bench {run}"),
-        StepPlace("contenders", "", "f3prune bench {run} --contenders all"),
-        StepPlace("evaluate", "", "f3prune evaluate {run}"),
-        StepPlace("sweep", "", "f3prune sweep {run}"),
-        StepPlace("check", "", "f3prune check {run}"),
-        StepPlace("report", "", "f3prune report {run}"),
+        StepPlace("calibrate", "", "calibrate(model=MODEL, run={run!r})"),
+        StepPlace("scores", "", "prune(run={run!r}, alpha=A)"),
+        StepPlace("masks", "", "prune(run={run!r}, alpha=A)"),
+        StepPlace("pruned", "pruned", "prune(run={run!r}, alpha=A)"),
+        StepPlace("onnx", "onnx", "export(run={run!r})"),
+        StepPlace("engine", "engine", "build(run={run!r})"),
+        StepPlace("dense-onnx", "dense/onnx", "export(run={run!r})"),
+        StepPlace("dense-engine", "dense/engine", "build(run={run!r})"),
+        StepPlace("reuse", "", "reuse(run={run!r})"),
+        StepPlace("generate", "", "run(model=MODEL, run={run!r})"),
+        StepPlace("bench", "", "bench(run={run!r})"),
+        StepPlace("contenders", "", "bench(run={run!r}, contenders='all')"),
+        StepPlace("evaluate", "", "evaluate(run={run!r})"),
+        StepPlace("sweep", "", "sweep(run={run!r})"),
+        StepPlace("check", "", "check(run={run!r})"),
+        StepPlace("report", "", "report(run={run!r})"),
     )
 }
 """Every step of a run, in order."""
@@ -119,7 +119,7 @@ class RunDirectory:
         run = cls(path)
         if not run.path.is_dir():
             what = "is not a directory" if run.path.exists() else "does not exist"
-            raise InputError(f"run directory {run.path} {what}: start one with `f3prune calibrate MODEL -o {run.path}`")
+            raise InputError(f"run directory {run.path} {what}: start one with `{run.command('calibrate')}`")
         return run
 
     @classmethod
@@ -132,17 +132,17 @@ class RunDirectory:
         run = cls(path)
         if run.path.exists():
             if not run.path.is_dir():
-                raise InputError(f"-o {run.path} is a file: give the directory of a run")
+                raise InputError(f"run directory {run.path} is a file: give another one")
             foreign = [entry.name for entry in run.path.iterdir() if not entry.name.startswith(".")]
             if foreign and not (run.path / MANIFEST).exists():
                 raise InputError(
-                    f"-o {run.path} holds {min(foreign)!r} and is no run directory: give a new or an empty directory"
+                    f"{run.path} holds {min(foreign)!r} and is no run directory: give a new or an empty directory"
                 )
         try:
             run.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(
-                f"-o {run.path} cannot be made ({error.strerror}): give a directory you can write to"
+                f"run directory {run.path} cannot be made ({error.strerror}): give a directory you can write to"
             ) from error
         return run
 
@@ -190,8 +190,8 @@ class RunDirectory:
         return self.path / PLACES[step].directory
 
     def command(self, step: str) -> str:
-        """The command that makes the step's files again."""
-        return PLACES[step].command.format(run=self.path)
+        """The call that makes the step's files again; the command line shows it as a command."""
+        return PLACES[step].command.format(run=str(self.path))
 
     def _entries(self, step: str) -> dict[str, Any]:
         """The manifest file's raw entries; an unreadable one has none, so it is never trusted."""

@@ -144,9 +144,9 @@ class Family:
         from f3prune.families._heads import describe_site
 
         if kind not in get_args(SiteKind):
-            raise InputError(f"sites is {kind!r}, expected one of {', '.join(get_args(SiteKind))}")
+            raise InputError(f"`sites` is {kind!r}, expected one of {', '.join(get_args(SiteKind))}")
         if kind == "sparse-causal" and not self.sparse_causal:
-            raise InputError(f"family {self.name} has no sparse-causal attention: leave --sites sparse-causal out")
+            raise InputError(f"family {self.name} has no sparse-causal attention: leave `sites='sparse-causal'` out")
         patterns: dict[Layout, str] = {}
         if kind != "sparse-causal":
             patterns[self.layout] = self.sites

@@ -30,16 +30,16 @@ def check_base(source: ModelSource) -> None:
     """
     needs = "give a Stable Diffusion 1.x or 2.x pipeline directory, or zoo:digits-image"
     if source.kind != "pipeline":
-        raise InputError(f"--base {source.spec} is a denoiser alone: {needs}")
+        raise InputError(f"`base` {source.spec} is a denoiser alone: {needs}")
     index = read_json(source.path / "model_index.json")
     for part, expected in PARTS.items():
         entry = index.get(part)
         name = str(entry[1]) if isinstance(entry, list) and len(entry) == 2 and entry[1] else ""
         if not name or (expected and name.removesuffix("Fast") != expected):
             has = f"a {name} as {part}, expected {expected}" if name else f"no {part}"
-            raise InputError(f"--base {source.spec}, a {source.class_name or 'directory'}, has {has}: {needs}")
+            raise InputError(f"`base` {source.spec}, a {source.class_name or 'directory'}, has {has}: {needs}")
     if "text_encoder_2" in index:
-        raise InputError(f"--base {source.spec} has two text encoders, as Stable Diffusion XL: {needs}")
+        raise InputError(f"`base` {source.spec} has two text encoders, as Stable Diffusion XL: {needs}")
 
 
 def inflated(source: ModelSource, seed: int, frames: int) -> TuneAVideoPipeline:
@@ -73,11 +73,11 @@ def inflated(source: ModelSource, seed: int, frames: int) -> TuneAVideoPipeline:
         raise
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise InputError(f"--base {source.spec} could not be loaded ({reason}): download or save it again") from error
+        raise InputError(f"`base` {source.spec} could not be loaded ({reason}): download or save it again") from error
     channels, latent = unet.config.in_channels, vae.config.latent_channels
     if channels != latent:
         raise InputError(
-            f"--base {source.spec} denoises {channels} channels, and its autoencoder makes {latent}: "
+            f"`base` {source.spec} denoises {channels} channels, and its autoencoder makes {latent}: "
             f"give a text-to-image model, not one for inpainting or editing"
         )
     for part in (vae, text_encoder, unet):

@@ -74,7 +74,7 @@ def load_pipeline(
     """
     if source.kind != "pipeline":
         raise InputError(
-            f"MODEL {source.spec} is a denoiser alone, without text encoder and video decoder: "
+            f"`model` {source.spec} is a denoiser alone, without text encoder and video decoder: "
             f"give the pipeline directory that contains it"
         )
     replaced = {} if denoiser is None else {source.denoiser_path.name: denoiser}

@@ -50,11 +50,11 @@ class GenerationSettings:
         for name in ("steps", "height", "width", "num_frames"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise InputError(f"--{name.replace('_', '-')} is {value}: give a whole number of at least 1")
+                raise InputError(f"`{name}` is {value}: give a whole number of at least 1")
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
-            raise InputError(f"--guidance is {self.guidance}: give a number of at least 0, e.g. 6")
+            raise InputError(f"`guidance` is {self.guidance}: give a number of at least 0, e.g. 6")
         if not 0 <= self.seed < 2**63:
-            raise InputError(f"--seed is {self.seed}: give a whole number between 0 and 2^63 - 1")
+            raise InputError(f"`seed` is {self.seed}: give a whole number between 0 and 2^63 - 1")
 
 
 def parameters_of(pipeline: Any) -> dict[str, inspect.Parameter]:
@@ -99,21 +99,21 @@ def call_arguments(
                 return
         raise InputError(f"{option} {value!r} has no meaning for {name}, which takes no {names[0]}: leave it out")
 
-    put("--steps", settings.steps, "num_inference_steps")
-    put("--guidance", settings.guidance, *_GUIDANCE_NAMES)
-    put("--height", settings.height, "height")
-    put("--width", settings.width, "width")
-    put("--num-frames", settings.num_frames, *_FRAMES_NAMES)
+    put("`steps`", settings.steps, "num_inference_steps")
+    put("`guidance`", settings.guidance, *_GUIDANCE_NAMES)
+    put("`height`", settings.height, "height")
+    put("`width`", settings.width, "width")
+    put("`num_frames`", settings.num_frames, *_FRAMES_NAMES)
     put("negative_prompt", prompt.negative, "negative_prompt")
     if settings.latents == "inverted":
         if not hasattr(pipeline, "inverted"):
-            raise InputError(f"--latents inverted has no meaning for {name}, which was not tuned: leave it out")
+            raise InputError(f"`latents='inverted'` has no meaning for {name}, which was not tuned: leave it out")
         arguments["latents"] = settings.latents
     if needs_image(pipeline):
         if prompt.image is None:
             raise InputError(
                 f"{name} makes video from an image, and prompt {index + 1} has none: "
-                f'give --prompts FILE.jsonl with lines {{"prompt": "…", "image": "picture.png"}}'
+                f'give `prompts`, a .jsonl file with lines {{"prompt": "…", "image": "picture.png"}}'
             )
         arguments["image"] = _open_image(prompt)
     elif prompt.image is not None:
@@ -148,7 +148,7 @@ def check_size(pipeline: Any, settings: GenerationSettings) -> None:
     if frames is not None and temporal > 1 and frames % temporal not in {0, 1}:
         low = max(1, frames // temporal * temporal + 1)
         raise InputError(
-            f"--num-frames is {frames}, expected 1 + a multiple of {temporal}: try {low} or {low + temporal}"
+            f"`num_frames` is {frames}, expected 1 + a multiple of {temporal}: try {low} or {low + temporal}"
         )
 
 
@@ -159,17 +159,17 @@ def check_latent_size(config: Mapping[str, Any], settings: GenerationSettings) -
         InputError: a size is no multiple of the patch, or start latents are asked for.
     """
     if settings.latents == "inverted":
-        raise InputError("--latents inverted needs a tuned pipeline, and MODEL is a denoiser alone: leave it out")
+        raise InputError("`latents='inverted'` needs a tuned pipeline, and the model is a denoiser alone: leave it out")
     _check_multiple("height", settings.height, _patch(config.get("patch_size")))
     _check_multiple("width", settings.width, _patch(config.get("patch_size")))
     temporal = config.get("patch_size_t")
-    _check_multiple("num-frames", settings.num_frames, temporal if isinstance(temporal, int) else 1)
+    _check_multiple("num_frames", settings.num_frames, temporal if isinstance(temporal, int) else 1)
 
 
 def _check_multiple(name: str, value: int | None, unit: int) -> None:
     if value is not None and value % unit:
         low = max(unit, value // unit * unit)
-        raise InputError(f"--{name} is {value}, expected a multiple of {unit}: try {low} or {low + unit}")
+        raise InputError(f"`{name}` is {value}, expected a multiple of {unit}: try {low} or {low + unit}")
 
 
 def _attribute(pipeline: Any, *names: str) -> int:
@@ -195,7 +195,7 @@ def mapped_errors(what: str) -> Iterator[None]:
     except F3PruneError:
         raise
     except torch.OutOfMemoryError as error:
-        raise InputError(f"{what} ran out of GPU memory: give a smaller --height, --width or --num-frames") from error
+        raise InputError(f"{what} ran out of GPU memory: give a smaller `height`, `width` or `num_frames`") from error
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
         reason = " ".join(str(error).split())[:240] or type(error).__name__
         raise InputError(f"{what} refused its input ({reason}): check the sizes, the steps and the prompts") from error
@@ -286,5 +286,5 @@ def to_frames(output: Any) -> Frames:
         raise InputError(f"the pipeline gave a video of shape {array.shape}, expected frames x height x width x 3")
     frames = array.astype(np.float32) / (255.0 if array.dtype == np.uint8 else 1.0)
     if not np.isfinite(frames).all():
-        raise InputError("the pipeline gave pixels that are not finite: use --dtype fp32 or bf16 instead of fp16")
+        raise InputError("the pipeline gave pixels that are not finite: use `dtype='fp32'` or `'bf16'` instead of fp16")
     return np.clip(frames, 0.0, 1.0)

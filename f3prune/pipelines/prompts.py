@@ -73,25 +73,25 @@ def read_prompts(path: Path) -> list[Prompt]:
     """
     if path.suffix not in {".txt", ".jsonl"}:
         raise InputError(
-            f"--prompts {path} ends in {path.suffix!r}: give a .txt file (a prompt per line) or a .jsonl file"
+            f"`prompts` {path} ends in {path.suffix!r}: give a .txt file (a prompt per line) or a .jsonl file"
         )
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"--prompts {path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+        raise InputError(f"`prompts` {path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
     except OSError as error:
-        raise InputError(f"--prompts {path} cannot be read ({error.strerror}): give a readable file") from error
+        raise InputError(f"`prompts` {path} cannot be read ({error.strerror}): give a readable file") from error
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     lines = [(number, line) for number, line in lines if line]
     if not lines:
-        raise InputError(f"--prompts {path} is empty: write one prompt per line")
+        raise InputError(f"`prompts` {path} is empty: write one prompt per line")
     if path.suffix == ".txt":
         return [Prompt(line) for _, line in lines]
     return [_parse(path, number, line) for number, line in lines]
 
 
 def _parse(path: Path, number: int, line: str) -> Prompt:
-    where = f"--prompts {path} line {number}"
+    where = f"`prompts` {path} line {number}"
     example = 'expected {"prompt": "…"}, with "image" and "negative_prompt" as text if any'
     try:
         value: Any = json.loads(line)
@@ -124,5 +124,5 @@ def take(prompts: list[Prompt], count: int | None, where: str) -> list[Prompt]:
     if count is None:
         return prompts
     if count > len(prompts):
-        raise InputError(f"--num-prompts {count}, but {where} has {len(prompts)}: give at most {len(prompts)}")
+        raise InputError(f"`num_prompts` is {count}, but {where} has {len(prompts)}: give at most {len(prompts)}")
     return prompts[:count]

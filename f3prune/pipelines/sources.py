@@ -97,12 +97,12 @@ def resolve(spec: str, random_weights: bool = False, weights_seed: int = 0) -> M
         path = Path(spec).resolve()
         spec = str(path)
     elif Path(spec).exists():
-        raise InputError(f"MODEL {spec} is a file: give the directory of a diffusers pipeline or of a denoiser")
+        raise InputError(f"`model` {spec} is a file: give the directory of a diffusers pipeline or of a denoiser")
     elif _HUB_ID.fullmatch(spec):
         path = _fetch(spec)
     else:
         raise InputError(
-            f"MODEL {spec!r} does not exist: give a diffusers pipeline directory, a denoiser's directory, "
+            f"`model` {spec!r} does not exist: give a diffusers pipeline directory, a denoiser's directory, "
             f"a hub id (organisation/name) or zoo:NAME"
         )
     return _describe(spec, path, random_weights, weights_seed)
@@ -114,7 +114,7 @@ def _describe(spec: str, path: Path, random_weights: bool, weights_seed: int) ->
         source = ModelSource(spec, path, "pipeline", str(index.get("_class_name", "")))
         if random_weights:
             raise InputError(
-                f"--random-weights is for a denoiser alone, and {spec} is a pipeline: "
+                f"`random_weights` is for a denoiser alone, and {spec} is a pipeline: "
                 f"give {path / _denoiser_folder(path)}, or leave the option out"
             )
         _refuse_pickles(path, index)
@@ -130,7 +130,7 @@ def _describe(spec: str, path: Path, random_weights: bool, weights_seed: int) ->
         _need_weights(path, allow_none=random_weights)
         return ModelSource(spec, path, "denoiser", class_name, random_weights, weights_seed if random_weights else 0)
     raise InputError(
-        f"MODEL {spec} has neither model_index.json (a diffusers pipeline) nor config.json (a denoiser): "
+        f"`model` {spec} has neither model_index.json (a diffusers pipeline) nor config.json (a denoiser): "
         f"give a directory that save_pretrained wrote"
     )
 
@@ -186,7 +186,8 @@ def _need_weights(folder: Path, allow_none: bool) -> None:
     if pickles:
         raise InputError(_pickle_message(pickles[0]))
     raise InputError(
-        f"{folder} has no .safetensors weights: download them, or give the denoiser's directory with --random-weights"
+        f"{folder} has no .safetensors weights: download them, or give the denoiser's directory with "
+        "`random_weights=True`"
     )
 
 
@@ -200,12 +201,12 @@ def _fetch(hub_id: str) -> Path:
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no answer"
         raise InputError(
-            f"MODEL {hub_id!r} is no directory here, and the hub answered {status}: "
+            f"`model` {hub_id!r} is no directory here, and the hub answered {status}: "
             f"check the name and your access, or give a local pipeline directory"
         ) from error
     except Exception as error:  # the hub client raises many kinds, by transport and version
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
-            f"MODEL {hub_id!r} is no directory here and could not be fetched from the hub ({reason[:120]}): "
+            f"`model` {hub_id!r} is no directory here and could not be fetched from the hub ({reason[:120]}): "
             f"check the name and the network, or give a local pipeline directory"
         ) from error

@@ -26,18 +26,20 @@ def check_output(path: Path) -> None:
         InputError: no such kind of output, or its directory cannot be.
     """
     if path.suffix not in {".mp4", ".gif", ".png", ""}:
-        raise InputError(f"-o {path}: expected .mp4, .gif, a .png pattern like frame-%03d.png, or a directory")
+        raise InputError(f"`output` {path}: expected .mp4, .gif, a .png pattern like frame-%03d.png, or a directory")
     if path.suffix in {".mp4", ".gif"} and path.is_dir():
-        raise InputError(f"-o {path} is a directory: give a file name that does not exist as one")
+        raise InputError(f"`output` {path} is a directory: give a file name that does not exist as one")
     if path.suffix == "" and path.is_file():
-        raise InputError(f"-o {path} is a file: give .mp4, .gif, or a directory for PNG frames")
+        raise InputError(f"`output` {path} is a file: give .mp4, .gif, or a directory for PNG frames")
     if path.suffix == "" and path.is_dir() and any(path.iterdir()):
-        raise InputError(f"-o {path} is a directory that is not empty: give a new one, or a file name such as out.mp4")
+        raise InputError(
+            f"`output` {path} is a directory that is not empty: give a new one, or a file name such as out.mp4"
+        )
     parent = path.parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir():
-        raise InputError(f"-o {path}: {parent} is a file, not a directory")
+        raise InputError(f"`output` {path}: {parent} is a file, not a directory")
 
 
 def write_video(frames: Frames, path: Path, fps: int = FPS) -> list[Path]:

@@ -53,15 +53,15 @@ class Budget:
         found = _BUDGET.fullmatch(text)
         if found is None:
             raise InputError(
-                f"--budget is {text!r}, expected a metric and a bound: fvd<=+0% against the dense model, or psnr>=30"
+                f"`budget` is {text!r}, expected a metric and a bound: fvd<=+0% against the dense model, or psnr>=30"
             )
         metric, relation, sign, number, percent = found.groups()
         if metric not in INFO:
-            raise InputError(f"--budget names no metric {metric!r}, expected one of {', '.join(INFO)}")
+            raise InputError(f"`budget` names no metric {metric!r}, expected one of {', '.join(INFO)}")
         if INFO[metric].kind == "paired" and sign:
-            raise InputError(f"--budget {text}: {metric} compares with the dense model already: leave the sign out")
+            raise InputError(f"`budget` {text}: {metric} compares with the dense model already: leave the sign out")
         if percent and not sign:
-            raise InputError(f"--budget {text}: a share needs a sign, {metric}{relation}+{number}% or -{number}%")
+            raise InputError(f"`budget` {text}: a share needs a sign, {metric}{relation}+{number}% or -{number}%")
         amount = -float(number) if sign == "-" else float(number)
         return cls(metric, relation, amount, bool(sign), bool(percent))
 

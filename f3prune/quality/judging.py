@@ -64,9 +64,9 @@ class JudgeOptions:
     def __post_init__(self) -> None:
         """Raises ``InputError`` for options that do not fit together."""
         if (self.dataset is None) != (self.root is None):
-            raise InputError("--dataset and --root belong together: give the kind of dataset and its directory")
+            raise InputError("`dataset` and `root` belong together: give the kind of dataset and its directory")
         if self.dataset is not None and self.prompts is not None:
-            raise InputError("--prompts and --dataset exclude each other: the dataset has prompts of its own")
+            raise InputError("`prompts` and `dataset` exclude each other: the dataset has prompts of its own")
         unknown = [name for name in self.metrics or () if name not in INFO]
         if unknown:
             raise InputError(f"there is no metric {unknown[0]!r}, expected some of {', '.join(INFO)}")
@@ -103,8 +103,8 @@ class Judging:
         distances = [name for name in self.names if INFO[name].kind == "distance"]
         if distances and not self._has_real:
             raise InputError(
-                f"{distances[0]} is a distance to real videos, and there are none: give --dataset and --root, or leave "
-                f"it out of --metrics"
+                f"{distances[0]} is a distance to real videos, and there are none: give `dataset` and `root`, or leave "
+                f"it out of `metrics`"
             )
         self._metrics = build_metrics(self.names, Networks(**networks))
         files = {name: _hashes(path) for name, path in networks.items() if isinstance(path, Path)}
@@ -187,7 +187,7 @@ class Judging:
                     name = metric.info.name
                     raise InputError(
                         f"{name} compares covariances of {width} features, for which {needed} videos are needed, and "
-                        f"--samples is {len(self.samples)}: give more, or --metrics without {name}"
+                        f"`samples` is {len(self.samples)}: give more, or `metrics` without {name}"
                     )
         self._enough = True
 

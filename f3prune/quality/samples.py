@@ -31,9 +31,9 @@ def samples_of(prompts: Sequence[Prompt], count: int, seed: int) -> list[Sample]
         InputError: there are no prompts, or fewer than one sample is wanted.
     """
     if count < 1:
-        raise InputError(f"--samples is {count}, expected at least 1")
+        raise InputError(f"`samples` is {count}, expected at least 1")
     if not prompts:
-        raise InputError("there are no prompts to generate for: give --prompts FILE with at least one")
+        raise InputError("there are no prompts to generate for: give `prompts` with at least one")
     return [Sample(prompt, seed + k) for k, prompt in zip(range(count), itertools.cycle(prompts), strict=False)]
 
 

@@ -62,9 +62,9 @@ class SweepOptions:
         """Raises ``InputError`` for a metric that is not measured or has no better and worse."""
         if self.quality not in INFO or INFO[self.quality].better is None:
             known = ", ".join(name for name, info in INFO.items() if info.better is not None)
-            raise InputError(f"--quality is {self.quality!r}, expected one of {known}")
+            raise InputError(f"`quality` is {self.quality!r}, expected one of {known}")
         if self.judge.metrics is not None and self.quality not in self.judge.metrics:
-            raise InputError(f"--quality {self.quality} is not among --metrics: add it there, or choose one of them")
+            raise InputError(f"`quality` {self.quality} is not among `metrics`: add it there, or choose one of them")
 
     def configs(self) -> Iterator[PruneConfig]:
         """Every combination that has a meaning."""

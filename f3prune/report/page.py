@@ -52,7 +52,7 @@ def render(data: Mapping[str, Any], media: Media) -> str:
         levels=LEVELS,
         style=Markup(style),
         script=Markup(script),
-        policy=_policy(script),
+        policy=Markup(_policy(script)),
     )
 
 

@@ -85,7 +85,7 @@ class RunState:
         expected = self.calibration.inputs["source"]
         if digest != expected:
             raise ArtifactError(
-                f"MODEL {self.source.spec} changed since it was calibrated (sha256 {digest[:12]}, "
+                f"`model` {self.source.spec} changed since it was calibrated (sha256 {digest[:12]}, "
                 f"expected {expected[:12]}): calibrate it again with `{self.run.command('calibrate')}`"
             )
         return digest

@@ -109,7 +109,7 @@ def choose_prompts(source: ModelSource, options: CalibrateOptions) -> list[Promp
         return [Prompt("") for _ in range(options.num_prompts or 1)]
     if options.prompts is not None:
         return prompt_lists.take(
-            prompt_lists.read_prompts(options.prompts), options.num_prompts, f"--prompts {options.prompts}"
+            prompt_lists.read_prompts(options.prompts), options.num_prompts, f"`prompts` {options.prompts}"
         )
     own = (source.path if source.zoo_name is None else source.path.parent) / "prompts.txt"
     if own.is_file():

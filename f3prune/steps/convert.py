@@ -40,27 +40,27 @@ class Converted:
     files: tuple[str, ...]
 
 
-def cogvideo_config(shape: str | None = None, file: Path | None = None) -> CogVideoConfig:
+def cogvideo_config(shape: str | None = None, config: Path | None = None) -> CogVideoConfig:
     """Hyperparameters by the name of a published checkpoint, or from a JSON file; stage 1's when neither is given.
 
     Args:
         shape: a key of ``PUBLISHED``.
-        file: a JSON object with fields of ``CogVideoConfig``; what it leaves out is as in stage 1, and names that start
-            with an underscore, which ``config.json`` has, are ignored.
+        config: a JSON object with fields of ``CogVideoConfig``; what it leaves out is as in stage 1, and names that
+            start with an underscore, which ``config.json`` has, are ignored.
 
     Raises:
         InputError: both are given, the name is unknown, or the file holds something else.
     """
-    if shape is not None and file is not None:
-        raise InputError(f"--shape {shape} and --config {file} say the same thing twice: give one of them")
-    if file is None:
+    if shape is not None and config is not None:
+        raise InputError(f"`shape` {shape} and `config` {config} say the same thing twice: give one of them")
+    if config is None:
         name = shape or next(iter(PUBLISHED))
         if name not in PUBLISHED:
-            raise InputError(f"--shape {name} is not known, expected {' or '.join(PUBLISHED)}: or give --config")
+            raise InputError(f"`shape` {name} is not known, expected {' or '.join(PUBLISHED)}: or give `config`")
         return PUBLISHED[name]
-    if not file.is_file():
-        raise InputError(f"--config {file} does not exist: give a JSON file with the hyperparameters")
-    given = {name: value for name, value in read_json(file).items() if not name.startswith("_")}
+    if not config.is_file():
+        raise InputError(f"`config` {config} does not exist: give a JSON file with the hyperparameters")
+    given = {name: value for name, value in read_json(config).items() if not name.startswith("_")}
     known = [field.name for field in fields(CogVideoConfig)]
     wrong = [f"{name} is not a hyperparameter" for name in given if name not in known]
     wrong += [
@@ -69,7 +69,7 @@ def cogvideo_config(shape: str | None = None, file: Path | None = None) -> CogVi
         if name in known and type(value) is not int
     ]
     if wrong:
-        raise InputError(f"--config {file}: {'; '.join(wrong)}: expected some of {', '.join(known)}")
+        raise InputError(f"`config` {config}: {'; '.join(wrong)}: expected some of {', '.join(known)}")
     return CogVideoConfig(**given)
 
 
@@ -80,12 +80,12 @@ def check_output(output: Path) -> None:
         InputError: it is a file or a directory that holds something, or one of its parents is a file.
     """
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise InputError(f"-o {output} exists already: give a new directory, or remove this one")
+        raise InputError(f"`output` {output} exists already: give a new directory, or remove this one")
     parent = output.absolute().parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir():
-        raise InputError(f"-o {output}: {parent} is a file, not a directory: give another place")
+        raise InputError(f"`output` {output}: {parent} is a file, not a directory: give another place")
 
 
 def convert_cogvideo(
@@ -115,7 +115,7 @@ def convert_cogvideo(
         try:
             tensors = translate(published, config)
         except InputError as error:
-            raise InputError(f"{file}: {error} (--shape or --config)") from error
+            raise InputError(f"{file}: {error} (`shape` or `config`)") from error
         with torch.device("meta"):
             model = CogVideo(config)
     shards = list(_shards(tensors, shard_bytes))
@@ -129,7 +129,8 @@ def convert_cogvideo(
         with reporter.task("writing safetensors", total=len(shards) + 1) as advance, atomic_directory(output) as folder:
             if total > (free := shutil.disk_usage(folder).free):
                 raise InputError(
-                    f"-o {output} needs {total:,} bytes, and {free:,} are free there: make room, or give another place"
+                    f"`output` {output} needs {total:,} bytes, and {free:,} are free there: make room, or give another "
+                    "place"
                 )
             model.save_config(folder)
             for name, shard in zip(names, shards, strict=True):
@@ -143,7 +144,9 @@ def convert_cogvideo(
             if len(shards) > 1:
                 _write_index(folder, dict(zip(names, shards, strict=True)), total)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"-o {output} could not be written ({error}): make room, or give another place") from error
+        raise InputError(
+            f"`output` {output} could not be written ({error}): make room, or give another place"
+        ) from error
     return Converted(
         parameters=sum(tensor.numel() for tensor in tensors.values()),
         dtypes=tuple(sorted({str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()})),

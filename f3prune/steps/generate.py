@@ -62,7 +62,7 @@ def generate(
     """
     check_output(output)
     if not options.prompt.strip():
-        raise InputError("--prompt is empty: say what the video shows")
+        raise InputError("`prompt` is empty: say what the video shows")
     state = RunState.of(run)
     need_pipeline(state, "make a video")
     settings = settings_of(state, options)

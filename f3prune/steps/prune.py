@@ -34,7 +34,7 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
     if config.granularity == "frame-pair" and not state.strategy.frame_pairs:
         raise InputError(
             f"{state.family.title} generates frame after frame and cannot be pruned by frame pairs: "
-            f"use --granularity layer or head"
+            f"use `granularity='layer'` or `'head'`"
         )
     source_digest = state.verified_source_digest()
 

@@ -48,7 +48,7 @@ class ReuseOptions:
     def __post_init__(self) -> None:
         """Raises ``InputError`` for a share that is none."""
         if self.skip is not None and not 0 < self.skip < 1:
-            raise InputError(f"--skip is {self.skip:g}: give a share of the steps between 0 and 1, e.g. 0.4")
+            raise InputError(f"`skip` is {self.skip:g}: give a share of the steps between 0 and 1, e.g. 0.4")
 
 
 @dataclass(frozen=True)
@@ -125,13 +125,13 @@ def chosen(run: RunDirectory, settings: GenerationSettings) -> StepReuse:
     try:
         value = json.loads((run.path / FILE).read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ArtifactError(f"{run.path / FILE} is no JSON ({error}): run `f3prune reuse {run.path}` again") from error
+        raise ArtifactError(f"{run.path / FILE} is no JSON ({error}): run `{run.command(STEP)}` again") from error
     plan = StepReuse.from_json(value)
     recorded = entry.options["settings"].get("steps")
     if settings.steps != recorded:
         raise InputError(
             f"skipped steps were chosen for {recorded or len(plan.timesteps)} steps, and this is "
-            f"{settings.steps or 'the default number'}: run `f3prune reuse {run.path} --steps N` with yours first"
+            f"{settings.steps or 'the default number'}: run `reuse(run={str(run.path)!r}, steps=N)` with yours first"
         )
     return plan
 
@@ -175,7 +175,7 @@ def _measure(
             if best is None:
                 raise InputError(
                     f"no step can be skipped at {options.min_psnr:g} dB (skipping one gives "
-                    f"{max((psnr for _, psnr in tried), default=0.0):.1f} dB): give a lower --min-psnr"
+                    f"{max((psnr for _, psnr in tried), default=0.0):.1f} dB): give a lower `min_psnr`"
                 )
     return Found(*best, tuple(tried))
 

@@ -35,7 +35,7 @@ def verified_engine(run: RunDirectory, variant: Variant = "pruned", backend: str
     if backend is not None and backend != built:
         raise BackendError(
             f"{run.directory(step)} was built for {built}, not {backend}: "
-            f"run `f3prune build {run.path} --backend {backend}` first"
+            f"run `build(run={str(run.path)!r}, backend={backend!r})` first"
         )
     return stage_directories(run.directory(step), int(entry.facts["stages"]))
 

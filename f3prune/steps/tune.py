@@ -80,17 +80,17 @@ def check_output(output: Path, resume: bool) -> None:
         InputError: there is something, or a checkpoint that was not asked for, or none although one was.
     """
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
-        raise InputError(f"-o {output} exists already: give a new directory, or remove this one")
+        raise InputError(f"`output` {output} exists already: give a new directory, or remove this one")
     checkpoint = checkpoint_of(output)
     if resume and not checkpoint.is_file():
-        raise InputError(f"--resume: there is no checkpoint {checkpoint}: leave --resume out to start")
+        raise InputError(f"`resume`: there is no checkpoint {checkpoint}: leave `resume` out to start")
     if not resume and checkpoint.exists():
-        raise InputError(f"{checkpoint} is left from a tuning that was stopped: give --resume, or remove the file")
+        raise InputError(f"{checkpoint} is left from a tuning that was stopped: give `resume=True`, or remove the file")
     parent = output.absolute().parent
     while not parent.exists():
         parent = parent.parent
     if not parent.is_dir():
-        raise InputError(f"-o {output}: {parent} is a file, not a directory")
+        raise InputError(f"`output` {output}: {parent} is a file, not a directory")
 
 
 def tune(output: Path, options: TuneOptions, reporter: Reporter = SILENT) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def tune(output: Path, options: TuneOptions, reporter: Reporter = SILENT) -> dic
     """
     check_output(output, options.resume)
     if not options.prompt.strip():
-        raise InputError("--prompt is empty: say what the video shows")
+        raise InputError("`prompt` is empty: say what the video shows")
     source = resolve(options.base)
     check_base(source)
     silence_imported()
@@ -128,7 +128,7 @@ def tune(output: Path, options: TuneOptions, reporter: Reporter = SILENT) -> dic
     if options.resume:
         tuner.resume(checkpoint, recipe)
         if tuner.done > options.steps:
-            raise InputError(f"{checkpoint} is {tuner.done} steps far: give --steps of at least {tuner.done}")
+            raise InputError(f"{checkpoint} is {tuner.done} steps far: give `steps` of at least {tuner.done}")
     with reporter.task("tuning", total=options.steps) as advance:
         for _ in range(tuner.done):
             advance()
@@ -162,11 +162,11 @@ def _size(pipeline: TuneAVideoPipeline, size: int | None) -> int:
     if size is None:
         own = pipeline.unet.config.sample_size
         if not isinstance(own, int):
-            raise InputError(f"--size is not given, and the base's own is {own}: give the edge in pixels, e.g. 512")
+            raise InputError(f"`size` is not given, and the base's own is {own}: give the edge in pixels, e.g. 512")
         return own * scale
     if size % scale:
         low = max(scale, size // scale * scale)
-        raise InputError(f"--size is {size}, expected a multiple of {scale}: try {low} or {low + scale}")
+        raise InputError(f"`size` is {size}, expected a multiple of {scale}: try {low} or {low + scale}")
     return size
 
 

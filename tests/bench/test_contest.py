@@ -181,7 +181,7 @@ def test_a_package_that_is_not_installed_is_listed_with_its_install_line(monkeyp
 def test_a_run_without_an_engine_names_the_command(run: RunDirectory, tmp_path: Path) -> None:
     shutil.copytree(run.path, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "engine")
-    with pytest.raises(ArtifactError, match=r"make it with `f3prune build \S+`"):
+    with pytest.raises(ArtifactError, match=r"make it with `build\(run='\S+'\)`"):
         contest(RunDirectory.open(tmp_path / "run"), OPTIONS)
 
 

@@ -163,12 +163,12 @@ def test_of_all_modes_those_that_suit_are_offered(variant, modes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"granularity": "head"}, "mode auto goes by granularity layer, not head"),
-        ({"score": "aas"}, "mode auto goes by score leave-one-out, not aas"),
-        ({"speedup": 0.9}, "speedup is 0.9, expected more than 1"),
-        ({"mode": "local", "speedup": 1.2}, "speedup is for mode auto, not local"),
-        ({"mode": "local", "candidates": ("drop",)}, "candidates is for mode auto, not local"),
-        ({"candidates": ("nothing",)}, "mode is 'nothing', expected one of"),
+        ({"granularity": "head"}, "goes by `granularity` layer, not head"),
+        ({"score": "aas"}, "goes by `score` leave-one-out, not aas"),
+        ({"speedup": 0.9}, "`speedup` is 0.9, expected more than 1"),
+        ({"mode": "local", "speedup": 1.2}, "`speedup` is for `mode='auto'`, not local"),
+        ({"mode": "local", "candidates": ("drop",)}, "`candidates` is for `mode='auto'`, not local"),
+        ({"candidates": ("nothing",)}, "`mode` is 'nothing', expected one of"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, message):

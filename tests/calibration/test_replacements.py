@@ -233,10 +233,10 @@ def test_a_mode_is_added_in_one_place(tmp_path):
         (
             "cogvideox",
             {"mode": "pooled:4"},
-            "pool is 4, larger than the 2 × 3 tokens of a frame: use at most 3",
+            "`pool` is 4, larger than the 2 × 3 tokens of a frame: use at most 3",
         ),
-        ("cogvideox", {"mode": "window:2"}, "window is 2, which spans all 3 frames: use at most 1"),
-        ("cogvideox", {"mode": "pooled:2:2"}, "window is 2, which spans all 3 frames"),
+        ("cogvideox", {"mode": "window:2"}, "`window` is 2, which spans all 3 frames: use at most 1"),
+        ("cogvideox", {"mode": "pooled:2:2"}, "`window` is 2, which spans all 3 frames"),
     ],
 )
 def test_what_has_no_meaning_at_a_site_is_refused_when_masks_are_made(variant, options, message):
@@ -248,12 +248,12 @@ def test_what_has_no_meaning_at_a_site_is_refused_when_masks_are_made(variant, o
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "nothing"}, "mode is 'nothing', expected one of drop, local, pooled, static, window"),
-        ({"mode": "local:1"}, "mode is 'local:1', expected local, with whole numbers"),
+        ({"mode": "nothing"}, "`mode` is 'nothing', expected one of drop, local, pooled, static, window"),
+        ({"mode": "local:1"}, "`mode` is 'local:1', expected local, with whole numbers"),
         ({"mode": "pooled:two"}, "expected pooled:POOL:WINDOW, with whole numbers"),
-        ({"mode": "window:0"}, "window is 0, expected at least 1"),
-        ({"mode": "pooled:1"}, "pool is 1, expected patches of at least 2"),
-        ({"mode": "pooled", "granularity": "frame-pair"}, "has no meaning for frame pairs: use mode local"),
+        ({"mode": "window:0"}, "`window` is 0, expected at least 1"),
+        ({"mode": "pooled:1"}, "`pool` is 1, expected patches of at least 2"),
+        ({"mode": "pooled", "granularity": "frame-pair"}, "has no meaning for frame pairs: use `mode='local'`"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(options, message):

@@ -195,7 +195,7 @@ def test_an_output_that_nothing_compares_with_is_refused(value):
     broken.proj_out.weight.data.fill_(value)
     broken.proj_out.bias.data.zero_()
     calls = [(5.0, {**subject.inputs, "return_dict": False})]
-    with pytest.raises(InputError, match=r"timestep 5 is zero or not finite.*--score aas"):
+    with pytest.raises(InputError, match=r"timestep 5 is zero or not finite.*`score='aas'`"):
         leave_one_out(broken, subject.calibration, calls, "layer", "local")
 
 

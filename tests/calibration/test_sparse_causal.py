@@ -57,7 +57,7 @@ def test_the_kinds_of_sites():
     with pytest.raises(InputError, match="family latte has no sparse-causal attention"):
         registry()["latte"].find_sites(latte, "sparse-causal")
     assert registry()["latte"].find_sites(latte, "all") == registry()["latte"].find_sites(latte)
-    with pytest.raises(InputError, match="sites is 'spatial', expected one of temporal, sparse-causal, all"):
+    with pytest.raises(InputError, match="`sites` is 'spatial', expected one of temporal, sparse-causal, all"):
         family.find_sites(denoiser, "spatial")
 
 
@@ -135,7 +135,7 @@ def test_local_frames_no_longer_meet_in_attention():
 
 
 def test_frame_pairs_are_refused_and_sites_can_be_protected():
-    with pytest.raises(InputError, match=r"frame-pair has no meaning at .*attn1.*--granularity layer or head"):
+    with pytest.raises(InputError, match=r"frame-pair has no meaning at .*attn1.*`granularity='layer'` or `'head'`"):
         select_masks(measured("all"), PruneConfig(0.5, "frame-pair", score="aas"))
     masks = select_masks(measured("all"), PruneConfig(0.5, "frame-pair", protect=("*.attn1",), score="aas"))
     subject = subject_of(VARIANT)

@@ -57,7 +57,7 @@ def test_an_rtx_engine_without_a_driver_gives_one_line(make_graph: GraphMaker, t
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1
     assert "a tensorrt-rtx engine needs an NVIDIA GPU, but this machine has no NVIDIA driver" in done.stdout
-    assert "--backend onnxruntime" in done.stdout
+    assert "`backend='onnxruntime'`" in done.stdout
 
 
 def test_models_that_differ_in_weights_alone_never_share_an_engine(

@@ -32,7 +32,7 @@ def test_two_models_may_share_a_graph_but_not_their_weights(make_graph: GraphMak
 
 
 def test_a_missing_graph_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(ArtifactError, match="run f3prune export first"):
+    with pytest.raises(ArtifactError, match=r"run `export\(\.\.\.\)` first"):
         read_graph(tmp_path / "denoiser.onnx")
 
 

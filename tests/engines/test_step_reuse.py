@@ -110,7 +110,7 @@ def test_a_plan_is_read_back_as_written(values: list[float], data: st.DataObject
     assert StepReuse.from_json(plan.to_json()) == plan
     with pytest.raises(ArtifactError, match="version"):
         StepReuse.from_json({**plan.to_json(), "version": 0})
-    with pytest.raises(ArtifactError, match="f3prune reuse"):
+    with pytest.raises(ArtifactError, match=r"run `reuse\(\.\.\.\)`"):
         StepReuse.from_json({"version": 1, "timesteps": 3})
 
 

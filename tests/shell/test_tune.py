@@ -213,11 +213,11 @@ def test_stopped_tuning_resumes_to_the_same_model(
         with pytest.raises(KeyboardInterrupt):
             tune(parts, TuneOptions(video, "a 7", str(base), **options))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.tuning.safetensors", "whole"]
-    with pytest.raises(InputError, match="give --resume"):
+    with pytest.raises(InputError, match="give `resume=True`"):
         tune(parts, TuneOptions(video, "a 7", str(base), **options))
     with pytest.raises(ArtifactError, match="another video, prompt, base or other options"):
         tune(parts, TuneOptions(video, "a 8", str(base), resume=True, **options))
-    with pytest.raises(InputError, match="--steps of at least 2"):
+    with pytest.raises(InputError, match="`steps` of at least 2"):
         tune(parts, TuneOptions(video, "a 7", str(base), resume=True, **options | {"steps": 1}))
     saved = (tmp_path / "parts.tuning.safetensors").read_bytes()
     (tmp_path / "parts.tuning.safetensors").write_bytes(saved[:100])

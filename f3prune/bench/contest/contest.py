@@ -70,12 +70,12 @@ class ContestOptions:
         """Raises ``InputError`` for an unknown kind, too few rounds, or a share of steps that is none."""
         for skip in self.skips:
             if not 0 < skip < 1:
-                raise InputError(f"--skip is {skip:g}: give shares of the steps between 0 and 1, e.g. 0.2,0.5")
+                raise InputError(f"`skips` has {skip:g}: give shares of the steps between 0 and 1, e.g. 0.2,0.5")
         for kind in self.kinds:
             if kind not in registry():
                 raise InputError(f"no contender {kind!r}: expected all, or some of {', '.join(registry())}")
         if self.rounds < LEAST_ROUNDS:
-            raise InputError(f"--rounds is {self.rounds}: quartiles need at least {LEAST_ROUNDS}")
+            raise InputError(f"`rounds` is {self.rounds}: quartiles need at least {LEAST_ROUNDS}")
 
     def points(self, own: PruneConfig) -> list[PruneConfig]:
         """Every combination, with the run's own aggregation, stages, protected sites and score."""
@@ -386,6 +386,6 @@ def _to_unit_range(reference: Frames, candidate: Frames) -> tuple[Frames, Frames
     import numpy as np
 
     if not np.isfinite(candidate).all():
-        raise InputError("the latents are not finite: use --dtype fp32 or bf16 instead of fp16")
+        raise InputError("the latents are not finite: use `dtype='fp32'` or `'bf16'` instead of fp16")
     low, span = float(reference.min()), float(reference.max() - reference.min()) or 1.0
     return (reference - low) / span, (candidate - low) / span

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
+from f3prune.cli.messages import for_command_line
+
 if TYPE_CHECKING:
     from f3prune.bench.contest import Entrant
 
@@ -43,7 +45,7 @@ def contest_table(result: Mapping[str, Any]) -> Table:
     dense = next(row for row in result["rows"] if row["contender"]["kind"] == "pytorch")
     for row in result["rows"]:
         if row["status"] != "measured":
-            table.add_row(row["name"], f"{row['status']}: {row['reason']}")
+            table.add_row(row["name"], f"{row['status']}: {for_command_line(row['reason'])}")
             continue
         times = row["denoising"]
         match = matched.get(row["name"])

@@ -286,7 +286,7 @@ class CogVideoPipeline:
             frames, doublings = (frames + 1) // 2, doublings + 1
         if not 1 <= frames <= most or (doublings and (frames < 3 or frames % 2 == 0)):
             more = f", {2 * most - 1} or {4 * most - 3}" if self.interpolator is not None else ""
-            raise InputError(f"--num-frames is {wanted}, expected 1 to {most}{more} for this model")
+            raise InputError(f"`num_frames` is {wanted}, expected 1 to {most}{more} for this model")
         return frames, doublings
 
     def _sampler(self, temperature: float | None, top_k: int | None) -> Sampler:

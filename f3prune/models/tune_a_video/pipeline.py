@@ -83,7 +83,7 @@ class TuneAVideoPipeline(DiffusionPipeline):
         """
         folder = Path(pretrained_model_name_or_path)
         if not (folder / "model_index.json").is_file():
-            raise InputError(f"{folder} has no model_index.json: give the directory that `f3prune tune` wrote")
+            raise InputError(f"{folder} has no model_index.json: give the directory that `tune(...)` wrote")
         pipeline = super().from_pretrained(str(folder), **kwargs)
         if pipeline.config.inverted_sha256 is not None:
             pipeline.inverted = read_latents(folder / FILE, pipeline.config.inverted_sha256)
@@ -244,7 +244,7 @@ class TuneAVideoPipeline(DiffusionPipeline):
             raise InputError(f"latents is {name!r}: expected a tensor, or 'inverted' for those of the tuned clip")
         if self.inverted is None:
             raise InputError(
-                "this model has no inverted latents: tune one with `f3prune tune`, or leave the start latents out"
+                "this model has no inverted latents: tune one with `tune(...)`, or leave the start latents out"
             )
         _, _, frames, rows, columns = self.inverted.shape
         own = {"frames": frames, "height": rows * self.vae_scale_factor, "width": columns * self.vae_scale_factor}

@@ -142,7 +142,7 @@ class Tuner:
         while self.done < self.config.steps:
             loss = self.step(*self.draw(mean, deviation))
             if not math.isfinite(loss):
-                raise InputError(f"the loss is {loss} after {self.done} steps: give a lower --lr")
+                raise InputError(f"the loss is {loss} after {self.done} steps: give a lower `learning_rate`")
             on_step()
             if checkpoint is not None and self.done % every == 0 and self.done < self.config.steps:
                 self.save(checkpoint, recipe)
@@ -162,7 +162,7 @@ class Tuner:
         if facts.get("recipe") != recipe or set(tensors) != set(self.trained):
             raise ArtifactError(
                 f"checkpoint {path} was made with another video, prompt, base or other options: "
-                f"give the same ones, or remove the file and start again without --resume"
+                f"give the same ones, or remove the file and start again without `resume`"
             )
         with torch.no_grad():
             for name, value in tensors.items():

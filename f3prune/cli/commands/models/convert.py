@@ -22,8 +22,8 @@ def convert() -> None:
 @click.argument("file", type=PLACE)
 @click.option("-o", "--output", type=PLACE, required=True, help="Directory to write.")
 @click.option("--shape", type=click.Choice(SHAPES), help="Which published model it is. [default: cogvideo-stage1]")
-@click.option("--config", "config_file", type=PLACE, help="JSON file with the hyperparameters, instead.")
-def cogvideo(file: Path, output: Path, shape: str | None, config_file: Path | None) -> None:
+@click.option("--config", type=PLACE, help="JSON file with the hyperparameters, instead.")
+def cogvideo(file: Path, output: Path, shape: str | None, config: Path | None) -> None:
     """Convert CogVideo's FILE (mp_rank_00_model_states.pt, key `module`), of which nothing but tensors is unpickled.
 
     All names and shapes must fit the hyperparameters. Tensors keep their dtype.
@@ -31,9 +31,9 @@ def cogvideo(file: Path, output: Path, shape: str | None, config_file: Path | No
     with RichReporter() as reporter:
         from f3prune.steps.convert import cogvideo_config, convert_cogvideo
 
-        config = cogvideo_config(shape, config_file)
-        made = convert_cogvideo(file, output, config, reporter)
+        known = cogvideo_config(shape, config)
+        made = convert_cogvideo(file, output, known, reporter)
     click.echo(
-        f"{output}: CogVideo of {config.num_layers} layers and width {config.hidden_size}, {made.parameters:,} "
+        f"{output}: CogVideo of {known.num_layers} layers and width {known.hidden_size}, {made.parameters:,} "
         f"parameters in {', '.join(made.dtypes)}, {len(made.files)} safetensors file{'s' * (len(made.files) > 1)}"
     )
