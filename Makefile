@@ -1,6 +1,7 @@
 # make demo       install, then calibrate, prune, export, build, generate and check the built-in model
 # make lint       install, then ruff, mypy and the order of imports
 # make test       install, then pytest without what takes long (make test-all: all of it)
+# make docs       install, then the site of docs/, in build/site
 # make gpu-check  what needs an NVIDIA GPU; skips with a reason where there is none
 # make bench      the figures of docs/performance.md (bench-large: those of docs/benchmarks.md)
 # make study      what pruning does to trained models: docs/fidelity.md (hours; goes on where it was stopped)
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo lint test test-all gpu-check bench bench-large bench-14b study clean
+.PHONY: demo lint test test-all docs gpu-check bench bench-large bench-14b study clean
 
 demo: $(STAMP)
 	$(BIN)/f3prune run zoo:digits -o runs/demo --alpha 0.4
@@ -27,6 +28,9 @@ test: $(STAMP)
 
 test-all: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=25 -m ""
+
+docs: $(STAMP)
+	$(BIN)/python -m mkdocs build
 
 gpu-check: $(STAMP)
 	$(BIN)/python -m pytest -m gpu -rs tests

@@ -146,7 +146,9 @@ def calibrate(
     Args:
         denoiser: the dense denoiser that ``denoise`` calls.
         denoise: runs one or more whole generations.
-        rows, seed, sites: see ``FrameMassRecorder``.
+        rows: sample this many query tokens per frame; ``None`` measures all.
+        seed: of the sampling.
+        sites: which kind of sites, see ``Family.find_sites``.
         metadata: recorded in the calibration, for provenance.
 
     Raises:
