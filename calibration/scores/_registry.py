@@ -119,5 +119,12 @@ def score_of(name: str) -> Score:
 
 
 def name_of(score: Score) -> str:
-    """The name that a score is registered under."""
-    return next(name for name, known in _REGISTRY.items() if known is score)
+    """The name that a score's class is registered under.
+
+    Raises:
+        InputError: it is not registered.
+    """
+    for name, known in _REGISTRY.items():
+        if type(known) is type(score):
+            return name
+    raise InputError(f"{type(score).__name__} is no score: decorate the class with register(name)")

@@ -255,6 +255,18 @@ def test_every_score_is_a_file_that_is_found_by_its_name():
     assert len({score_of(name).title for name in names()}) == len(names())
 
 
+def test_a_score_that_is_not_registered_says_how_to_register_it():
+    class Forgotten(Score):
+        granularities = ("layer",)
+
+        def measure(self, measurement):
+            raise AssertionError("it is refused before it measures")
+
+    with pytest.raises(InputError, match=r"Forgotten is no score: decorate the class with register\(name\)"):
+        Forgotten().refusal("head")
+    assert name_of(type(score_of("magnitude"))()) == "magnitude"
+
+
 def test_a_score_from_elsewhere_ranks_units_once_it_is_registered():
     """One class is all it takes: configurations, masks and messages know it."""
 
