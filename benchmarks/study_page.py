@@ -411,11 +411,16 @@ def model_section(name: str, model: Row) -> str:
     for part, title in (
         ("selection", "What to prune"),
         ("mode", "What takes a pruned unit's place: drop"),
+        ("replacements", "What takes a layer's place: stand-ins that keep a view of other frames"),
         ("pairs", "Frame pairs"),
         ("stages", "Masks of their own for 2 and 4 ranges of steps"),
     ):
         if model.get(part):
             parts += [f"### {title}\n", quality_table(model[part])]
+        if part == "replacements" and model.get(part):
+            parts += [
+                f"{len(model[part][0]['psnr'])} videos of every row here. Errors were measured with the mode itself.\n"
+            ]
         if part == "stages" and model.get(part):
             rows = model[part]
             same = sum(all(sites == row["sites"][0] for sites in row["sites"]) for row in rows)
@@ -450,7 +455,7 @@ def model_section(name: str, model: Row) -> str:
 def left_out(data: Mapping[str, Any]) -> list[str]:
     """Rows that some model has and another lacks, in a part that both have."""
     found = []
-    for part in ("selection", "mode", "pairs", "stages", "seeds"):
+    for part in ("selection", "mode", "replacements", "pairs", "stages", "seeds"):
         rows = {name: [_kind(row) for row in model.get(part, ())] for name, model in data.items()}
         every = dict.fromkeys(kind for kinds in rows.values() for kind in kinds)
         for name, kinds in rows.items():
@@ -468,11 +473,15 @@ def page(data: Mapping[str, Any]) -> str:
     """The whole page."""
     ordered = {name: data[name] for name in KINDS if name in data}
     missing = [name for name in KINDS if name not in data]
-    asked = ("selection", "mode", "pairs", "stages", "seeds", "agreement", "speed", "calibration")
+    asked = ("selection", "mode", "replacements", "pairs", "stages", "seeds", "agreement", "speed", "calibration")
     without = [
         f"zoo:{name}: {', '.join(gone)}"
         for name, model in ordered.items()
-        if (gone := [part for part in asked if part not in model and not ("cogvideo" in name and part in asked[2:4])])
+        if (
+            gone := [
+                part for part in asked if part not in model and not ("cogvideo" in name and part in ("pairs", "stages"))
+            ]
+        )
     ]
     text = (HOME / "fidelity_head.md").read_text(encoding="utf-8")
     if not_there := [*(f"zoo:{name}: everything" for name in missing), *without, *left_out(ordered)]:
