@@ -324,8 +324,7 @@ def fastest_kept(model: Row) -> Row | None:
 
 
 def tables(data: Mapping[str, Any]) -> dict[str, str]:
-    """Markdown for other pages: ``short`` has, of every model, the largest ratio at which the defaults keep quality,
-    and that of greedy selection where that chooses otherwise."""
+    """Markdown for other pages: ``short`` has each model's largest ratio at which the defaults, or greedy, lose nothing."""
     rows = []
     for name in KINDS:
         model, shown = data.get(name, {}), []
@@ -418,24 +417,21 @@ def model_section(name: str, model: Row) -> str:
         if model.get(part):
             parts += [f"### {title}\n", quality_table(model[part])]
         if part == "replacements" and model.get(part):
-            parts += [
-                f"{len(model[part][0]['psnr'])} videos of every row here. Errors were measured with the mode itself.\n"
-            ]
+            count = len(model[part][0]["psnr"])
+            parts += [f"{count} videos of every row here. Errors were measured with the mode itself.\n"]
         if part == "stages" and model.get(part):
             rows = model[part]
             same = sum(all(sites == row["sites"][0] for sites in row["sites"]) for row in rows)
-            parts += [
-                f"In {same} of {len(rows)} rows all ranges chose the same layers, so that one mask does the same.\n"
-            ]
+            told = "rows all ranges chose the same layers, so that one mask does the same"
+            parts += [f"In {same} of {len(rows)} {told}.\n"]
         if part == "selection" and model.get("against_random"):
-            parts += ["PSNR against the mean of three random selections, paired by video:\n"]
-            parts += [random_table(model["against_random"])]
+            told = "PSNR against the mean of three random selections, paired by video:\n"
+            parts += [told, random_table(model["against_random"])]
     if model.get("seeds"):
         parts += ["### Other calibrations, other videos\n", seeds_table(model["seeds"])]
     if model.get("calibration"):
-        parts += ["### How much calibration the ranking needs\n"]
-        parts += ["Spearman's correlation with the AAS of 8 prompts and all steps:\n"]
         parts += [
+            "### How much calibration the ranking needs\n\nSpearman's correlation with AAS of 8 prompts, all steps:\n",
             table(
                 ("prompts", "steps", "layers", "heads"),
                 (
@@ -447,7 +443,7 @@ def model_section(name: str, model: Row) -> str:
                     )
                     for row in model["calibration"]
                 ),
-            )
+            ),
         ]
     return "\n".join(parts)
 
