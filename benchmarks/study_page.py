@@ -324,7 +324,7 @@ def fastest_kept(model: Row) -> Row | None:
 
 
 def tables(data: Mapping[str, Any]) -> dict[str, str]:
-    """Markdown for other pages: ``short`` has each model's largest ratio at which the defaults, or greedy, lose nothing."""
+    """Markdown for other pages: ``short`` has each model's largest ratio at which defaults, or greedy, lose nothing."""
     rows = []
     for name in KINDS:
         model, shown = data.get(name, {}), []
