@@ -154,5 +154,5 @@ def test_saved_and_loaded_with_one_call(aggregate, granularity, mode, tmp_path):
 
 def test_frame_pairs_are_refused():
     dense = tiny()
-    with pytest.raises(InputError, match="granularity layer or head"):
+    with pytest.raises(InputError, match="granularity='layer'` or `'head'"):
         prune_denoiser(copy.deepcopy(dense), masks_of(dense, 0.5, "frame-pair"))
