@@ -47,6 +47,8 @@ RANDOM_SEEDS = SEEDS = (0, 1, 2)
 SEED_SPACING = 1000
 """Between the first videos of two seeds; more than there are videos of each."""
 SCORES = ("aas", "leave-one-out", "greedy", "magnitude", "reversed")
+SAVED_BY_AUTO = {0.35: 0.25, 0.5: 0.5, 0.75: 0.75, 1.0: 0.9}
+"""The share of attention products that mode auto saves, by the share of layers of the row it stands beside."""
 SERIOUS = ("aas", "leave-one-out", "greedy")
 
 
@@ -77,28 +79,33 @@ def parts(frame_pairs: bool) -> list[Part]:
     return [*found, Part("pairs", tuple(pairs)), Part("stages", tuple(stages))]
 
 
-def replacements(state: RunState) -> tuple[PruneConfig, ...]:
+def replacements(state: RunState, chosen: argparse.Namespace) -> list[PruneConfig]:
     """Everything that can take a layer's place, by ratio; and mode auto, by the share of products that it saves."""
     found = Calibration.load(state.run.path / AAS)
-    modes = dict.fromkeys(
-        o.spec for offered in candidates(found, PruneConfig(0.5, mode="auto")).values() for o in offered
-    )
-    single = [PruneConfig(alpha, mode=mode) for alpha in (0.5, 1.0, 0.75, 0.35) for mode in modes]
-    return (*single, *(PruneConfig(share, mode="auto") for share in (0.5, 0.25, 0.75, 0.9)))
+    offered = candidates(found, PruneConfig(0.5, mode="auto")).values()
+    modes = [*dict.fromkeys(o.spec for one in offered for o in one), "auto"]
+    return [
+        PruneConfig(SAVED_BY_AUTO[alpha] if mode == "auto" else alpha, mode=mode, refit=refit)
+        for refit in chosen.refits
+        for alpha in chosen.alphas
+        for mode in modes
+        if not chosen.modes or mode in chosen.modes
+    ]
 
 
-def judged_by_replacement(state: RunState, model: str, samples: int, jobs: int, path: Path, reporter: Reporter) -> None:
-    """Few configurations at a time: each row is written down as soon as it is measured."""
-    judging = Judging(state, JudgeOptions(samples=samples, metrics=METRICS), reporter)
-    rows: list[dict[str, Any]] = []
-    for config in replacements(state):
+def judged_by_replacement(state: RunState, model: str, options: argparse.Namespace, reporter: Reporter) -> None:
+    """Few configurations at a time: each row is written down as soon as it is measured, and not measured again."""
+    judging = Judging(state, JudgeOptions(samples=options.samples, metrics=METRICS), reporter)
+    for config in replacements(state, options):
+        data = json.loads(options.json.read_text(encoding="utf-8")) if options.json.is_file() else {}
+        rows = data.get(model, {}).get("replacements", [])
+        if any(row["config"] == json_of(config) for row in rows):
+            continue
         try:
-            masks = masks_of(state, config, reporter)
+            rows += rows_of(judging, [config], [masks_of(state, config, reporter)], options.jobs, reporter)
         except InputError as error:
             rows.append({"config": json_of(config), "refused": str(error)})
-            continue
-        rows += rows_of(judging, [config], [masks], jobs, reporter)
-        note(path, model, "replacements", rows)
+        note(options.json, model, "replacements", rows)
 
 
 def judged(
@@ -289,7 +296,7 @@ def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: R
             if part.name == "selection" and any(row["config"]["score"] == "random" for row in rows):
                 note(options.json, model, "against_random", against_random(rows))
     if "replacements" in chosen:
-        judged_by_replacement(state, model, options.samples, options.jobs, options.json, reporter)
+        judged_by_replacement(state, model, options, reporter)
     configs = [config for config in seeds_configs() if config.score in scores]
     if "seeds" in chosen and configs:
         rows = over_seeds(state, model, configs, home, options.samples, options.jobs, reporter)
@@ -336,6 +343,9 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--scores", nargs="+", choices=(*SCORES, "random"), default=(*SCORES, "random"))
+    parser.add_argument("--alphas", nargs="+", type=float, choices=SAVED_BY_AUTO, default=(0.5, 1.0, 0.75, 0.35))
+    parser.add_argument("--refits", nargs="+", type=int, default=(0, 8), help="generations that replacements refit on")
+    parser.add_argument("--modes", nargs="+", help="of replacements; all that a model takes if left out")
     parser.add_argument("--samples", type=int, default=40, help="videos of every configuration")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="worker processes")
     parser.add_argument("--runs", type=Path, default=Path("runs/study"), help="where runs and videos are kept")

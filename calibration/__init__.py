@@ -9,6 +9,7 @@ from f3prune.calibration.measure import FrameMassRecorder, calibrate, denoise_sy
 from f3prune.calibration.prune import PruningRecord, prune_denoiser, pruning_of
 from f3prune.calibration.pruned_model import load_pruned, save_pruned
 from f3prune.calibration.reference import masked_reference
+from f3prune.calibration.refitting import Refit, refit
 from f3prune.calibration.score_table import ScoreTable
 from f3prune.calibration.scores import count_trials, count_units, greedy, leave_one_out, magnitude_scores
 from f3prune.calibration.selection import (
@@ -29,6 +30,7 @@ __all__ = [
     "Masks",
     "PruneConfig",
     "PruningRecord",
+    "Refit",
     "ScoreTable",
     "SiteMask",
     "Stage",
@@ -49,6 +51,7 @@ __all__ = [
     "pruning_of",
     "rank_units",
     "record_calls",
+    "refit",
     "save_pruned",
     "select_masks",
     "stage_ranges",

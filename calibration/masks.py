@@ -79,7 +79,8 @@ class Stage:
 class Masks:
     """Everything that pruning decides; the content of ``masks.json``.
 
-    ``mode`` is the one that was asked for; what stands at a site is the site's ``replacement``.
+    ``mode`` is the one that was asked for; what stands at a site is the site's ``replacement``. ``refit`` is the digest
+    of what is folded into output projections beside it, empty where nothing is.
     """
 
     family: str
@@ -89,6 +90,7 @@ class Masks:
     mode: str
     stages: tuple[Stage, ...]
     score: str = "aas"
+    refit: str = ""
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, one trailing newline."""

@@ -8,6 +8,7 @@ from torch import nn
 
 from f3prune.calibration.attention_hook import AttentionHook, Handler
 from f3prune.calibration.masks import Masks
+from f3prune.calibration.refitting import Refit
 from f3prune.calibration.replacements import Place
 from f3prune.core.errors import InputError, UnknownSiteError
 from f3prune.families import family_of
@@ -30,7 +31,9 @@ def pruning_of(denoiser: nn.Module) -> PruningRecord | None:
     return record if isinstance(record, PruningRecord) else None
 
 
-def prune_denoiser(denoiser: nn.Module, masks: Masks, stage: int = 0, source_digest: str = "") -> nn.Module:
+def prune_denoiser(
+    denoiser: nn.Module, masks: Masks, stage: int = 0, source_digest: str = "", refit: Refit | None = None
+) -> nn.Module:
     """Bake one stage of ``masks`` into ``denoiser``, in place.
 
     The class, configuration and forward signature stay, so it drops into its pipeline. With nothing pruned, nothing
@@ -41,14 +44,29 @@ def prune_denoiser(denoiser: nn.Module, masks: Masks, stage: int = 0, source_dig
         masks: what to prune.
         stage: index into ``masks.stages``.
         source_digest: digest of the dense weights, kept in the record.
+        refit: what ``f3prune.calibration.refit`` gave with the masks.
 
     Returns:
         The same object.
 
     Raises:
-        InputError: already pruned, of another family, or with adapters or quantised layers at a pruned site.
+        InputError: already pruned, of another family, with adapters or quantised layers at a pruned site, or masks and
+            refit do not belong together.
         UnknownSiteError: masks and denoiser have different sites.
     """
+    if masks.refit != ("" if refit is None else refit.digest):
+        raise InputError(
+            "these masks were refitted: pass `refit`, made with them"
+            if refit is None
+            else "the refit was made for other masks: pass those that came with it"
+        )
+    return bake(denoiser, masks, stage, source_digest, refit)
+
+
+def bake(
+    denoiser: nn.Module, masks: Masks, stage: int = 0, source_digest: str = "", refit: Refit | None = None
+) -> nn.Module:
+    """``prune_denoiser`` without a word about the refit: stored weights have it in them already."""
     if pruning_of(denoiser) is not None:
         raise InputError("this denoiser is already pruned: prune the dense one")
     family = family_of(denoiser)
@@ -70,6 +88,9 @@ def prune_denoiser(denoiser: nn.Module, masks: Masks, stage: int = 0, source_dig
         if mask.heads != site.heads:
             raise InputError(f"site {name} has {site.heads} heads, the masks say {mask.heads}: calibrate this model")
         if not mask.untouched:
+            if refit is not None:
+                for layer_name, layer in refit.layers(denoiser, site, stage):
+                    denoiser.set_submodule(layer_name, layer)
             handler = _bake(Place(denoiser, family, site, mask))
             if handler is not None:
                 handlers[name] = handler

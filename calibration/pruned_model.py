@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from f3prune.calibration.masks import Masks
-from f3prune.calibration.prune import PruningRecord, prune_denoiser, pruning_of
+from f3prune.calibration.prune import PruningRecord, bake, pruning_of
 from f3prune.calibration.staged import StagedDenoiser
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.lazy_weights import lazily_in_dtype, read_lazily
@@ -86,7 +86,7 @@ def load_pruned(directory: Path | str, dtype: torch.dtype | None = None, lazy: b
     dense_class = denoiser_class(name)
     with init_empty_weights(include_buffers=False):
         denoiser: nn.Module = dense_class.from_config(config)
-    prune_denoiser(denoiser, record.masks, record.stage, record.source_digest)
+    bake(denoiser, record.masks, record.stage, record.source_digest)
     try:
         state = read_lazily(directory / WEIGHTS) if lazy else load_file(str(directory / WEIGHTS))
         denoiser.load_state_dict(state, strict=True, assign=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -19,7 +19,11 @@ from f3prune.families import Site, TokenGrid, family_of
 
 @contextmanager
 def masked_reference(
-    denoiser: nn.Module, masks: Masks, stage: int = 0, handler: Callable[[SiteMask], Handler] | None = None
+    denoiser: nn.Module,
+    masks: Masks,
+    stage: int = 0,
+    handler: Callable[[SiteMask], Handler] | None = None,
+    layers: Callable[[Site], Iterable[tuple[str, nn.Linear]]] = lambda site: (),
 ) -> Iterator[nn.Module]:
     """Let a dense denoiser compute what the baked one would, for as long as the context lasts.
 
@@ -30,6 +34,7 @@ def masked_reference(
         masks: what is pruned.
         stage: of the masks.
         handler: what attends at a site instead; the default holds a whole mask in memory and is there to test with.
+        layers: output projections of a site that take the place of the denoiser's, by name (a refit's).
     """
     handler = handler or _ReferenceSite
     family = family_of(denoiser)
@@ -39,6 +44,9 @@ def masked_reference(
         for name, mask in masks.stages[stage].sites.items():
             if mask.untouched:
                 continue
+            for layer_name, layer in layers(sites[name]):
+                stack.callback(denoiser.set_submodule, layer_name, denoiser.get_submodule(layer_name))
+                denoiser.set_submodule(layer_name, layer)
             if len(mask.pruned_heads) == mask.heads:
                 gone = mask.stand_in.whole_site(denoiser, family, sites[name])
                 if gone is not None:

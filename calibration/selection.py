@@ -53,6 +53,8 @@ class PruneConfig:
         score_seed: of ``random``.
         speedup: of mode ``auto``, in place of ``alpha``: what the products of a whole call are to gain, above 1.
         candidates: of mode ``auto``: the modes it chooses from; all that suit, without.
+        refit: generations of the dense model that output projections are refitted on, see
+            ``f3prune.calibration.refit``; 0 leaves them as they are.
 
     Example:
         >>> PruneConfig(0.5, mode="window").mode
@@ -71,6 +73,7 @@ class PruneConfig:
     score_seed: int = 0
     speedup: float | None = None
     candidates: tuple[str, ...] = ()
+    refit: int = 0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha <= 1.0:

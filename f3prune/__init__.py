@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from f3prune.calibration import prune_denoiser as prune_denoiser
     from f3prune.calibration import rank_units as rank_units
     from f3prune.calibration import record_calls as record_calls
+    from f3prune.calibration import refit as refit
     from f3prune.calibration import save_pruned as save_pruned
     from f3prune.calibration import select_masks as select_masks
     from f3prune.core.errors import F3PruneError as F3PruneError
@@ -40,6 +41,7 @@ _PLACES = {
         "prune_denoiser",
         "rank_units",
         "record_calls",
+        "refit",
         "save_pruned",
         "select_masks",
     ),
@@ -66,6 +68,7 @@ __all__ = [
     "prune_denoiser",
     "rank_units",
     "record_calls",
+    "refit",
     "save_pruned",
     "select_masks",
     "zoo",

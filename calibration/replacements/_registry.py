@@ -78,6 +78,7 @@ class Replacement(ABC):
         granularities: units that it can take the place of.
         autoregressive: it works in models that generate token by token.
         offered: what mode ``auto`` tries of it, with options.
+        fits: a refit fits the replacement itself, too, by ``statistics`` and ``fitted``.
     """
 
     title: ClassVar[str]
@@ -85,6 +86,7 @@ class Replacement(ABC):
     granularities: ClassVar[tuple[str, ...]] = ("layer", "head")
     autoregressive: ClassVar[bool] = False
     offered: ClassVar[tuple[str, ...]] = ()
+    fits: ClassVar[bool] = False
 
     @abstractmethod
     def attend(self, call: AttentionCall) -> torch.Tensor:
@@ -129,6 +131,14 @@ class Replacement(ABC):
         """
         del mass, heads
         return self
+
+    def statistics(self, call: AttentionCall) -> tuple[torch.Tensor, ...]:
+        """Sums over one call of the dense model, of the replaced heads alone, float64; they are added up over calls."""
+        raise NotImplementedError
+
+    def fitted(self, sums: tuple[torch.Tensor, ...]) -> Replacement:
+        """The replacement that comes closest to dense attention, by the sums of ``statistics``."""
+        raise NotImplementedError
 
     def refusal(self, layout: Layout, family: Family, frames: int, grid: TokenGrid | None) -> str | None:
         """Why it cannot stand at such a site, or ``None``.

@@ -18,6 +18,9 @@ from f3prune.calibration.replacements._registry import Place, Replacement, regis
 from f3prune.core.errors import InputError
 from f3prune.families import Family, Layout, TokenGrid
 
+RIDGE = 1e-3
+"""How strongly a refit pulls maps towards the mean ones, relative to the diagonal of ``Σ v vᵀ``."""
+
 
 @dataclass(frozen=True)
 class FrameMaps:
@@ -57,6 +60,7 @@ class Static(Replacement):
     title: ClassVar[str] = "all frames, with constant weights"
     offered: ClassVar[tuple[str, ...]] = ("static",)
     layouts: ClassVar[tuple[Layout, ...]] = ("temporal",)
+    fits: ClassVar[bool] = True
     maps: FrameMaps | None = field(default=None, metadata={"fitted": True})
 
     def for_site(self, mass: torch.Tensor, heads: tuple[int, ...]) -> Static:
@@ -92,6 +96,19 @@ class Static(Replacement):
         else:
             denoiser.set_submodule(site.name, static)
         return None
+
+    def statistics(self, call: AttentionCall) -> tuple[torch.Tensor, ...]:
+        """``Σ v vᵀ`` and ``Σ o vᵀ`` over batch and channels, each ``h f f``."""
+        value, output = (t.permute(1, 2, 0, 3).flatten(2).float() for t in (call.value, call.dense()))
+        return (value @ value.mT).double(), (output @ value.mT).double()
+
+    def fitted(self, sums: tuple[torch.Tensor, ...]) -> Static:
+        """Maps by least squares, pulled towards the mean ones: a mean of maps is not the best map of values."""
+        gram, target = sums
+        start = self._maps("").to(gram)
+        pull = torch.diag_embed(RIDGE * gram.diagonal(dim1=-2, dim2=-1))
+        maps = start + torch.linalg.solve(gram + pull, (target - start @ gram).mT).mT
+        return dataclasses.replace(self, maps=FrameMaps.of(maps))
 
     def to_json(self) -> dict[str, Any]:
         """``maps`` only where they are known."""

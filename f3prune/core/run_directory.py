@@ -84,6 +84,7 @@ PLACES: dict[str, StepPlace] = {
     for place in (
         StepPlace("calibrate", "", "calibrate(model=MODEL, run={run!r})"),
         StepPlace("scores", "", "prune(run={run!r}, alpha=A)"),
+        StepPlace("refit", "", "prune(run={run!r}, alpha=A, refit=True)"),
         StepPlace("masks", "", "prune(run={run!r}, alpha=A)"),
         StepPlace("pruned", "pruned", "prune(run={run!r}, alpha=A)"),
         StepPlace("onnx", "onnx", "export(run={run!r})"),

@@ -18,6 +18,7 @@ from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.quality.samples import Sample
 from f3prune.quality.video_store import VideoStore
 from f3prune.steps._state import RunState, settings_json
+from f3prune.steps.refit import refit_of
 from f3prune.steps.sessions import engine_pipeline
 
 Runner = Literal["engine", "torch"]
@@ -53,9 +54,10 @@ def pipeline_of(state: RunState, variant: Variant) -> Iterator[Any]:
     pipeline = load_pipeline(state.source, dtype, device)
     if variant.masks is not None:
         stages: list[nn.Module] = []
+        refit = refit_of(state, variant.masks)
         for stage in range(len(variant.masks.stages)):
             denoiser = load_denoiser(state.source, dtype, device)
-            stages.append(prune_denoiser(denoiser, variant.masks, stage, source_digest=digest).to(device).eval())
+            stages.append(prune_denoiser(denoiser, variant.masks, stage, digest, refit).to(device).eval())
         baked = stages[0] if len(stages) == 1 else StagedDenoiser(variant.masks, stages)
         setattr(pipeline, denoiser_component(pipeline), baked)
     yield pipeline

@@ -14,6 +14,7 @@ from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.pipelines.loading import load_denoiser, stored_dtype
 from f3prune.steps._state import PACKAGES, RunState, stage_directories
+from f3prune.steps.refit import refit_of
 from f3prune.steps.scores import masks_of
 
 MASKS = "masks.json"
@@ -51,12 +52,13 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
 
     def bake(scratch: Path) -> dict[str, Any]:
         masks = Masks.load(run.path / MASKS)
+        refit = refit_of(state, masks)
         dtype = stored_dtype(state.source)
         after = []
         with reporter.task("pruning", total=len(masks.stages)) as advance:
             for stage, folder in enumerate(stage_directories(scratch, len(masks.stages))):
                 denoiser = load_denoiser(state.source, dtype, lazy=True)
-                calibration.prune_denoiser(denoiser, masks, stage, source_digest=source_digest)
+                calibration.prune_denoiser(denoiser, masks, stage, source_digest, refit)
                 calibration.save_pruned(denoiser, folder)
                 after.append(sum(parameter.numel() for parameter in denoiser.parameters()))
                 advance()

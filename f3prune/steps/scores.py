@@ -25,19 +25,24 @@ from f3prune.families import family_of
 from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
 from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.calibrate import AAS
+from f3prune.steps.refit import refitted
 
 FILE, FOLDER = "scores.safetensors", "scores"
 MASKS_FILE, CHOICES_FILE = "masks.json", "choices.json"
 
 
 def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> Masks:
-    """What ``config`` prunes in this run.
+    """What ``config`` prunes in this run, and refits.
 
     Raises:
         ArtifactError: the calibration is missing or altered, or the model changed since.
         InputError: the configuration does not fit the calibration.
         UnknownSiteError: ``protect`` matches no site.
     """
+    return refitted(state, _masks_of(state, config, reporter), config.refit, reporter)
+
+
+def _masks_of(state: RunState, config: PruneConfig, reporter: Reporter) -> Masks:
     if config.mode == AUTO:
         return choices_of(state, config, reporter)[0]
     found = Calibration.load(state.run.path / AAS)
@@ -58,7 +63,7 @@ def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT
     """
     found = Calibration.load(state.run.path / AAS)
     specs = dict.fromkeys(option.spec for options in candidates(found, config).values() for option in options)
-    options = {**asdict(config), "protect": list(config.protect), "candidates": list(specs)}
+    options = {**asdict(replace(config, refit=0)), "protect": list(config.protect), "candidates": list(specs)}
     inputs = {"calibrate": state.calibration.digest, "source": state.verified_source_digest()}
 
     def make(scratch: Path) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def masks_key(masks: Masks) -> str:
     if not any(stages):
         return "dense"
     bounds = [stage.timesteps for stage in masks.stages] if len(stages) > 1 else []
-    return sha256_text(json.dumps([bounds, stages], sort_keys=True))[:12]
+    return sha256_text(json.dumps([bounds, stages, masks.refit], sort_keys=True))[:12]
 
 
 class Sweep:

@@ -60,30 +60,39 @@ class CalibrationJob:
             denoiser, denoise, rows=self.rows, seed=settings.seed, sites=self.sites, **self.metadata(settings)
         )
 
-    def calibrate_loop(
-        self,
-        denoiser: nn.Module,
-        settings: GenerationSettings,
-        denoise: Callable[[int, Advance], None],
-    ) -> Measured:
-        """Frame mass and example calls of a denoising loop for every prompt.
-
-        Args:
-            denoiser: that the loops call.
-            settings: with the number of steps.
-            denoise: runs the loop of prompt number ``index``, and advances the progress once per step.
-        """
-        assert settings.steps is not None
-        capture = Capture(denoiser, settings.steps)
-        with self.reporter.task("calibrating", total=settings.steps * len(self.prompts)) as advance:
+    def calibrate_loop(self, loop: DenoisingLoop) -> Measured:
+        """Frame mass and example calls of a denoising loop for every prompt."""
+        capture = Capture(loop.denoiser, loop.steps)
+        with self.reporter.task("calibrating", total=loop.steps * len(self.prompts)) as advance:
 
             def denoise_all() -> None:
                 with capture.recording():
-                    for index in range(len(self.prompts)):
-                        denoise(index, advance)
+                    for index, prompt in enumerate(self.prompts):
+                        loop.denoise(prompt, index, advance)
 
-            found = self.calibrate(denoiser, settings, denoise_all)
-        return Measured(found, capture.calls, denoiser, settings, capture.text_lengths)
+            found = self.calibrate(loop.denoiser, loop.settings, denoise_all)
+        return Measured(found, capture.calls, loop.denoiser, loop.settings, capture.text_lengths)
+
+
+@dataclass(frozen=True)
+class DenoisingLoop:
+    """What generates latents, step by step.
+
+    Attributes:
+        denoiser: the dense one, which the loop calls.
+        settings: with the number of steps.
+        denoise: runs the loop for a prompt; ``index`` is added to the seed. Advances the progress once per step.
+    """
+
+    denoiser: nn.Module
+    settings: GenerationSettings
+    denoise: Callable[[Prompt, int, Advance], None]
+
+    @property
+    def steps(self) -> int:
+        """Denoising steps of one generation."""
+        assert self.settings.steps is not None
+        return self.settings.steps
 
 
 @dataclass(frozen=True)
@@ -143,10 +152,26 @@ class GenerationStrategy(ABC):
 
     def _measure_denoiser(self, job: CalibrationJob) -> Measured:
         """``measure`` of a denoiser alone, on seeded inputs."""
+        return job.calibrate_loop(self._denoiser_loop(job.source, job.settings, job.reporter))
+
+    def loop(self, source: ModelSource, settings: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
+        """The dense model's denoising loop, on the device that is to be had.
+
+        Raises:
+            InputError: the settings do not suit the model, or it has no such loop.
+        """
+        make = self._pipeline_loop if source.kind == "pipeline" else self._denoiser_loop
+        return make(source, settings, reporter)
+
+    @abstractmethod
+    def _pipeline_loop(self, source: ModelSource, given: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
+        """``loop`` of a whole pipeline."""
+
+    def _denoiser_loop(self, source: ModelSource, given: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
+        """``loop`` of a denoiser alone: calls on seeded inputs."""
         device = pick_device()
-        with job.reporter.task("loading the denoiser"):
-            denoiser = load_denoiser(job.source, working_dtype(job.source, device), device)
-        given = job.settings
+        with reporter.task("loading the denoiser"):
+            denoiser = load_denoiser(source, working_dtype(source, device), device)
         config: Any = denoiser.config
         check_latent_size(config, given)
         default = family_of(denoiser).default_shape(config)
@@ -156,13 +181,14 @@ class GenerationStrategy(ABC):
         steps = given.steps or SYNTHETIC_STEPS
         settings = replace(given, steps=steps, num_frames=shape.frames, height=shape.height, width=shape.width)
 
-        def denoise(index: int, advance: Advance) -> None:
+        def denoise(prompt: Prompt, index: int, advance: Advance) -> None:
+            del prompt
             with mapped_errors(f"{type(denoiser).__name__} at {shape}"):
                 calibration.denoise_synthetic(
                     denoiser, shape, steps, seed=settings.seed + index * steps, on_step=lambda _: advance()
                 )
 
-        return job.calibrate_loop(denoiser, settings, denoise)
+        return DenoisingLoop(denoiser, settings, denoise)
 
     @abstractmethod
     def export(

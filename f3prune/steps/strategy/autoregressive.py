@@ -14,8 +14,9 @@ from torch import nn
 
 from f3prune.calibration import Masks
 from f3prune.core.captured_calls import CapturedCall
-from f3prune.core.errors import ArtifactError
+from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.json_files import read_json
+from f3prune.core.progress import Reporter
 from f3prune.engines import BuildConfig, EngineRecord
 from f3prune.engines._worker_call import Progress
 from f3prune.engines.check import Coupling
@@ -30,7 +31,7 @@ from f3prune.models.cogvideo.pipeline import CogVideoPipeline, CogVideoSettings
 from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import GenerationSettings, run_prompt
 from f3prune.pipelines.sources import ModelSource
-from f3prune.steps.strategy._base import CalibrationJob, GenerationStrategy, Measured
+from f3prune.steps.strategy._base import CalibrationJob, DenoisingLoop, GenerationStrategy, Measured
 
 MOST_CALLS = 4
 FIRST = "first"
@@ -76,6 +77,10 @@ class AutoregressiveStrategy(GenerationStrategy):
             found = job.calibrate(model, job.settings, denoise)
         calls = [CapturedCall(float(index), sequence) for index, sequence in enumerate(sequences[:MOST_CALLS])]
         return Measured(found, calls, model, job.settings)
+
+    def _pipeline_loop(self, source: ModelSource, given: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
+        del given, reporter
+        raise InputError(f"{source.spec} generates token by token, and has no denoising loop")
 
     def export(
         self,

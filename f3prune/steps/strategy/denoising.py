@@ -13,7 +13,7 @@ from torch import nn
 
 from f3prune.calibration import Masks
 from f3prune.core.captured_calls import CapturedCall
-from f3prune.core.progress import Advance
+from f3prune.core.progress import Advance, Reporter
 from f3prune.engines import BuildConfig, EngineDenoiser, EngineRecord, build_engine, open_session
 from f3prune.engines._worker_call import Progress
 from f3prune.engines.check import Coupling, coupling
@@ -21,8 +21,9 @@ from f3prune.exporter import ExportConfig, export_denoiser
 from f3prune.families import Family, denoiser_component, family_of
 from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import GenerationSettings, default_steps, run_prompt
+from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.sources import ModelSource
-from f3prune.steps.strategy._base import CalibrationJob, GenerationStrategy, Measured
+from f3prune.steps.strategy._base import CalibrationJob, DenoisingLoop, GenerationStrategy, Measured
 
 
 class DenoisingStrategy(GenerationStrategy):
@@ -38,17 +39,20 @@ class DenoisingStrategy(GenerationStrategy):
     timing = "one call of the denoiser on inputs recorded during calibration, all contestants in turn"
 
     def _measure_pipeline(self, job: CalibrationJob) -> Measured:
+        return job.calibrate_loop(self._pipeline_loop(job.source, job.settings, job.reporter))
+
+    def _pipeline_loop(self, source: ModelSource, given: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
         device = pick_device()
-        with job.reporter.task("loading the pipeline"):
-            pipeline = load_pipeline(job.source, working_dtype(job.source, device), device)
+        with reporter.task("loading the pipeline"):
+            pipeline = load_pipeline(source, working_dtype(source, device), device)
         denoiser = getattr(pipeline, denoiser_component(pipeline))
         family = family_of(denoiser)
-        settings = self.settings_of(pipeline, job.settings)
+        settings = self.settings_of(pipeline, given)
 
-        def denoise(index: int, advance: Advance) -> None:
-            run_prompt(pipeline, settings, job.prompts[index], index, family, on_step=advance, decode=False)
+        def denoise(prompt: Prompt, index: int, advance: Advance) -> None:
+            run_prompt(pipeline, settings, prompt, index, family, on_step=advance, decode=False)
 
-        return job.calibrate_loop(denoiser, settings, denoise)
+        return DenoisingLoop(denoiser, settings, denoise)
 
     def export(
         self,

@@ -1,0 +1,70 @@
+"""Refit: generations of the dense model in, output projections for a pruned one out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from f3prune import calibration
+from f3prune.calibration import Masks, Refit
+from f3prune.calibration.refitting import passes
+from f3prune.core.errors import ArtifactError
+from f3prune.core.manifest import Manifest, package_versions
+from f3prune.core.progress import SILENT, Reporter
+from f3prune.core.run_directory import RunDirectory
+from f3prune.steps._state import PACKAGES, RunState
+
+FILE, FOLDER, MASKS = "refit.safetensors", "refit", "masks.json"
+
+
+def refitted(state: RunState, masks: Masks, generations: int, reporter: Reporter = SILENT) -> Masks:
+    """The masks with a refit, measured once and kept below the run.
+
+    Args:
+        state: of the run.
+        masks: without a refit.
+        generations: to refit on: the calibration's prompts in turn, with seeds of their own; 0 refits nothing.
+        reporter: of progress.
+
+    Raises:
+        InputError: a model, unit or site that cannot be refitted; see ``f3prune.calibration.refit``.
+    """
+    if not generations or all(mask.untouched for stage in masks.stages for mask in stage.sites.values()):
+        return masks
+
+    def make(scratch: Path) -> dict[str, Any]:
+        loop = state.strategy.loop(state.source, state.settings, reporter)
+        with reporter.task("refitting", total=loop.steps * generations * passes(masks)) as advance:
+
+            def denoise() -> None:
+                for index in range(generations):
+                    # Calibration used the seeds before these.
+                    loop.denoise(state.prompts[index % len(state.prompts)], len(state.prompts) + index, advance)
+
+            found, fitted = calibration.refit(loop.denoiser, masks, denoise)
+        fitted.save(scratch / FILE)
+        (scratch / MASKS).write_text(found.to_json(), encoding="utf-8")
+        return {"digest": fitted.digest}
+
+    home = state.run.path / FOLDER / masks.digest[:12]
+    home.mkdir(parents=True, exist_ok=True)
+    run = RunDirectory.create(home)
+    inputs = {"selected": masks.digest, "source": state.verified_source_digest()}
+    with run.lock():
+        recipe = Manifest("refit", inputs, {"generations": generations}, package_versions(*PACKAGES))
+        run.perform(recipe, make, files=(FILE, MASKS))
+    return Masks.load(home / MASKS)
+
+
+def refit_of(state: RunState, masks: Masks) -> Refit | None:
+    """What ``refitted`` measured for these masks; ``None`` where they have no refit.
+
+    Raises:
+        ArtifactError: it is missing, damaged, or was made again with other results.
+    """
+    if not masks.refit:
+        return None
+    for home in sorted((state.run.path / FOLDER).glob("*/")):
+        if RunDirectory.open(home).require("refit").facts["digest"] == masks.refit:
+            return Refit.load(home / FILE)
+    raise ArtifactError(f"the refit that {state.run.path / MASKS} names is not there: run `prune(...)` again")
