@@ -6,21 +6,23 @@ Every part can be run by itself, goes on where it was interrupted, and adds its 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from f3prune import zoo
 from f3prune.bench.contest.sweep import masks_key
-from f3prune.calibration import Calibration, Masks, PruneConfig
+from f3prune.calibration import Calibration, Masks, PruneConfig, rank_units
 from f3prune.calibration.auto import candidates
-from f3prune.calibration.score_table import units
+from f3prune.calibration.score_table import Unit, units
 from f3prune.calibration.scores import attention_scores
 from f3prune.core.atomic_files import atomic_write
 from f3prune.core.errors import InputError
@@ -49,6 +51,8 @@ SEED_SPACING = 1000
 SCORES = ("aas", "leave-one-out", "greedy", "magnitude", "reversed")
 SAVED_BY_AUTO = {0.35: 0.25, 0.5: 0.5, 0.75: 0.75, 1.0: 0.9}
 """The share of attention products that mode auto saves, by the share of layers of the row it stands beside."""
+FREE = ("aas", "far-mass", "map-variance")
+"""Scores that calibration alone gives."""
 SERIOUS = ("aas", "leave-one-out", "greedy")
 
 
@@ -256,27 +260,35 @@ def rankings(model: str, home: Path, reporter: Reporter) -> list[dict[str, Any]]
 
 
 def agreement(state: RunState, reporter: Reporter) -> list[dict[str, Any]]:
-    """Spearman's correlation, over layers and over heads, of AAS with what leaving each out does to the output."""
+    """Spearman's correlation, over layers and heads, of free scores with what replacing each does to the output."""
     from scipy.stats import spearmanr
 
     found = Calibration.load(state.run.path / AAS)
+    offered = candidates(found, PruneConfig(0.5, mode="auto")).values()
+    modes = dict.fromkeys(o.spec for one in offered for o in one)
     rows = []
-    for granularity in ("layer", "head"):
-        aas = units(attention_scores(found, granularity), "timesteps", list(found.sites))  # type: ignore[arg-type]
-        for mode in ("local", "drop"):
-            config = PruneConfig(0.5, granularity, mode=mode, score="leave-one-out")  # type: ignore[arg-type]
-            errors = units(score_table(state, found, config, reporter), "timesteps", list(found.sites))
-            rank = spearmanr([unit.score for unit in aas], [unit.score for unit in errors])
+    for granularity, mode in itertools.product(("layer", "head"), modes):
+        config = PruneConfig(0.5, granularity, mode=mode, score="leave-one-out")  # type: ignore[arg-type]
+        errors = units(score_table(state, found, config, reporter), "timesteps", list(found.sites))
+        for score in FREE:
+            free = select_table(found, replace(config, score=score))
+            rank = spearmanr([unit.score for unit in free], [unit.score for unit in errors])
             rows.append(
                 {
                     "granularity": granularity,
                     "mode": mode,
-                    "units": len(aas),
+                    "score": score,
+                    "units": len(free),
                     "spearman": float(rank.statistic),
                     "p": float(rank.pvalue),
                 }
             )
     return rows
+
+
+def select_table(found: Calibration, config: PruneConfig) -> list[Unit]:
+    """Units with a score that calibration alone gives."""
+    return units(rank_units(nn.Identity(), found, config), "timesteps", list(found.sites))
 
 
 def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: Reporter) -> None:

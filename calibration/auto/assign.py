@@ -22,6 +22,8 @@ from f3prune.families import registry
 
 TRIED_TOGETHER = 6
 """Assignments of every stage that are measured as a whole."""
+FINALISTS = 3
+"""Assignments of which videos are made, for the last word."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,9 @@ class Choices:
     Attributes:
         masks: the result.
         offers: of every stage.
-        errors: squared relative error of every stage's assignments, measured as a whole, in the order of their sums;
-            the least was taken.
+        errors: squared relative error of every stage's assignments, measured as a whole, in the order of their sums.
+        psnr: of videos of the assignments with the least errors, in their order, against the dense model's, in dB: the
+            best was taken. Where no videos were made the least error was.
         saved: share of all that is multiplied at the unprotected sites, of every stage.
         speedup: of the products of a whole call, of every stage: no engine gains more.
     """
@@ -59,6 +62,7 @@ class Choices:
     masks: Masks
     offers: tuple[tuple[Offer, ...], ...]
     errors: tuple[tuple[float, ...], ...]
+    psnr: tuple[float, ...]
     saved: tuple[float, ...]
     speedup: tuple[float, ...]
 
@@ -118,11 +122,12 @@ def assign(
     dense: Products,
     pruned: Mapping[str, Products],
     together: Callable[[Masks, tuple[float, float]], float],
+    videos: Callable[[Sequence[Masks]], Sequence[float]] | None = None,
 ) -> Choices:
     """Choose a replacement for every site, or none, stage by stage.
 
-    The errors of single replacements only propose: they add up as long as they are small. What is taken is the best of
-    the few proposals that were measured as a whole.
+    The errors of single replacements only propose: they add up as long as they are small. A few proposals are measured
+    as a whole, and the last word on the best of them have videos: an output's error weighs all steps alike.
 
     Args:
         calibration: of the model.
@@ -132,6 +137,7 @@ def assign(
         dense: products of the dense model.
         pruned: mode with options → products with it at every site.
         together: masks and the ``(highest, lowest)`` timestep of a stage → squared relative error there.
+        videos: masks → PSNR of videos of each against the dense model's.
 
     Raises:
         InputError: so much cannot be saved; the message names the most.
@@ -139,8 +145,7 @@ def assign(
     options = candidates(calibration, config)
     at_sites = sum(dense.sites[name].total for name in options)
     wanted = config.alpha * at_sites if config.speedup is None else dense.total * (1 - 1 / config.speedup)
-    stages: list[Stage] = []
-    offers, errors, savings = [], [], []
+    found: list[_Measured] = []
     for steps, bounds in stage_ranges(calibration, config.stages):
         groups = _groups(options, tables, dense, pruned, bounds)
         proposals = least_losses(groups, wanted, TRIED_TOGETHER)
@@ -148,27 +153,53 @@ def assign(
             raise InputError(_too_much(config, groups, dense, at_sites))
         aas = head_scores(calibration, steps)
         made = [Stage(steps, bounds, _sites(calibration, chosen, steps, aas)) for chosen in proposals]
-        measured = [together(_masks(calibration, config, (stage,)), bounds) for stage in made]
-        best = measured.index(min(measured))
-        stages.append(made[best])
-        errors.append(tuple(measured))
-        savings.append(sum(item.saved for item in proposals[best].values()))
-        offers.append(
-            tuple(
-                Offer(name, str(item.name), item.loss, item.saved / at_sites, proposals[best].get(name) == item)
-                for name, items in groups.items()
-                for item in items
-            )
-        )
+        errors = [together(_masks(calibration, config, (stage,)), bounds) for stage in made]
+        found.append(_Measured(groups, proposals, made, errors))
+    count = min(FINALISTS, *(len(one.errors) for one in found))
+    finalists = [[one.ranked[place] for one in found] for place in range(count)]
+    psnr: tuple[float, ...] = ()
+    if videos is not None and count > 1:
+        psnr = tuple(videos([_masks(calibration, config, _stages(found, places)) for places in finalists]))
+    best = finalists[psnr.index(max(psnr)) if psnr else 0]
+    savings = [sum(i.saved for i in one.proposals[k].values()) for one, k in zip(found, best, strict=True)]
     if config.speedup is not None:
         config = replace(config, alpha=round(savings[0] / at_sites, 4))
     return Choices(
-        _masks(calibration, config, tuple(stages)),
-        tuple(offers),
-        tuple(errors),
+        _masks(calibration, config, _stages(found, best)),
+        tuple(one.offers(place, at_sites) for one, place in zip(found, best, strict=True)),
+        tuple(tuple(one.errors) for one in found),
+        psnr,
         tuple(saved / at_sites for saved in savings),
         tuple(dense.total / (dense.total - saved) for saved in savings),
     )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The proposals of one stage, the masks that they are, and their errors."""
+
+    groups: Mapping[str, Sequence[Item]]
+    proposals: Sequence[Mapping[str, Item]]
+    stages: Sequence[Stage]
+    errors: Sequence[float]
+
+    @property
+    def ranked(self) -> list[int]:
+        """Proposals, the least error first."""
+        return sorted(range(len(self.errors)), key=lambda place: (self.errors[place], place))
+
+    def offers(self, chosen: int, at_sites: float) -> tuple[Offer, ...]:
+        """All items, those of one proposal marked."""
+        taken = self.proposals[chosen]
+        return tuple(
+            Offer(name, str(item.name), item.loss, item.saved / at_sites, taken.get(name) == item)
+            for name, items in self.groups.items()
+            for item in items
+        )
+
+
+def _stages(found: Sequence[_Measured], places: Sequence[int]) -> tuple[Stage, ...]:
+    return tuple(one.stages[place] for one, place in zip(found, places, strict=True))
 
 
 def _groups(

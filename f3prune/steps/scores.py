@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from f3prune.families import family_of
 from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
 from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.calibrate import AAS
+from f3prune.steps.last_word import video_psnr
 from f3prune.steps.refit import refitted
 
 FILE, FOLDER = "scores.safetensors", "scores"
@@ -94,8 +95,11 @@ def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT
             nearest = min(error.timesteps, key=lambda timestep: abs(timestep - sum(bounds) / 2))
             return float(error.of(masks, inside or [nearest]).sum())
 
+        # A token drawn otherwise changes all that follow: videos of models that draw tokens cannot be compared so.
+        by_videos = state.strategy.has_steps and state.source.kind == "pipeline"
+        videos = partial(video_psnr, state, reporter=reporter) if by_videos else None
         with reporter.task("trying the best together"):
-            choices = assign(found, config, tables, dense, pruned, together)
+            choices = assign(found, config, tables, dense, pruned, together, videos)
         (scratch / MASKS_FILE).write_text(choices.masks.to_json(), encoding="utf-8")
         (scratch / CHOICES_FILE).write_text(json.dumps(choices.to_json(), indent=1) + "\n", encoding="utf-8")
         return {}

@@ -98,10 +98,10 @@ class Assigned:
         self.pruned = {spec: counted(self.subject, spec) for spec in specs}
         self.error = OutputError(self.subject.denoiser, calibration, self.calls, "layer", replacement_of("local"))
 
-    def __call__(self, alpha=0.0, **options):
+    def __call__(self, alpha=0.0, videos=None, **options):
         config = PruneConfig(alpha, mode="auto", candidates=self.specs, **options)
         together = lambda masks, bounds: float(self.error.of(masks).sum())  # noqa: E731
-        return assign(self.subject.calibration, config, self.tables, self.dense, self.pruned, together)
+        return assign(self.subject.calibration, config, self.tables, self.dense, self.pruned, together, videos)
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,22 @@ def test_the_saving_is_reached_by_the_best_of_what_was_tried_together(joint):
     assert saved == pytest.approx(choices.saved[0])
     chosen = {offer.site: offer.mode for offer in choices.offers[0] if offer.chosen}
     assert chosen == {n: m.stand_in.spec for n, m in masks.stages[0].sites.items() if not m.untouched}
+
+
+def test_videos_have_the_last_word(joint):
+    seen = []
+
+    def videos(finalists):
+        seen.extend(finalists)
+        return [20.0, 30.0, 25.0]
+
+    choices = joint(0.3, videos=videos)
+    assert choices.psnr == (20.0, 30.0, 25.0)
+    assert choices.masks == seen[1]
+    errors = [float(joint.error.of(masks).sum()) for masks in seen]
+    assert errors == pytest.approx(sorted(choices.errors[0])[:3])
+    chosen = {offer.site: offer.mode for offer in choices.offers[0] if offer.chosen}
+    assert chosen == {n: m.stand_in.spec for n, m in seen[1].stages[0].sites.items() if not m.untouched}
 
 
 def test_a_speedup_is_reached_in_the_products_of_a_call(joint):

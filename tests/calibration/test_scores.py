@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from f3prune.calibration import (
+    Calibration,
     PruneConfig,
     ScoreTable,
     count_trials,
@@ -216,6 +217,36 @@ def test_magnitude_by_hand():
         magnitude_scores(subject.denoiser, subject.calibration, "frame-pair")
 
 
+def by_hand(maps: list[list[list[float]]]) -> Calibration:
+    """One site of one head: ``maps`` is ``t f f``; what is left of a row goes to text."""
+    mass = torch.tensor(maps)
+    mass = torch.cat([mass, 1 - mass.sum(-1, keepdim=True)], dim=-1)[:, None]
+    site = subject_of("wan").calibration.sites
+    return dataclasses.replace(
+        subject_of("wan").calibration,
+        timesteps=tuple(float(t) for t in range(len(maps), 0, -1)),
+        sites={"s": dataclasses.replace(next(iter(site.values())), heads=1)},
+        mass={"s": mass},
+    )
+
+
+def test_far_mass_by_hand():
+    """Frames 0 and 2 are two apart: what they pay one another is beyond a window of 1."""
+    found = by_hand([[[0.2, 0.3, 0.5], [0.1, 0.1, 0.1], [0.25, 0.0, 0.0]]])
+    for mode, expected in (("window:1", 0.75), ("local", 0.75), ("pooled:2:0", 1.25)):
+        config = PruneConfig(0.5, mode=mode, score="far-mass")
+        assert rank_units(torch.nn.Identity(), found, config).values["s"].tolist() == pytest.approx([expected])
+
+
+def test_map_variance_by_hand():
+    """Each of two steps is 0.1 from the mean in four entries: two in the map, two in what is left for text."""
+    found = by_hand([[[0.5, 0.1], [0.1, 0.5]], [[0.7, 0.1], [0.1, 0.7]]])
+    config = PruneConfig(0.5, mode="local", score="map-variance")
+    assert rank_units(torch.nn.Identity(), found, config).values["s"].tolist() == pytest.approx([0.04, 0.04])
+    steady = by_hand([[[0.5, 0.1], [0.1, 0.5]]] * 2)
+    assert rank_units(torch.nn.Identity(), steady, config).values["s"].abs().max() < 1e-15
+
+
 def test_a_stage_takes_its_own_timesteps_or_the_nearest():
     table = ScoreTable("layer", (900.0, 500.0), {"s": torch.tensor([1.0, 4.0], dtype=torch.float64)})
     assert float(table.total()["s"]) == 5.0
@@ -250,7 +281,16 @@ def test_scores_that_need_the_model_are_not_made_up():
 
 
 def test_every_score_is_a_file_that_is_found_by_its_name():
-    assert names() == ("aas", "greedy", "leave-one-out", "magnitude", "random", "reversed")
+    assert names() == (
+        "aas",
+        "far-mass",
+        "greedy",
+        "leave-one-out",
+        "magnitude",
+        "map-variance",
+        "random",
+        "reversed",
+    )
     assert all(name_of(score_of(name)) == name for name in names())
     assert len({score_of(name).title for name in names()}) == len(names())
 
@@ -293,7 +333,7 @@ def test_a_score_from_elsewhere_ranks_units_once_it_is_registered():
             register("aas")(ByDepth)
     finally:
         _REGISTRY.pop("by-depth")
-    with pytest.raises(InputError, match="expected one of aas, greedy"):
+    with pytest.raises(InputError, match="expected one of aas, far-mass, greedy"):
         PruneConfig(0.5, score="by-depth")
 
 

@@ -52,5 +52,10 @@ def choices_tables(choices: Mapping[str, Any]) -> list[Table]:
                 if offer["site"] == site
             }
             table.add_row(site, *(cells.get(mode, "") for mode in modes))
+        errors = ", ".join(f"{error:.2g}" for error in sorted(choices["errors"][number]))
+        table.caption = f"errors of the best assignments as a whole: {errors}"
         tables.append(table)
+    if choices["psnr"]:
+        values = ", ".join(f"{value:.1f}" for value in choices["psnr"])
+        tables[-1].caption = f"{tables[-1].caption}; videos of the first ones: {values} dB, the best was taken"
     return tables
