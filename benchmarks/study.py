@@ -9,7 +9,7 @@ import argparse
 import itertools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,7 @@ SEED_SPACING = 1000
 SCORES = ("aas", "leave-one-out", "greedy", "magnitude", "reversed")
 SAVED_BY_AUTO = {0.35: 0.25, 0.5: 0.5, 0.75: 0.75, 1.0: 0.9}
 """The share of attention products that mode auto saves, by the share of layers of the row it stands beside."""
+AUTO_TAKES = ("layer", "leave-one-out")
 FREE = ("aas", "far-mass", "map-variance")
 """Scores that calibration alone gives."""
 SERIOUS = ("aas", "leave-one-out", "greedy")
@@ -89,11 +90,12 @@ def replacements(state: RunState, chosen: argparse.Namespace) -> list[PruneConfi
     offered = candidates(found, PruneConfig(0.5, mode="auto")).values()
     modes = [*dict.fromkeys(o.spec for one in offered for o in one), "auto"]
     return [
-        PruneConfig(SAVED_BY_AUTO[alpha] if mode == "auto" else alpha, mode=mode, refit=refit)
+        PruneConfig(SAVED_BY_AUTO[alpha] if mode == "auto" else alpha, unit, mode=mode, refit=refit, score=score)
+        for unit, score in itertools.product(chosen.units, chosen.ranked_by)
         for refit in chosen.refits
         for alpha in chosen.alphas
         for mode in modes
-        if not chosen.modes or mode in chosen.modes
+        if (not chosen.modes or mode in chosen.modes) and (mode != "auto" or (unit, score) == AUTO_TAKES)
     ]
 
 
@@ -232,6 +234,27 @@ def speeds(state: RunState, reporter: Reporter) -> list[dict[str, Any]]:
     ]
 
 
+def replacement_speeds(state: RunState, rows: Sequence[Mapping[str, Any]], reporter: Reporter) -> list[dict[str, Any]]:
+    """Latency of the engine of every measured row beside the dense one's, all in turn. A refit changes no graph."""
+    measured = [config_of(row["config"]) for row in rows if "quality" in row]
+    configs = list(dict.fromkeys(replace(config, refit=0) for config in measured))
+    run = state.run
+    prune(run, configs[0], reporter)
+    export(run, reporter=reporter)
+    build(run, reporter=reporter)
+    seconds = latencies(RunState.of(run), configs, SweepOptions(rounds=30), reporter)
+    dense = seconds[DENSE]
+    return [
+        {"config": json_of(config), "seconds": seconds[str(k)], "speedup": dense["median"] / seconds[str(k)]["median"]}
+        for k, config in enumerate(configs)
+    ]
+
+
+def config_of(values: Mapping[str, Any]) -> PruneConfig:
+    """Inverse of ``json_of``."""
+    return PruneConfig(**{**values, "protect": tuple(values["protect"]), "candidates": tuple(values["candidates"])})
+
+
 def rankings(model: str, home: Path, reporter: Reporter) -> list[dict[str, Any]]:
     """Spearman's correlation of AAS from few prompts and steps with AAS from all."""
     from scipy.stats import spearmanr
@@ -315,6 +338,11 @@ def study(model: str, chosen: set[str], options: argparse.Namespace, reporter: R
         add_rows(options.json, model, "seeds", rows, seeds_configs())
     if "speed" in chosen:
         note(options.json, model, "speed", speeds(state, reporter))
+    if "replacement_speed" in chosen:
+        data = json.loads(options.json.read_text(encoding="utf-8"))
+        rows = data.get(model, {}).get("replacements", ())
+        if rows:
+            note(options.json, model, "replacement_speed", replacement_speeds(state, rows, reporter))
     if "agreement" in chosen:
         note(options.json, model, "agreement", agreement(state, reporter))
     if "calibration" in chosen:
@@ -350,12 +378,15 @@ def note(path: Path, model: str, part: str, rows: Any) -> None:
 
 def main() -> None:
     """Command line."""
-    names = ("selection", "mode", "replacements", "pairs", "stages", "seeds", "agreement", "speed", "calibration")
+    names: tuple[str, ...] = ("selection", "mode", "replacements", "pairs", "stages", "seeds", "agreement", "speed")
+    names = (*names, "calibration", "replacement_speed")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=MODELS)
     parser.add_argument("--parts", nargs="+", choices=names, default=names)
     parser.add_argument("--scores", nargs="+", choices=(*SCORES, "random"), default=(*SCORES, "random"))
     parser.add_argument("--alphas", nargs="+", type=float, choices=SAVED_BY_AUTO, default=(0.5, 1.0, 0.75, 0.35))
+    parser.add_argument("--units", nargs="+", choices=("layer", "head"), default=("layer",), help="of replacements")
+    parser.add_argument("--ranked-by", nargs="+", choices=SERIOUS, default=("leave-one-out",), help="of replacements")
     parser.add_argument("--refits", nargs="+", type=int, default=(0, 8), help="generations that replacements refit on")
     parser.add_argument("--modes", nargs="+", help="of replacements; all that a model takes if left out")
     parser.add_argument("--samples", type=int, default=40, help="videos of every configuration")

@@ -8,46 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from replacement_page import agreement_section, replacement_section
+from study_tables import KINDS, SCORES, SIGNIFICANT, Row, change, keeps_quality, number, table
+
 HOME = Path(__file__).parent
-KINDS = {
-    "digits": "joint spatio-temporal attention (CogVideoX class)",
-    "digits-latte": "alternating spatial and temporal blocks (Latte class)",
-    "digits-animatediff": "UNet with motion modules (AnimateDiff class)",
-    "digits-cogvideo": "autoregressive, a temporal channel beside the spatial one (CogVideo class)",
-}
-SCORES = {
-    "aas": "AAS",
-    "leave-one-out": "leave-one-out",
-    "greedy": "greedy",
-    "magnitude": "weight magnitude",
-    "reversed": "AAS reversed",
-    "random": "random",
-}
 LEAST_ALPHA = 0.3
-SIGNIFICANT = 0.01
-Row = Mapping[str, Any]
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = ["| " + " | ".join(header) + " |", "| " + " | ".join("---" for _ in header) + " |"]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)]) + "\n"
-
-
-def number(value: Row, digits: int = 2, scale: float = 1.0) -> str:
-    """A value with its interval."""
-    text = f"{scale * value['value']:.{digits}f}"
-    if value["interval"] is None:
-        return text
-    low, high = (scale * bound for bound in value["interval"])
-    return f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
-
-
-def change(row: Row, name: str, digits: int, scale: float = 1.0) -> str:
-    """The pruned value, and what it is worse or better by if the interval says so."""
-    verdict = row["difference"][name]["verdict"]
-    mark = {"better": " ▲", "worse": " ▼", "undecided": ""}[verdict]
-    return f"{scale * row['quality'][name]['value']:.{digits}f}{mark}"
 
 
 def quality_table(rows: Sequence[Row]) -> str:
@@ -93,11 +58,6 @@ def random_table(rows: Sequence[Row]) -> str:
         ("unit", "α", "chosen by", "PSNR over random, dB", "p"),
         ((r["granularity"], f"{r['alpha']:g}", SCORES[r["score"]], f"{r['gain']:+.1f}", f"{r['p']:.1g}") for r in rows),
     )
-
-
-def keeps_quality(row: Row) -> bool:
-    """No interval says that fewer digits or motions are right, or that FVD is higher."""
-    return not any(row["difference"][name]["verdict"] == "worse" for name in ("prompt_digit", "prompt_motion", "fvd"))
 
 
 def is_contradicted(model: Row, config: Row) -> bool:
@@ -237,29 +197,6 @@ def distinct(rows: Iterable[Row]) -> list[tuple[Row, str]]:
     return [(row, ", ".join(dict.fromkeys(scores))) for row, scores in found.values()]
 
 
-def agreement_table(data: Mapping[str, Any]) -> str:
-    """How far AAS ranks units as the error does that leaving them out makes."""
-    found = [(name, row) for name, model in data.items() for row in model.get("agreement", ())]
-    if not found:
-        return ""
-    sure = sum(row["spearman"] > 0 and row["p"] < SIGNIFICANT for _, row in found)
-    rows = (
-        (
-            f"zoo:{name}",
-            f"{row['units']} {row['granularity']}s",
-            row["mode"],
-            f"{row['spearman']:+.2f}",
-            f"{row['p']:.2g}",
-        )
-        for name, row in found
-    )
-    return (
-        "AAS stands for the error that leaving a unit out makes in the denoiser's output. Spearman's correlation of "
-        f"the two is positive with p < {SIGNIFICANT:g} in {sure} of {len(found)} cases:\n\n"
-        + table(("model", "units", "mode", "correlation", "p"), rows)
-    )
-
-
 def verdicts(data: Mapping[str, Any]) -> str:
     """Which configurations keep quality, and what AAS is worth against chance."""
     rows = []
@@ -306,7 +243,7 @@ def verdicts(data: Mapping[str, Any]) -> str:
             f"- **{SCORES[score]}**: better PSNR than random selection (p < {SIGNIFICANT:g}) in {len(won)} of "
             f"{len(found)} cases (model × unit × α), worse in {len(lost)}.\n"
         )
-    return "\n".join([*parts, agreement_table(data)])
+    return "\n".join([*parts, agreement_section(data)])
 
 
 def fastest_kept(model: Row) -> Row | None:
@@ -410,15 +347,11 @@ def model_section(name: str, model: Row) -> str:
     for part, title in (
         ("selection", "What to prune"),
         ("mode", "What takes a pruned unit's place: drop"),
-        ("replacements", "What takes a layer's place: stand-ins that keep a view of other frames"),
         ("pairs", "Frame pairs"),
         ("stages", "Masks of their own for 2 and 4 ranges of steps"),
     ):
         if model.get(part):
             parts += [f"### {title}\n", quality_table(model[part])]
-        if part == "replacements" and model.get(part):
-            count = len(model[part][0]["psnr"])
-            parts += [f"{count} videos of every row here. Errors were measured with the mode itself.\n"]
         if part == "stages" and model.get(part):
             rows = model[part]
             same = sum(all(sites == row["sites"][0] for sites in row["sites"]) for row in rows)
@@ -451,7 +384,7 @@ def model_section(name: str, model: Row) -> str:
 def left_out(data: Mapping[str, Any]) -> list[str]:
     """Rows that some model has and another lacks, in a part that both have."""
     found = []
-    for part in ("selection", "mode", "replacements", "pairs", "stages", "seeds"):
+    for part in ("selection", "mode", "pairs", "stages", "seeds"):
         rows = {name: [_kind(row) for row in model.get(part, ())] for name, model in data.items()}
         every = dict.fromkeys(kind for kinds in rows.values() for kind in kinds)
         for name, kinds in rows.items():
@@ -482,7 +415,13 @@ def page(data: Mapping[str, Any]) -> str:
     text = (HOME / "fidelity_head.md").read_text(encoding="utf-8")
     if not_there := [*(f"zoo:{name}: everything" for name in missing), *without, *left_out(ordered)]:
         text += "\nNot measured yet: " + "; ".join(not_there) + ".\n"
-    sections = [text, verdicts(ordered), "## Recommended settings\n", recommended(ordered)]
+    sections = [
+        text,
+        replacement_section(ordered),
+        verdicts(ordered),
+        "## Recommended settings\n",
+        recommended(ordered),
+    ]
     sections += [model_section(name, model) for name, model in ordered.items()]
     return "\n".join(section.rstrip() + "\n" for section in sections)
 
