@@ -53,7 +53,7 @@ def subject(model: str) -> tuple[Any, Callable[[], None]]:
         return pipeline.transformer, generate
 
     from f3prune.calibration import denoise_synthetic
-    from f3prune.core.random_weights import randomize_weights
+    from f3prune.core.weights import randomize_weights
     from f3prune.families import LatentShape, family_of
 
     denoiser, shape = _denoiser(model)

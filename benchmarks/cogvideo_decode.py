@@ -120,7 +120,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from f3prune.calibration import prune_denoiser
-    from f3prune.core.random_weights import randomize_weights
+    from f3prune.core.weights import randomize_weights
     from f3prune.models import CogVideo, CogVideoConfig
     from f3prune.models.cogvideo.decoding import beside_engine
 

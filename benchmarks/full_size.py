@@ -71,12 +71,11 @@ def prepare(case: Case, folder: Path, layers: int | None) -> None:
     from f3prune.calibration import Calibration
     from f3prune.calibration.calibration_file import SiteInfo
     from f3prune.core.captured_calls import CapturedCall, plain_arguments
-    from f3prune.core.lazy_weights import LazyTensor
     from f3prune.core.manifest import Manifest
     from f3prune.core.progress import SILENT
     from f3prune.core.run_directory import RunDirectory
-    from f3prune.core.safetensors_stream import save_streaming
     from f3prune.core.tensors import torch_dtype
+    from f3prune.core.weights import LazyTensor, save_streaming
     from f3prune.families import family_of
     from f3prune.pipelines.loading import load_denoiser
     from f3prune.pipelines.pipeline_runs import GenerationSettings

@@ -51,7 +51,7 @@ def wan(width: int, layers: int, shape: tuple[int, int, int], text_width: int = 
     import torch
     from diffusers import WanTransformer3DModel
 
-    from f3prune.core.random_weights import randomize_weights
+    from f3prune.core.weights import randomize_weights
     from f3prune.families import LatentShape, family_of
 
     denoiser = WanTransformer3DModel(
@@ -171,7 +171,7 @@ def stages(folder: Path) -> dict[str, Any]:
 def text_keys_and_values(folder: Path) -> dict[str, Any]:
     """Share of text keys and values at published sizes, and the formula beside a count of a small exported graph."""
     from f3prune.exporter import ExportConfig, export_denoiser
-    from f3prune.exporter.graph_costs import graph_costs
+    from f3prune.exporter.costs import graph_costs
 
     width, layers, shape = 128, 2, (5, 16, 16)
     denoiser, inputs = wan(width, layers, shape)

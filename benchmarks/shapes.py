@@ -118,7 +118,7 @@ def measure(shape: Shape, rates: Any) -> dict[str, Any]:
 
     from f3prune.bench.costs.ceiling import ceiling, matmuls_allow
     from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
-    from f3prune.core.random_weights import randomize_weights
+    from f3prune.core.weights import randomize_weights
     from f3prune.engines import BuildConfig, build_engine, open_session
     from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments, graph_costs
     from f3prune.families import LatentShape, family_of

@@ -39,7 +39,7 @@ def random_denoiser(divisor: int) -> Any:
     """The same weights every time, and never a second copy of them."""
     import torch
 
-    from f3prune.core.random_weights import randomize_weights
+    from f3prune.core.weights import randomize_weights
     from f3prune.models import TuneAVideoUNet
 
     widths = [width // divisor for width in WIDTHS]

@@ -25,7 +25,7 @@ from f3prune.calibration import (
     prune_denoiser,
     select_masks,
 )
-from f3prune.core.random_weights import randomize_weights
+from f3prune.core.weights import randomize_weights
 from f3prune.engines import BuildConfig, build_engine, open_session
 from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
 from f3prune.exporter import ExportConfig, export_autoregressive, export_denoiser, flatten_arguments

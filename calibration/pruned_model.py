@@ -15,8 +15,7 @@ from f3prune.calibration.masks import Masks
 from f3prune.calibration.prune import PruningRecord, bake, pruning_of
 from f3prune.calibration.staged import StagedDenoiser
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.lazy_weights import lazily_in_dtype, read_lazily
-from f3prune.core.safetensors_stream import save_streaming
+from f3prune.core.weights import lazily_in_dtype, read_lazily, save_streaming
 from f3prune.families.classes import denoiser_class
 
 VERSION = 1
@@ -61,7 +60,7 @@ def load_pruned(directory: Path | str, dtype: torch.dtype | None = None, lazy: b
     Args:
         directory: the saved denoiser; one with a ``stage-k`` folder per stage gives a ``StagedDenoiser``.
         dtype: convert floating-point weights to it; ``None`` keeps them as saved.
-        lazy: leave the weights in their file until they are used (``f3prune.core.lazy_weights``).
+        lazy: leave the weights in their file until they are used (``f3prune.core.weights.lazy_weights``).
 
     Raises:
         ArtifactError: a file is missing, unreadable, of another version, or tensors and masks do not belong together.

@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from f3prune.core.tensors import TensorSpec as TensorSpec
-    from f3prune.engines._build import build_engine as build_engine
-    from f3prune.engines._build import plan_engine as plan_engine
-    from f3prune.engines._config import BuildConfig as BuildConfig
-    from f3prune.engines._denoiser import EngineDenoiser as EngineDenoiser
     from f3prune.engines._record import EngineRecord as EngineRecord
     from f3prune.engines._record import read_record as read_record
-    from f3prune.engines._session import Session as Session
-    from f3prune.engines._session import open_session as open_session
-    from f3prune.engines._sharing import share_weights as share_weights
+    from f3prune.engines.building import BuildConfig as BuildConfig
+    from f3prune.engines.building import build_engine as build_engine
+    from f3prune.engines.building import plan_engine as plan_engine
+    from f3prune.engines.building import share_weights as share_weights
     from f3prune.engines.check import CheckBounds as CheckBounds
     from f3prune.engines.check import CheckReport as CheckReport
     from f3prune.engines.check import Comparison as Comparison
@@ -26,21 +23,24 @@ if TYPE_CHECKING:
     from f3prune.engines.check import coupling as coupling
     from f3prune.engines.check import parity as parity
     from f3prune.engines.check import teacher_forced as teacher_forced
+    from f3prune.engines.denoiser import EngineDenoiser as EngineDenoiser
+    from f3prune.engines.session import Session as Session
+    from f3prune.engines.session import open_session as open_session
     from f3prune.engines.step_reuse import StepReuse as StepReuse
 
 _PLACES = {
-    "build_engine": "f3prune.engines._build",
-    "plan_engine": "f3prune.engines._build",
-    "BuildConfig": "f3prune.engines._config",
+    "build_engine": "f3prune.engines.building",
+    "plan_engine": "f3prune.engines.building",
+    "BuildConfig": "f3prune.engines.building",
     "CheckBounds": "f3prune.engines.check",
     "CheckReport": "f3prune.engines.check",
     "Comparison": "f3prune.engines.check",
-    "EngineDenoiser": "f3prune.engines._denoiser",
+    "EngineDenoiser": "f3prune.engines.denoiser",
     "EngineRecord": "f3prune.engines._record",
     "read_record": "f3prune.engines._record",
-    "Session": "f3prune.engines._session",
-    "open_session": "f3prune.engines._session",
-    "share_weights": "f3prune.engines._sharing",
+    "Session": "f3prune.engines.session",
+    "open_session": "f3prune.engines.session",
+    "share_weights": "f3prune.engines.building",
     "TensorSpec": "f3prune.core.tensors",
     "compare": "f3prune.engines.check",
     "coupling": "f3prune.engines.check",
@@ -73,5 +73,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _PLACES:
-        raise AttributeError(f"module 'engines' has no attribute {name!r}")
+        raise AttributeError(f"module 'f3prune.engines' has no attribute {name!r}")
     return getattr(importlib.import_module(_PLACES[name]), name)

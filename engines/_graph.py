@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from f3prune.core.atomic_files import sha256_file
 from f3prune.core.errors import ArtifactError
-from f3prune.core.run_directory import sha256_file
-from f3prune.core.tensors import TensorSpec, short_name
-from f3prune.engines._specs import ELEMENT_TYPES
+from f3prune.core.tensors import ELEMENT_TYPES, TensorSpec, short_name
 
 METADATA_PREFIX = "f3prune."
 

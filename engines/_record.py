@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from f3prune.core.atomic_files import atomic_write, canonical_json, sha256_file, sha256_text
 from f3prune.core.errors import ArtifactError
-from f3prune.core.run_directory import atomic_write, canonical_json, sha256_file, sha256_text
 from f3prune.core.tensors import TensorSpec
 from f3prune.engines._graph import constants_of
 

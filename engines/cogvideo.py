@@ -11,11 +11,9 @@ from typing import Any, Self
 import torch
 
 from f3prune.core.errors import InputError
-from f3prune.engines._build import build_engine
-from f3prune.engines._config import BuildConfig, DimensionRange
 from f3prune.engines._record import EngineRecord
-from f3prune.engines._session import Session, open_session
-from f3prune.engines._worker_call import Progress
+from f3prune.engines.building import BuildConfig, DimensionRange, Progress, build_engine
+from f3prune.engines.session import Session, open_session
 from f3prune.models.cogvideo.cache import LayerCache
 from f3prune.models.cogvideo.config import CogVideoConfig
 from f3prune.models.cogvideo.decoding import replay

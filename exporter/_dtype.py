@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3prune.core.lazy_weights import weight_dtype
+from f3prune.core.weights import weight_dtype
 from f3prune.families.classes import kept_in_fp32
 
 

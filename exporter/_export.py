@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from f3prune.core.errors import ExportError, InputError
-from f3prune.core.lazy_weights import LazyTensor, with_weights
 from f3prune.core.tensors import TensorSpec
+from f3prune.core.weights import LazyTensor, with_weights
 from f3prune.exporter._axes import Axes, first_of_batch, symbolic_axes
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter._dtype import in_dtype, inputs_in_dtype

@@ -11,7 +11,7 @@ from onnx_ir.tensor_adapters import TorchTensor
 from torch import nn
 
 from f3prune.core.errors import ExportError
-from f3prune.core.lazy_weights import LazyTensor, lazy_weights, with_weights
+from f3prune.core.weights import LazyTensor, lazy_weights, with_weights
 
 _NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)  # Linux's value; Python names it from 3.13 on
 _ALIGNMENT = 64

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from f3prune.core.errors import InputError
-from f3prune.core.random_weights import randomize_weights
+from f3prune.core.weights import randomize_weights
 from f3prune.families import LatentShape, registry
 from f3prune.families.classes import denoiser_class
 

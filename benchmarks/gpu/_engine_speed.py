@@ -13,7 +13,7 @@ from _timing import in_turn
 from _visit import Visit
 
 from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
-from f3prune.core.random_weights import randomize_weights
+from f3prune.core.weights import randomize_weights
 from f3prune.engines import BuildConfig, build_engine, open_session, parity
 from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments
 from f3prune.families import family_of

@@ -22,8 +22,8 @@ from _visit import Visit
 
 from f3prune.calibration import Masks, SiteMask, Stage, prune_denoiser
 from f3prune.calibration.replacements import Local
-from f3prune.core.random_weights import randomize_weights
 from f3prune.core.tensors import torch_dtype
+from f3prune.core.weights import randomize_weights
 from f3prune.engines import BuildConfig, EngineDenoiser, Session, build_engine, open_session, parity
 from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
 from f3prune.exporter import ExportConfig, export_autoregressive, export_denoiser, flatten_arguments

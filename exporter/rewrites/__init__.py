@@ -1,7 +1,7 @@
 """Small rewrites that make every family export, one per file.
 
-Two kinds. Those at trace time are context managers that change something while ``torch.export`` runs and put it back.
-Those on the graph are passes over the ONNX model. Each says why it exists, what it requires and what it ensures, and
+Two kinds. Those of ``trace`` are context managers that change something while ``torch.export`` runs and put it back.
+Those of ``graph`` are passes over the ONNX model. Each says why it exists, what it requires and what it ensures, and
 has a test that compares it with what it replaces.
 """
 
@@ -10,21 +10,25 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 
-from f3prune.exporter.rewrites.attention_scale import AttentionScale
-from f3prune.exporter.rewrites.boolean_mask import BooleanMaskAsBias
-from f3prune.exporter.rewrites.boolean_where import BooleanWhere
-from f3prune.exporter.rewrites.cancelled_transposes import CancelledTransposes
-from f3prune.exporter.rewrites.constant_cast import ConstantCast
-from f3prune.exporter.rewrites.dropped_contribution import DroppedContribution
-from f3prune.exporter.rewrites.einsum_permutation import EinsumPermutation
-from f3prune.exporter.rewrites.interleaved_assignment import InterleavedAssignment
-from f3prune.exporter.rewrites.key_transpose import KeyTranspose
-from f3prune.exporter.rewrites.mochi_padding import mochi_masks_padding
-from f3prune.exporter.rewrites.no_op_squeeze import NoOpSqueeze
-from f3prune.exporter.rewrites.norm_before_transpose import NormBeforeTranspose
-from f3prune.exporter.rewrites.slice_assignment import SliceAssignment
-from f3prune.exporter.rewrites.transposed_weights import TransposedWeights
-from f3prune.exporter.rewrites.upsample_any_batch import upsample_any_batch
+from f3prune.exporter.rewrites.graph import (
+    AttentionScale,
+    BooleanWhere,
+    CancelledTransposes,
+    ConstantCast,
+    DroppedContribution,
+    EinsumPermutation,
+    KeyTranspose,
+    NoOpSqueeze,
+    NormBeforeTranspose,
+    TransposedWeights,
+)
+from f3prune.exporter.rewrites.trace import (
+    BooleanMaskAsBias,
+    InterleavedAssignment,
+    SliceAssignment,
+    mochi_masks_padding,
+    upsample_any_batch,
+)
 
 TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], ...] = (
     SliceAssignment,

@@ -99,6 +99,21 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def copy_file(source: Path, target: Path) -> None:
+    """Make ``target`` a copy of ``source``. The ``onnx`` package refuses data files with more than one hard link."""
+    with atomic_write(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def link_file(source: Path, target: Path) -> None:
+    """Make ``target`` the same bytes as ``source``: a hard link where the file system allows it, else a copy."""
+    with atomic_write(target) as temporary:
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+
+
 def sha256_file(path: Path | str) -> str:
     """SHA-256 of a file's bytes, in hexadecimal; read once per process for as long as the file stays as it is."""
     with open(path, "rb") as stream:

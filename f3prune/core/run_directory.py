@@ -30,31 +30,12 @@ from f3prune.core.atomic_files import (
     TEMPORARY,
     atomic_directory,
     atomic_write,
-    canonical_json,
-    digest_of_files,
     fsync_directory,
     fsync_file,
     sha256_file,
-    sha256_text,
 )
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.manifest import Manifest, package_versions
-
-__all__ = [
-    "MANIFEST",
-    "PLACES",
-    "TEMPORARY",
-    "Manifest",
-    "RunDirectory",
-    "StepPlace",
-    "atomic_directory",
-    "atomic_write",
-    "canonical_json",
-    "digest_of_files",
-    "package_versions",
-    "sha256_file",
-    "sha256_text",
-]
+from f3prune.core.manifest import Manifest
 
 MANIFEST = "manifest.json"
 FORMAT = 1

@@ -17,6 +17,20 @@ Dtype = Literal["fp32", "fp16", "bf16"]
 _TORCH_NAMES = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _SHORT_NAMES = {name: short for short, name in _TORCH_NAMES.items()}
 
+ELEMENT_TYPES: dict[int, str] = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    6: "int32",
+    7: "int64",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    16: "bfloat16",
+}
+"""ONNX element type -> the name that torch, engine.json and messages use."""
+ONNX_TYPES: dict[str, int] = {name: number for number, name in ELEMENT_TYPES.items()}
+
 
 def torch_dtype(name: str) -> torch.dtype:
     """torch's object for a dtype by its short name (``fp16``) or torch's own (``float16``).

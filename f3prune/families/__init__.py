@@ -8,22 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from f3prune.core.errors import InputError, UnknownFamilyError
-from f3prune.families import (
-    allegro,
-    animatediff,
-    cogvideo,
-    cogvideox,
-    hunyuan_video,
-    i2vgen_xl,
-    latte,
-    ltx,
-    mochi,
-    modelscope,
-    skyreels_v2,
-    svd,
-    tune_a_video,
-    wan,
-)
+from f3prune.families import joint, temporal
 from f3prune.families._base import Family, LatentShape, Layout, Site, SiteKind, TokenGrid
 
 if TYPE_CHECKING:
@@ -41,27 +26,10 @@ __all__ = [
     "registry",
 ]
 
-_MODULES = (
-    animatediff,
-    modelscope,
-    latte,
-    svd,
-    i2vgen_xl,
-    tune_a_video,
-    cogvideo,
-    cogvideox,
-    wan,
-    skyreels_v2,
-    ltx,
-    mochi,
-    hunyuan_video,
-    allegro,
-)
-
 
 def registry() -> dict[str, Family]:
     """Every family by its command-line name, temporal layouts first."""
-    return {module.FAMILY.name: module.FAMILY for module in _MODULES}
+    return {family.name: family for family in (*temporal.FAMILIES, *joint.FAMILIES)}
 
 
 def family_of(denoiser: nn.Module | str) -> Family:

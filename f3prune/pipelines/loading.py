@@ -15,10 +15,8 @@ from torch import nn
 
 from f3prune.core.errors import InputError
 from f3prune.core.json_files import read_json
-from f3prune.core.lazy_weights import lazily_in_dtype, read_lazily
 from f3prune.core.quiet import silence_imported
-from f3prune.core.random_weights import lazily_randomized, randomize_weights
-from f3prune.core.safetensors_header import read_header
+from f3prune.core.weights import lazily_in_dtype, lazily_randomized, randomize_weights, read_header, read_lazily
 from f3prune.families import denoiser_component, family_of
 from f3prune.families.classes import denoiser_class, kept_in_fp32, own_models
 from f3prune.pipelines.sources import ModelSource, denoiser_class_name
@@ -115,7 +113,7 @@ def load_denoiser(
         source: MODEL.
         dtype: of the weights, but for those that the class keeps in float32.
         device: put it there.
-        lazy: leave the weights in their files until they are used (``f3prune.core.lazy_weights``), on the CPU.
+        lazy: leave the weights in their files until they are used (``f3prune.core.weights.lazy_weights``), on the CPU.
             Files of an older or another layout, which their loader converts, are read all the same.
 
     Raises:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from f3prune.core.atomic_files import canonical_json, sha256_file, sha256_text
 from f3prune.core.errors import InputError
-from f3prune.core.run_directory import canonical_json, sha256_file, sha256_text
 
 BUILT_IN = (
     "a red car drives along a coastal road",

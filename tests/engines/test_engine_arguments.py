@@ -11,9 +11,9 @@ import torch
 
 from f3prune.core.errors import InputError
 from f3prune.core.tensors import TensorSpec
-from f3prune.engines._arguments import ArgumentMap
-from f3prune.engines._backends._progress import PhaseTree
-from f3prune.engines._specs import bind_shapes
+from f3prune.engines.backends.tensorrt_build import PhaseTree
+from f3prune.engines.denoiser import ArgumentMap
+from f3prune.engines.session import bind_shapes
 
 LTX = ArgumentMap(
     diffusers.LTXVideoTransformer3DModel.forward,

@@ -15,9 +15,9 @@ import pytest
 
 from f3prune.core.errors import ArtifactError, BackendError, BuildError, InputError
 from f3prune.engines import BuildConfig, EngineRecord, build_engine, open_session, plan_engine, read_record
-from f3prune.engines._build import read_graph
-from f3prune.engines._cuda import find_gpu
-from f3prune.engines._worker_call import run_job
+from f3prune.engines._graph import read_graph
+from f3prune.engines.backends import find_gpu
+from f3prune.engines.building import run_job
 
 GraphMaker = Callable[..., Path]
 RTX = BuildConfig(backend="tensorrt-rtx", compute_capabilities=("8.9", "12.0"))
@@ -216,12 +216,12 @@ def test_an_unknown_compute_capability_lists_the_known_ones(make_graph: GraphMak
 def test_a_missing_backend_gives_its_install_line(
     make_graph: GraphMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("f3prune.engines._trt_flavour.find_spec", lambda name: None)
+    monkeypatch.setattr("f3prune.engines.backends.trt_flavour.find_spec", lambda name: None)
     with pytest.raises(BackendError, match=r"backend tensorrt is not installed: pip install f3prune\[tensorrt\]"):
         build_engine(make_graph(), tmp_path / "engine", BuildConfig(backend="tensorrt"))
     with pytest.raises(BackendError, match="backend tensorrt-rtx is not installed: pip install tensorrt-rtx-cu12"):
         build_engine(make_graph(), tmp_path / "engine", RTX)
-    monkeypatch.setattr("f3prune.engines._backends.onnxruntime.find_spec", lambda name: None)
+    monkeypatch.setattr("f3prune.engines.backends.onnxruntime.find_spec", lambda name: None)
     with pytest.raises(BackendError, match="pip install onnxruntime-gpu"):
         build_engine(make_graph(), tmp_path / "engine", ORT)
 

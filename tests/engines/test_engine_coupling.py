@@ -7,7 +7,7 @@ import torch
 
 from f3prune.core.errors import InputError
 from f3prune.engines import coupling
-from f3prune.engines._coupling import Coupling
+from f3prune.engines.check import Coupling
 from f3prune.families import LatentShape, TokenGrid, family_of, registry
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from f3prune.core.captured_calls import record_calls
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.engines import EngineDenoiser, Session, build_engine, open_session, parity
-from f3prune.engines._skeleton import load_skeleton, output_class_of
+from f3prune.engines.denoiser import load_skeleton, output_class_of
 from f3prune.families import family_of
 from f3prune.testing import VARIANTS, tiny_denoiser
 

@@ -12,8 +12,8 @@ import torch
 
 from f3prune.core.errors import BackendError
 from f3prune.engines import BuildConfig, EngineDenoiser, Session, build_engine, open_session, parity
-from f3prune.engines._cuda import find_gpu
-from f3prune.engines._trt_flavour import require_installed
+from f3prune.engines.backends import find_gpu
+from f3prune.engines.backends.trt_flavour import require_installed
 from f3prune.families import family_of
 
 _GPU = find_gpu()

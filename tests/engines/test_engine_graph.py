@@ -8,11 +8,11 @@ import onnx
 import pytest
 import torch
 
+from f3prune.core.atomic_files import sha256_file
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.run_directory import sha256_file
 from f3prune.core.tensors import TensorSpec, dimension_of
 from f3prune.engines._graph import read_graph
-from f3prune.engines._specs import bind_shapes
+from f3prune.engines.session import bind_shapes
 
 GraphMaker = Callable[..., Path]
 

@@ -11,9 +11,7 @@ import torch
 from f3prune.core.captured_calls import CapturedCall, plain_arguments, watching
 from f3prune.core.errors import ArtifactError, CheckFailed, InputError
 from f3prune.engines import CheckBounds, CheckReport, Comparison, compare, parity, teacher_forced
-from f3prune.engines._coupling import Coupling
-from f3prune.engines._parity import ParityNumbers
-from f3prune.engines._report import StepParity
+from f3prune.engines.check import Coupling, ParityNumbers, StepParity
 
 NAN, INF = float("nan"), float("inf")
 

@@ -12,9 +12,9 @@ from onnx import TensorProto
 
 from f3prune.core.errors import ArtifactError, BackendError, BuildError, InputError
 from f3prune.engines import BuildConfig, build_engine, open_session, parity
-from f3prune.engines._cuda import Gpu, find_gpu
 from f3prune.engines._record import write_record
-from f3prune.engines._trt_flavour import require_supported
+from f3prune.engines.backends import Gpu, find_gpu
+from f3prune.engines.backends.trt_flavour import require_supported
 
 GraphMaker = Callable[..., Path]
 
@@ -116,7 +116,7 @@ def test_an_engine_of_another_version_is_refused(
     monkeypatch: pytest.MonkeyPatch,
     backend: Literal["onnxruntime", "tensorrt-rtx"],
 ) -> None:
-    from f3prune.engines._backends import tensorrt
+    from f3prune.engines.backends import tensorrt
 
     monkeypatch.setattr(tensorrt, "require_gpu", lambda what, index: Gpu("NVIDIA GeForce RTX 4090", "8.9"))
     record = build_engine(make_graph(), tmp_path / "engine", BuildConfig(backend=backend))
@@ -131,7 +131,7 @@ def test_an_engine_for_another_gpu_is_refused(
     make_graph: GraphMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The checks behind the driver's, with a GPU that only the probe believes in."""
-    from f3prune.engines._backends import tensorrt
+    from f3prune.engines.backends import tensorrt
 
     config = BuildConfig(backend="tensorrt-rtx", compute_capabilities=("8.9",))
     record = build_engine(make_graph(), tmp_path / "engine", config)
@@ -148,7 +148,7 @@ def test_what_tensorrt_says_about_an_engine_is_passed_on(
     make_graph: GraphMaker, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The real library on a real engine, past the check for a driver, and nothing printed."""
-    from f3prune.engines._backends.tensorrt import load_engine
+    from f3prune.engines.backends.tensorrt import load_engine
 
     record = build_engine(make_graph(), tmp_path / "engine", BuildConfig(backend="tensorrt-rtx"))
     path = tmp_path / "engine" / "denoiser.engine"
@@ -161,14 +161,14 @@ def test_what_tensorrt_says_about_an_engine_is_passed_on(
 
 
 def test_one_process_runs_one_flavour(monkeypatch: pytest.MonkeyPatch) -> None:
-    from f3prune.engines import _trt_flavour
+    from f3prune.engines.backends import trt_flavour
 
-    rtx = _trt_flavour.select("tensorrt-rtx")
+    rtx = trt_flavour.select("tensorrt-rtx")
     importlib.import_module("polygraphy.backend.trt")
-    assert rtx.__version__ == _trt_flavour.installed_version("tensorrt-rtx")
-    monkeypatch.setattr(_trt_flavour, "require_installed", lambda flavour: None)
+    assert rtx.__version__ == trt_flavour.installed_version("tensorrt-rtx")
+    monkeypatch.setattr(trt_flavour, "require_installed", lambda flavour: None)
     with pytest.raises(BackendError, match="this process already runs tensorrt-rtx"):
-        _trt_flavour.select("tensorrt")
+        trt_flavour.select("tensorrt")
 
 
 def test_bound_memory_is_read_and_written_in_place(make_graph: GraphMaker, tmp_path: Path) -> None:

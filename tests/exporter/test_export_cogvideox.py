@@ -19,8 +19,7 @@ from f3prune.core.captured_calls import record_calls
 from f3prune.core.errors import ExportError, InputError
 from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments, graph_facts
 from f3prune.exporter._trace import run_denoiser
-from f3prune.exporter.ort_cpu import OrtGraph
-from f3prune.exporter.self_test import BOUNDS, agreement, self_test
+from f3prune.exporter.self_test import BOUNDS, OrtGraph, agreement, self_test
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
 from tests.exports import synthetic
 

@@ -13,8 +13,7 @@ import pytest
 
 from f3prune.exporter import flatten_arguments
 from f3prune.exporter._trace import run_denoiser
-from f3prune.exporter.ort_cpu import OrtGraph
-from f3prune.exporter.self_test import agreement
+from f3prune.exporter.self_test import OrtGraph, agreement
 from f3prune.families import family_of
 from f3prune.testing import TINY_SHAPES, VARIANTS
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from f3prune.bench.costs.ceiling import ceiling, matmuls_allow, share_of_allowed
 from f3prune.bench.costs.machine import MachineRates
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.exporter.graph_costs import graph_costs
+from f3prune.exporter.costs import graph_costs
 from f3prune.families import family_of
 from tests.exports import synthetic
 

@@ -15,8 +15,7 @@ from torch import nn
 
 from f3prune.calibration import load_pruned, prune_denoiser, save_pruned
 from f3prune.core.errors import InputError
-from f3prune.core.lazy_weights import LazyTensor, is_lazy, lazy_weights, read_lazily
-from f3prune.core.safetensors_stream import save_streaming
+from f3prune.core.weights import LazyTensor, is_lazy, lazy_weights, read_lazily, save_streaming
 from f3prune.exporter import ExportConfig, export_denoiser
 from f3prune.pipelines.loading import load_denoiser, stored_dtype
 from f3prune.pipelines.sources import resolve

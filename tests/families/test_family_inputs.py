@@ -13,7 +13,7 @@ from diffusers import AllegroPipeline, CogVideoXPipeline, I2VGenXLPipeline
 from torch import nn
 
 from f3prune.core.errors import InputError
-from f3prune.core.random_weights import randomize_weights
+from f3prune.core.weights import randomize_weights
 from f3prune.families import LatentShape, family_of, registry
 from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 

@@ -9,7 +9,7 @@ import torch
 from attention_trace import record
 from torch import nn
 
-from f3prune.core.random_weights import randomize_weights
+from f3prune.core.weights import randomize_weights
 from f3prune.families import LatentShape, family_of, registry
 from f3prune.families.classes import denoiser_class
 from f3prune.testing import TINY_SHAPES, tiny_denoiser

@@ -11,7 +11,7 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from f3prune.core.errors import InputError
-from f3prune.core.random_weights import randomize_weights
+from f3prune.core.weights import randomize_weights
 from f3prune.models import TuneAVideoUNet
 from f3prune.models.tune_a_video._attention import SparseCausalAttention
 from f3prune.models.tune_a_video._transformer import VideoTransformerBlock

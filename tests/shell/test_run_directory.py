@@ -15,17 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from f3prune.core import atomic_files
+from f3prune.core.atomic_files import atomic_directory, atomic_write, canonical_json, sha256_file, sha256_text
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.run_directory import (
-    MANIFEST,
-    Manifest,
-    RunDirectory,
-    atomic_directory,
-    atomic_write,
-    canonical_json,
-    sha256_file,
-    sha256_text,
-)
+from f3prune.core.manifest import Manifest
+from f3prune.core.run_directory import MANIFEST, RunDirectory
 
 
 def recipe(step: str = "masks", **inputs: str) -> Manifest:

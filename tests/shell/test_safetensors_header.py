@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from f3prune.core.safetensors_header import DTYPES, read_header, read_tensor
+from f3prune.core.weights.safetensors_header import DTYPES, read_header, read_tensor
 
 TENSORS = st.dictionaries(
     st.text(min_size=1, max_size=8).filter(lambda name: name != "__metadata__"),

@@ -10,7 +10,7 @@ import diffusers
 import torch
 import transformers
 
-from f3prune.core.random_weights import randomize_weights
+from f3prune.core.weights import randomize_weights
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
 from zoo_training.digits.build_tokenizer import build_tokenizer
 

@@ -61,7 +61,7 @@ class Engine(Contender):
             if steps_to_skip(self.skip, workshop.steps) > workshop.steps - 3:
                 return Missing("not applicable", f"{self.skip:.0%} of {workshop.steps} steps cannot be skipped")
         if self.backend in _PACKAGES:
-            from f3prune.engines._cuda import find_gpu
+            from f3prune.engines.backends import find_gpu
 
             module, install = _PACKAGES[self.backend]
             if find_spec(module) is None:

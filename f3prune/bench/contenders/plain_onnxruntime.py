@@ -41,7 +41,7 @@ class PlainOnnxRuntime(Contender):
     def missing(self, workshop: Workshop) -> Missing | None:
         import onnxruntime
 
-        from f3prune.engines._cuda import find_gpu
+        from f3prune.engines.backends import find_gpu
 
         if not workshop.strategy.one_graph:
             return Missing("not applicable", f"{workshop.family.title} runs two graphs and keeps caches between calls")

@@ -7,7 +7,7 @@ from typing import Any
 
 from f3prune.bench.costs.machine import MachineRates
 from f3prune.core.errors import InputError
-from f3prune.exporter.graph_costs import GraphCosts
+from f3prune.exporter.costs import GraphCosts
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def ceiling(
     """Set the measured time of one run of a graph against what its arithmetic takes on this machine.
 
     Args:
-        costs: of the graph that ran (``f3prune.exporter.graph_costs``), at the sizes it ran with.
+        costs: of the graph that ran (``f3prune.exporter.costs``), at the sizes it ran with.
         rates: of the machine that it ran on.
         seconds: measured time of one run.
         dtype: that it computed in: ``fp32``, ``fp16`` or ``bf16``.

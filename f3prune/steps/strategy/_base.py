@@ -17,7 +17,7 @@ from f3prune.calibration import Masks
 from f3prune.core.captured_calls import Capture, CapturedCall
 from f3prune.core.progress import Advance, Reporter
 from f3prune.engines import BuildConfig, EngineRecord
-from f3prune.engines._worker_call import Progress
+from f3prune.engines.building import Progress
 from f3prune.engines.check import Coupling
 from f3prune.exporter import ExportConfig
 from f3prune.families import Family, LatentShape, SiteKind, family_of

@@ -18,7 +18,7 @@ from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.json_files import read_json
 from f3prune.core.progress import Reporter
 from f3prune.engines import BuildConfig, EngineRecord
-from f3prune.engines._worker_call import Progress
+from f3prune.engines.building import Progress
 from f3prune.engines.check import Coupling
 from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
 from f3prune.exporter import ExportConfig, export_autoregressive

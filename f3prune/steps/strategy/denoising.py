@@ -15,7 +15,7 @@ from f3prune.calibration import Masks
 from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.progress import Advance, Reporter
 from f3prune.engines import BuildConfig, EngineDenoiser, EngineRecord, build_engine, open_session
-from f3prune.engines._worker_call import Progress
+from f3prune.engines.building import Progress
 from f3prune.engines.check import Coupling, coupling
 from f3prune.exporter import ExportConfig, export_denoiser
 from f3prune.families import Family, denoiser_component, family_of

@@ -1,1 +1,0 @@
-"""One module per backend: how it builds, and how its sessions run."""

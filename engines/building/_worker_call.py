@@ -1,0 +1,75 @@
+"""Run one job in a build worker and follow it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import f3prune
+from f3prune.core.errors import BackendError, BuildError
+
+Progress = Callable[[float, str], None]
+_ERRORS = {"BuildError": BuildError, "BackendError": BackendError}
+_LOG_TAIL = 400
+
+
+def run_job(job: Mapping[str, Any], progress: Progress | None = None) -> dict[str, float]:
+    """Run ``job`` (see ``_worker``) in a process of its own.
+
+    ``progress(fraction, phase)`` is called as the build goes on; an exception from it or an interrupt ends the worker.
+
+    Returns:
+        ``seconds`` and ``peak_bytes`` of the worker.
+
+    Raises:
+        BuildError: the backend refused the graph, or the worker died.
+        BackendError: the backend cannot run here.
+    """
+    reader, writer = os.pipe()
+    root = str(Path(f3prune.__file__).resolve().parent.parent)
+    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    with tempfile.TemporaryFile() as log, os.fdopen(reader, encoding="utf-8") as messages:
+        try:
+            worker = subprocess.Popen(
+                [sys.executable, "-m", "f3prune.engines.building._worker", json.dumps({**job, "channel": writer})],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(writer,),
+                env={**os.environ, "PYTHONPATH": search},
+            )
+        finally:
+            # The worker holds its own end; ours must close, or reading would never end.
+            os.close(writer)
+        try:
+            outcome = _follow(messages, progress)
+            status = worker.wait()
+        finally:
+            if worker.poll() is None:
+                worker.kill()
+                worker.wait()
+        if outcome is None:
+            log.seek(0)
+            tail = " ".join(log.read().decode(errors="replace").split())[-_LOG_TAIL:]
+            raise BuildError(
+                f"the {job['backend']} build ended with status {status} and no result: {tail or 'no output'}"
+            )
+    return outcome
+
+
+def _follow(messages: Any, progress: Progress | None) -> dict[str, float] | None:
+    for line in messages:
+        message: dict[str, Any] = json.loads(line)
+        if "error" in message:
+            raise _ERRORS[message["error"]](message["message"])
+        if "built" in message:
+            return dict(message["built"])
+        if progress is not None:
+            progress(float(message["fraction"]), str(message["phase"]))
+    return None

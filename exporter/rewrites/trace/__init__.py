@@ -1,0 +1,11 @@
+"""What changes while ``torch.export`` runs: context managers that put back what they change, one per file."""
+
+from __future__ import annotations
+
+from f3prune.exporter.rewrites.trace.boolean_mask import BooleanMaskAsBias
+from f3prune.exporter.rewrites.trace.interleaved_assignment import InterleavedAssignment
+from f3prune.exporter.rewrites.trace.mochi_padding import mochi_masks_padding
+from f3prune.exporter.rewrites.trace.slice_assignment import SliceAssignment
+from f3prune.exporter.rewrites.trace.upsample_any_batch import upsample_any_batch
+
+__all__ = ["BooleanMaskAsBias", "InterleavedAssignment", "SliceAssignment", "mochi_masks_padding", "upsample_any_batch"]

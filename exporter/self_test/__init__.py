@@ -1,0 +1,8 @@
+"""An exported file in ONNX Runtime against PyTorch."""
+
+from __future__ import annotations
+
+from f3prune.exporter.self_test._ort_cpu import OrtGraph
+from f3prune.exporter.self_test._self_test import BOUNDS, Agreement, SelfTest, agreement, self_test
+
+__all__ = ["Agreement", "BOUNDS", "OrtGraph", "SelfTest", "agreement", "self_test"]

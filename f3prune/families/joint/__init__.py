@@ -1,0 +1,12 @@
+"""Families whose attention takes the tokens of all frames at once (layout ``spatiotemporal``)."""
+
+from __future__ import annotations
+
+from f3prune.families.joint import allegro, cogvideo, cogvideox, hunyuan_video, ltx, mochi, skyreels_v2, wan
+
+FAMILIES = tuple(
+    module.FAMILY for module in (cogvideo, cogvideox, wan, skyreels_v2, ltx, mochi, hunyuan_video, allegro)
+)
+"""In the order in which they are listed."""
+
+__all__ = ["FAMILIES"]
