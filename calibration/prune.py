@@ -48,6 +48,18 @@ def prune_denoiser(denoiser: nn.Module, masks: Masks, stage: int = 0, source_dig
     Raises:
         InputError: already pruned, of another family, or with adapters or quantised layers at a pruned site.
         UnknownSiteError: masks and denoiser have different sites.
+
+    Examples:
+        >>> from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, select_masks
+        >>> from f3prune.testing import TINY_SHAPES, tiny_denoiser
+        >>> latte = tiny_denoiser("latte")
+        >>> measured = calibrate(latte, lambda: denoise_synthetic(latte, TINY_SHAPES["latte"], steps=2))
+        >>> before = sum(parameter.numel() for parameter in latte.parameters())
+        >>> masks = select_masks(measured, PruneConfig(alpha=1.0, score="aas"))
+        >>> prune_denoiser(latte, masks) is latte
+        True
+        >>> sum(parameter.numel() for parameter in latte.parameters()) < before
+        True
     """
     if pruning_of(denoiser) is not None:
         raise InputError("this denoiser is already pruned: prune the dense one")
