@@ -14,7 +14,11 @@ def replacement_section(data: Mapping[str, Any]) -> str:
     """Every model's table, the fastest rows first."""
     parts = [
         "## How fast, at what loss, which setting\n",
-        "![Quality over speed](quality-speed.png)\n",
+        *(
+            ["![Quality over speed](quality-speed.png)\n"]
+            if any(m.get("replacement_speed") for m in data.values())
+            else []
+        ),
         "Each row is one setting of `f3prune prune`. *Engine* is the speed of its ONNX Runtime engine over the dense "
         "engine's, measured in one run, in turn. PSNR is that of whole videos against the dense model's. *Kept* says "
         "yes where no interval says that fewer digits or motions are right, or that FVD is higher. With `--mode "

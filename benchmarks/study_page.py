@@ -157,8 +157,8 @@ def seeds_kept(data: Mapping[str, Any]) -> str:
         "engine speed",
     )
     return (
-        f"Three calibrations with noise of their own chose layers, each judged on videos of its own; {videos} videos "
-        "in all, pruned minus dense, quality kept as above:\n\n" + table(header, rows)
+        "Three calibrations, each with noise of its own, chose layers; each choice was judged on videos of its own. "
+        f"All {videos} videos together, pruned minus dense; *kept* is quality kept as above:\n\n" + table(header, rows)
     )
 
 
@@ -220,10 +220,10 @@ def verdicts(data: Mapping[str, Any]) -> str:
     header = ("model", "α", "unit", "mode", "stages", "chosen by", "FVD, pruned - dense", "PSNR, dB", "engine speed")
     parts = [
         "## Pruned without loss\n",
-        f"Configurations of α ≥ {LEAST_ALPHA:g} for which no interval says that fewer digits or motions are right "
-        "or that FVD is higher (a difference below zero is a lower FVD), neither over the videos of one seed nor, "
-        "where measured, over those of all seeds below. Left out are random and reversed selections, and stages that "
-        "all chose the same layers.\n",
+        f"These configurations of α ≥ {LEAST_ALPHA:g} keep quality: no interval says that fewer digits or motions are "
+        "right, or that FVD is higher (a difference below zero is a lower FVD). That holds over the videos of one seed "
+        "and, where measured, over those of all seeds below. Random and reversed selections are left out, and so are "
+        "stages that all chose the same layers.\n",
         table(header, rows) if rows else "None.\n",
         seeds_kept(data),
         "## Does the score tell what to prune?\n",
@@ -240,8 +240,8 @@ def verdicts(data: Mapping[str, Any]) -> str:
         won = [1 for _, row in found if row["gain"] > 0 and row["p"] < SIGNIFICANT]
         lost = [1 for _, row in found if row["gain"] < 0 and row["p"] < SIGNIFICANT]
         parts.append(
-            f"- **{SCORES[score]}**: better PSNR than random selection (p < {SIGNIFICANT:g}) in {len(won)} of "
-            f"{len(found)} cases (model × unit × α), worse in {len(lost)}.\n"
+            f"- **{SCORES[score]}** has a better PSNR than random selection (p < {SIGNIFICANT:g}) in {len(won)} of "
+            f"{len(found)} cases (model × unit × α), and a worse one in {len(lost)}.\n"
         )
     return "\n".join([*parts, agreement_section(data)])
 
@@ -317,8 +317,8 @@ def recommended(data: Mapping[str, Any]) -> str:
             rows.append(_recommendation(name, model, "fastest that keeps quality", fastest))
     header = ("kind of model", "to be", "α", "settings", "PSNR, dB", "digit, %", "motion, %", "FVD", "kept", "speed")
     defaults = (
-        "`f3prune prune` takes `--granularity layer --score leave-one-out --mode local --stages 1` unless told "
-        "otherwise (`--score aas` for frame pairs). What was measured to be best; *kept* is quality kept as above:\n\n"
+        "The defaults of `f3prune prune` are `--granularity layer --score leave-one-out --mode local --stages 1` "
+        "(`--score aas` for frame pairs). These settings were measured to be best; *kept* is quality kept as above:\n\n"
     )
     return defaults + table(header, rows)
 
@@ -343,7 +343,7 @@ def _recommendation(name: str, model: Row, what: str, row: Row) -> tuple[str, ..
 def model_section(name: str, model: Row) -> str:
     """Everything that was measured on one model."""
     samples = model["facts"]["samples"]
-    parts = [f"## zoo:{name}\n", f"{KINDS[name][0].upper()}{KINDS[name][1:]}; {samples} videos of every row.\n"]
+    parts = [f"## zoo:{name}\n", f"{KINDS[name][0].upper()}{KINDS[name][1:]}; each row has {samples} videos.\n"]
     for part, title in (
         ("selection", "What to prune"),
         ("mode", "What takes a pruned unit's place: drop"),
@@ -355,7 +355,7 @@ def model_section(name: str, model: Row) -> str:
         if part == "stages" and model.get(part):
             rows = model[part]
             same = sum(all(sites == row["sites"][0] for sites in row["sites"]) for row in rows)
-            told = "rows all ranges chose the same layers, so that one mask does the same"
+            told = "rows all ranges chose the same layers, so that one mask prunes the same"
             parts += [f"In {same} of {len(rows)} {told}.\n"]
         if part == "selection" and model.get("against_random"):
             told = "PSNR against the mean of three random selections, paired by video:\n"

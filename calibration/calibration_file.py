@@ -35,7 +35,7 @@ class Calibration:
         timesteps: the T timesteps, in the order of denoising.
         sites: site name → layout and heads, in module order.
         mass: site name → M, ``t h f (f+1)`` float32.
-        grid: frames, rows and columns of the tokens of spatiotemporal sites; ``None`` where nothing was run.
+        grid: frames, rows and columns of the tokens of spatiotemporal sites; ``None`` where the denoiser did not run.
         metadata: provenance: model, prompts, seed, steps, versions.
     """
 

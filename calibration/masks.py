@@ -79,8 +79,23 @@ class Stage:
 class Masks:
     """Everything that pruning decides; the content of ``masks.json``.
 
-    ``mode`` is the one that was asked for; what stands at a site is the site's ``replacement``. ``refit`` is the digest
-    of what is folded into output projections beside it, empty where nothing is.
+    Attributes:
+        family: name of the model family.
+        alpha: pruning ratio that was asked for.
+        granularity: unit that was ranked.
+        aggregate: what scores were summed over.
+        mode: mode that was asked for; what stands at a site is the site's ``replacement``.
+        stages: masks of every range of denoising steps, from the highest timesteps to the lowest.
+        score: what units were ranked by.
+        refit: digest of what is folded into output projections beside it; empty where nothing is.
+
+    Examples:
+        >>> stages = (Stage((0, 4), (999.0, 600.0), {}), Stage((4, 8), (500.0, 100.0), {}))
+        >>> masks = Masks("wan", 0.5, "layer", "timesteps", "local", stages)
+        >>> masks.stage_of(700.0), masks.stage_of(550.0), masks.stage_of(1.0)
+        (0, 1, 1)
+        >>> Masks.from_json(masks.to_json()) == masks
+        True
     """
 
     family: str
@@ -125,7 +140,11 @@ class Masks:
 
     @classmethod
     def load(cls, path: Path | str) -> Masks:
-        """Read ``masks.json``."""
+        """Read ``masks.json``.
+
+        Raises:
+            ArtifactError: the file is missing, or holds no masks of this version.
+        """
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:

@@ -151,9 +151,22 @@ def calibrate(
         sites: which kind of sites, see ``Family.find_sites``.
         metadata: recorded in the calibration, for provenance.
 
+    Returns:
+        Frame mass ``t h f (f+1)`` (float32) of every site: the share of attention that head h gives at timestep t from
+        the tokens of a frame to those of every frame, and to text (last).
+
     Raises:
         UnknownFamilyError: the denoiser's class is not supported.
         InputError: a site never ran, or cannot be measured.
+
+    Examples:
+        >>> from f3prune.testing import TINY_SHAPES, tiny_denoiser
+        >>> latte = tiny_denoiser("latte")
+        >>> measured = calibrate(latte, lambda: denoise_synthetic(latte, TINY_SHAPES["latte"], steps=2))
+        >>> mass = measured.mass["temporal_transformer_blocks.0.attn1"]
+        >>> steps, heads, frames, keys = mass.shape
+        >>> steps, keys == frames + 1, bool(torch.allclose(mass.sum(-1), torch.ones(())))
+        (2, True, True)
     """
     recorder = FrameMassRecorder(denoiser, rows=rows, seed=seed, sites=sites)
     with recorder.recording():

@@ -53,6 +53,18 @@ def prune_denoiser(
         InputError: already pruned, of another family, with adapters or quantised layers at a pruned site, or masks and
             refit do not belong together.
         UnknownSiteError: masks and denoiser have different sites.
+
+    Examples:
+        >>> from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, select_masks
+        >>> from f3prune.testing import TINY_SHAPES, tiny_denoiser
+        >>> latte = tiny_denoiser("latte")
+        >>> measured = calibrate(latte, lambda: denoise_synthetic(latte, TINY_SHAPES["latte"], steps=2))
+        >>> before = sum(parameter.numel() for parameter in latte.parameters())
+        >>> masks = select_masks(measured, PruneConfig(alpha=1.0, score="aas"))
+        >>> prune_denoiser(latte, masks) is latte
+        True
+        >>> sum(parameter.numel() for parameter in latte.parameters()) < before
+        True
     """
     if masks.refit != ("" if refit is None else refit.digest):
         raise InputError(

@@ -23,7 +23,13 @@ WEIGHTS = "model.safetensors"
 
 
 def save_pruned(denoiser: nn.Module, directory: Path | str) -> None:
-    """Write a baked denoiser to ``directory``, one weight after the other: lazy weights are in memory one at a time.
+    """Write a baked denoiser: ``model.safetensors``, ``config.json`` and ``pruning.json``.
+
+    Weights are written one after the other, so that lazy weights are in memory one at a time.
+
+    Args:
+        denoiser: what ``prune_denoiser`` gave.
+        directory: made if it is missing.
 
     Raises:
         InputError: the denoiser was never pruned.
@@ -62,8 +68,25 @@ def load_pruned(directory: Path | str, dtype: torch.dtype | None = None, lazy: b
         dtype: convert floating-point weights to it; ``None`` keeps them as saved.
         lazy: leave the weights in their file until they are used (``f3prune.core.weights.lazy_weights``).
 
+    Returns:
+        The denoiser, in evaluation mode.
+
     Raises:
         ArtifactError: a file is missing, unreadable, of another version, or tensors and masks do not belong together.
+
+    Examples:
+        >>> import tempfile
+        >>> from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
+        >>> from f3prune.testing import TINY_SHAPES, tiny_denoiser
+        >>> wan = tiny_denoiser("wan")
+        >>> measured = calibrate(wan, lambda: denoise_synthetic(wan, TINY_SHAPES["wan"], steps=2))
+        >>> masks = select_masks(measured, PruneConfig(alpha=0.5, mode="pooled:2:1", score="aas"))
+        >>> pruned = prune_denoiser(wan, masks)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_pruned(pruned, folder)
+        ...     loaded = load_pruned(folder)
+        >>> type(loaded).__name__, pruning_of(loaded).masks == masks
+        ('WanTransformer3DModel', True)
     """
     directory = Path(directory)
     if (directory / "stage-0").is_dir():

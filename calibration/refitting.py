@@ -26,7 +26,7 @@ from f3prune.calibration.bake.surgery import linear, new_linear
 from f3prune.calibration.masks import Masks, SiteMask
 from f3prune.calibration.reference import replaced_output
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.lazy_weights import LazyTensor
+from f3prune.core.weights.lazy_weights import LazyTensor
 from f3prune.families import Family, Layout, Site, family_of
 
 FORMAT = "1"

@@ -40,23 +40,28 @@ class PruneConfig:
         granularity: unit: ``layer``, ``head`` or ``frame-pair``.
         aggregate: sum scores over ``timesteps`` only, or over ``layers`` too so that all sites share one mask.
         mode: what takes a pruned unit's place, a name of ``f3prune.calibration.replacements`` with its options behind
-            colons: ``local`` (attend to one's own frame and text), ``drop`` (the unit's contribution goes), ``static``
-            (temporal attention keeps its mean map), ``window:1`` (so many frames on each side are seen, too) or
-            ``pooled:4:1`` (far frames are seen in patches of 4 × 4 tokens, and a window of 1 whole). ``auto`` chooses
-            one for every layer, or none; ``alpha`` is then the share of all that is multiplied at the sites that it
-            saves.
+            colons: ``local`` (a query attends to its own frame and to text), ``drop`` (the unit's contribution goes),
+            ``static`` (temporal attention keeps its mean map), ``window:1`` (one frame on each side is seen as well)
+            or ``pooled:4:1`` (one frame on each side is seen whole, all others in patches of 4 × 4 tokens). ``auto``
+            chooses one for every layer, or none; ``alpha`` is then the share of the multiplications at the sites that
+            is saved.
         stages: number of contiguous ranges of denoising steps, each with masks of its own.
         protect: globs of site names that are never pruned and not counted.
-        score: what units are ranked by, the least first: ``aas``; ``leave-one-out``, what the output loses without
-            the unit; ``greedy``, the same again after every unit that went; ``magnitude`` of its weights; ``random``
-            and ``reversed`` (AAS upside down) to compare with.
-        score_seed: of ``random``.
-        speedup: of mode ``auto``, in place of ``alpha``: what the products of a whole call are to gain, above 1.
-        candidates: of mode ``auto``: the modes it chooses from; all that suit, without.
+        score: what units are ranked by, the least first: ``aas``; ``leave-one-out``, what the denoiser's output loses
+            without the unit; ``greedy``, the same again after every unit that went; ``magnitude`` of its weights;
+            ``random`` and ``reversed`` (AAS upside down) to compare with. By default leave-one-out, and AAS for frame
+            pairs.
+        score_seed: seed of ``random``.
+        speedup: with mode ``auto``, in place of ``alpha``: how many times fewer products a whole call is to have,
+            above 1.
+        candidates: with mode ``auto``: the modes that it chooses from; empty means all that suit the model.
         refit: generations of the dense model that output projections are refitted on, see
             ``f3prune.calibration.refit``; 0 leaves them as they are.
 
-    Example:
+    Raises:
+        InputError: a value is out of range, or two of them do not go together.
+
+    Examples:
         >>> PruneConfig(0.5, mode="window").mode
         'window:1'
         >>> PruneConfig(0.5).score, PruneConfig(0.5, "frame-pair").score
@@ -143,16 +148,29 @@ def suits_pairs(mode: str, score: str) -> bool:
 
 
 def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTable | None = None) -> Masks:
-    """Prune the units of smallest score; ties go by site order. Deterministic, needs no model.
+    """Choose the units of smallest score; ties go by site order. Deterministic, and needs no model.
 
     Args:
         calibration: of the model.
         config: how much goes, and by what score.
-        table: the scores, where ``config.score`` needs the model: ``leave_one_out``, ``greedy``, ``magnitude_scores``.
+        table: what ``rank_units`` gives; not needed for scores that calibration alone gives, such as ``aas``.
+
+    Returns:
+        Masks of every stage, for ``prune_denoiser``.
 
     Raises:
         InputError: more stages than steps, a combination that has no meaning, or scores that are missing.
         UnknownSiteError: a ``protect`` glob matches no site.
+
+    Examples:
+        >>> from f3prune.calibration import calibrate, denoise_synthetic
+        >>> from f3prune.testing import TINY_SHAPES, tiny_denoiser
+        >>> wan = tiny_denoiser("wan")
+        >>> measured = calibrate(wan, lambda: denoise_synthetic(wan, TINY_SHAPES["wan"], steps=2))
+        >>> masks = select_masks(measured, PruneConfig(alpha=0.5, granularity="head", score="aas"))
+        >>> sites = masks.stages[0].sites.values()
+        >>> sum(len(mask.pruned_heads) for mask in sites), sum(mask.heads for mask in sites)
+        (4, 8)
     """
     candidates = unprotected(list(calibration.sites), config.protect)
     if config.granularity == "frame-pair":
@@ -243,17 +261,31 @@ def _no_task(title: str, total: int) -> Any:
 
 
 def rank_units(denoiser: nn.Module, calibration: Calibration, config: PruneConfig, calls: Calls = ()) -> ScoreTable:
-    """The scores that ``config`` asks for, with the model at hand.
+    """Measure the scores that ``config`` asks for.
 
     Args:
         denoiser: the dense denoiser; it is as it was when this returns.
         calibration: of it.
         config: what is to be pruned, and by what score.
-        calls: recorded calls, ``(timestep, forward arguments)``, of ``core.captured_calls.record_calls``; scores that
-            measure the output's error need some.
+        calls: recorded calls, ``(timestep, forward arguments)``, of ``record_calls``; scores that measure the output's
+            error need some.
+
+    Returns:
+        The score of every unit by timestep, ``t`` for layers, ``t h`` for heads, ``t f f`` for frame pairs (float64):
+        ``table`` of ``select_masks``.
 
     Raises:
-        InputError: the score needs calls and there are none, or cannot rank these units.
+        InputError: the score needs calls and there are none, or it cannot rank these units.
+
+    Examples:
+        >>> from f3prune.calibration import calibrate, denoise_synthetic, record_calls
+        >>> from f3prune.testing import TINY_SHAPES, tiny_denoiser
+        >>> wan = tiny_denoiser("wan")
+        >>> denoise = lambda: denoise_synthetic(wan, TINY_SHAPES["wan"], steps=2)
+        >>> config = PruneConfig(alpha=0.5, mode="window:1")
+        >>> scores = rank_units(wan, calibrate(wan, denoise), config, record_calls(wan, denoise))
+        >>> sorted(scores.total())
+        ['blocks.0.attn1', 'blocks.1.attn1']
     """
     recorded = list(calls)
 

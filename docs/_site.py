@@ -56,6 +56,8 @@ def _relinked(text: str, source: str, page: str) -> str:
             return found[0]
         file = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         place = ELSEWHERE.get(file) or (file.removeprefix("docs/") if file.startswith("docs/") else None)
+        if posixpath.dirname(file) == "examples" and file.endswith(".py"):
+            place, anchor = "examples.md", f"#{posixpath.basename(file).replace('.', '')}"
         if place is None:
             return f"{label[1:-1]} (`{file}`)"
         return f"{label}({posixpath.relpath(place, posixpath.dirname(page) or '.')}{anchor})"

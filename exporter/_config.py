@@ -30,9 +30,20 @@ class ExportConfig:
         dynamic: symbolic dimensions besides the fixed ones: ``batch``, and ``text``, the number of text tokens, where
             the family permits it.
         self_test: run the file in ONNX Runtime against PyTorch before it appears.
-        self_test_limit: parameters times numbers in the latents up to which it runs; above, it would take hours and
-            twice the weights in memory on a CPU, and is left out, which the result says.
+        self_test_limit: parameters times numbers in the latents up to which the self-test runs. Above it the test would
+            take hours and twice the weights in memory on a CPU. It is then left out, and the result says so.
         max_test_inputs: how many of the test inputs the self-test runs.
+
+    Raises:
+        InputError: a value is out of range, or the opset does not have the dtype.
+
+    Examples:
+        >>> ExportConfig("fp16").torch_dtype
+        torch.float16
+        >>> ExportConfig("bf16", opset=18)
+        Traceback (most recent call last):
+            ...
+        f3prune.core.errors.InputError: opset 18 has no bfloat16 convolutions: use 22 or later for bf16
     """
 
     dtype: Dtype = "fp32"

@@ -10,10 +10,13 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-ARGUMENTS = {"prune_a_pipeline.py": ["--steps", "2"], "engine_in_a_pipeline.py": ["--steps", "2"]}
+GENERATE = ("prune_a_pipeline.py", "let_auto_choose.py", "judge_quality.py", "engine_in_a_pipeline.py")
+ARGUMENTS = {script: ["--steps", "2"] for script in GENERATE}
 SAYS = {
     "prune_a_pipeline.py": "3 of 6 layers are pooled:2:1",
     "choose_a_replacement.py": "transformer_blocks.1.attn1",
+    "let_auto_choose.py": "of the sites' multiplications saved",
+    "judge_quality.py": "dynamic    pruned minus dense",
     "export_and_check.py": "batch 1: relative L2",
     "engine_in_a_pipeline.py": "largest difference of a pixel",
     "your_own_mode.py": "1 layers see the first frame",

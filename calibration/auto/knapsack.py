@@ -43,7 +43,7 @@ def least_losses(
     Returns:
         Group → chosen item, groups that choose none left out; an empty list where so much cannot be saved.
 
-    Example:
+    Examples:
         >>> groups = {"a": [Item("local", 0.4, 3.0), Item("pooled", 0.1, 2.0)], "b": [Item("local", 0.2, 3.0)]}
         >>> [{group: item.name for group, item in chosen.items()} for chosen in least_losses(groups, 3.0, keep=2)]
         [{'b': 'local'}, {'a': 'pooled', 'b': 'local'}]

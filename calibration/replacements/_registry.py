@@ -208,7 +208,7 @@ def replacement_of(mode: str, **options: int | None) -> Replacement:
     Raises:
         InputError: there is none of that name, or it has no such option.
 
-    Example:
+    Examples:
         >>> replacement_of("pooled:2:1")
         Pooled(pool=2, window=1)
         >>> replacement_of("pooled", window=1).spec

@@ -32,15 +32,25 @@ class BuildConfig:
         tf32: let TensorRT round fp32 matrix products to TF32. Off, so that an fp32 engine is fp32.
         optimization_level: TensorRT's builder level, 0 (fast build) to 5; ``None`` keeps the default.
         workspace_bytes: limit of TensorRT's scratch memory; ``None`` means all of the GPU.
-        timing_cache: file of TensorRT kernel timings, read and extended by each build of the ``tensorrt`` backend. Says
-            how fast a build is, not what it builds, so it is no part of the cache key.
+        timing_cache: file of TensorRT kernel timings, read and extended by each build of the ``tensorrt`` backend. It
+            changes how fast a build is, not what it builds, so it is not part of the cache key.
         graph_optimization: ONNX Runtime's graph optimisation when a session opens.
-        fused_attention: ONNX Runtime computes attention to at least so many keys in one operator that never holds the
-            score matrix; fewer keys are quicker in three. ``None`` keeps the exported graph as it is.
+        fused_attention: ONNX Runtime computes attention to at least this many keys in one operator, which never holds
+            the score matrix. Attention to fewer keys is quicker in three. ``None`` keeps the exported graph as it is.
         threads: ONNX Runtime's threads within one operator; 0 lets it choose.
         cache: look for a finished engine in the engine cache, and leave a built one there.
         cache_directory: place of the engine cache; ``None`` means ``$F3PRUNE_CACHE/engines``, else
             ``~/.cache/f3prune/engines``.
+
+    Raises:
+        InputError: a value is out of range, or is for another backend.
+
+    Examples:
+        >>> config = BuildConfig("tensorrt-rtx", batch=(1, 2, 4), compute_capabilities=("8.9",))
+        >>> config.range_of("batch")
+        (1, 2, 4)
+        >>> BuildConfig.from_json(config.to_json()) == config
+        True
     """
 
     backend: Backend = "onnxruntime"

@@ -22,15 +22,16 @@ StageSessions = Session | Sequence[tuple[float, Session]] | Callable[[float], Se
 
 
 class EngineDenoiser(ModelMixin):
-    """Stands in for ``pipe.transformer`` or ``pipe.unet``::
+    """A denoiser that runs on engines. It stands in for ``pipe.transformer`` or ``pipe.unet``::
 
         denoiser = EngineDenoiser("run/pruned", session)
         pipe = DiffusionPipeline.from_pretrained(model, transformer=denoiser)  # or: pipe.transformer = denoiser
 
-    Its forward takes what the original class's forward takes and returns what that returns; everything else that a
-    pipeline asks (``config``, ``patch_size``, ``add_embedding`` …) is answered by the original class without weights.
-    Floating inputs are rounded to the engine's dtype, and the output goes to the dtype and device of the latents.
-    With ``reuse``, some steps are extrapolated from the outputs of earlier ones and no engine runs for them.
+    Its forward takes what the original class's forward takes and returns what that returns: latents of the same shape,
+    such as ``b f c h w`` of CogVideoX. The original class, without weights, answers everything else that a pipeline
+    asks (``config``, ``patch_size``, ``add_embedding`` …). Floating inputs are rounded to the engine's dtype, and the
+    output goes to the dtype and device of the latents. With ``reuse``, some steps are extrapolated from the outputs of
+    earlier ones, and no engine runs for them.
     """
 
     def __init__(

@@ -32,7 +32,7 @@ def step_of(timestep: Any) -> float:
     Args:
         timestep: a number, or a tensor of any shape.
 
-    Example:
+    Examples:
         >>> step_of(torch.tensor([[0.0, 937.5, 937.5]]))
         937.5
     """

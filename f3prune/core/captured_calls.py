@@ -111,6 +111,17 @@ def record_calls(
         denoiser: that ``denoise`` calls, through a pipeline or alone.
         denoise: a whole generation.
         count: at most so many calls, the first at each of as many timesteps.
+
+    Returns:
+        For each call its timestep and its forward arguments by name.
+
+    Examples:
+        >>> from f3prune.calibration import denoise_synthetic
+        >>> from f3prune.testing import TINY_SHAPES, tiny_denoiser
+        >>> wan = tiny_denoiser("wan")
+        >>> calls = record_calls(wan, lambda: denoise_synthetic(wan, TINY_SHAPES["wan"], steps=6), count=2)
+        >>> len(calls), calls[0][0] > calls[1][0], "hidden_states" in calls[0][1]
+        (2, True, True)
     """
     seen: dict[float, dict[str, Any]] = {}
 

@@ -18,7 +18,18 @@ from __future__ import annotations
 
 
 class F3PruneError(Exception):
-    """Base of the tree. ``exit_code`` is what the command line returns."""
+    """Base of every exception that f3prune raises on purpose. Its message is one line that says what to do.
+
+    Attributes:
+        exit_code: what the command line returns: 2 where the user can mend it, 1 where a check or a build failed.
+
+    Examples:
+        >>> try:
+        ...     raise ArtifactError("masks.json is missing: run prune first")
+        ... except F3PruneError as error:
+        ...     print(error.exit_code, error)
+        2 masks.json is missing: run prune first
+    """
 
     exit_code = 1
 

@@ -26,7 +26,7 @@ class TokenGrid:
     are those of a frame's tokens at a spatiotemporal site, rows first; temporal sites have one token per frame and
     ignore them.
 
-    Example:
+    Examples:
         >>> TokenGrid(13, 30, 45).video_tokens
         17550
     """

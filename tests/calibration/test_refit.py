@@ -23,7 +23,7 @@ from f3prune.calibration.attention_hook import AttentionHook
 from f3prune.calibration.refitting import RIDGE, passes
 from f3prune.calibration.replacements.static import FrameMaps
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.lazy_weights import lazy_weights, read_lazily
+from f3prune.core.weights.lazy_weights import lazy_weights, read_lazily
 from f3prune.testing import TINY_SHAPES
 from tests.subjects import relative, run, subject_of
 

@@ -15,6 +15,7 @@ HOME = Path(__file__).parents[2]
 
 
 def script(monkeypatch: pytest.MonkeyPatch, name: str) -> Any:
+    monkeypatch.syspath_prepend(str(HOME / "benchmarks"))
     spec = importlib.util.spec_from_file_location(name, HOME / "benchmarks" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
