@@ -180,7 +180,7 @@ def test_formats_are_those_of_the_code() -> None:
     """Versions in the table of files, and where the code keeps each."""
     from f3prune.bench.contest.contest import VERSION as CONTENDERS
     from f3prune.bench.speed import VERSION as SPEED
-    from f3prune.calibration import calibration_file, masks, pruned_model, score_table
+    from f3prune.calibration import calibration_file, masks, pruned_model, refitting, score_table
     from f3prune.core import captured_calls, run_directory
     from f3prune.engines import CheckReport, EngineRecord, StepReuse
     from f3prune.quality import evaluate, sweep, video_store
@@ -194,6 +194,7 @@ def test_formats_are_those_of_the_code() -> None:
         "aas.safetensors": calibration_file.FORMAT,
         "calls.safetensors": captured_calls.FORMAT,
         "scores/NAME/scores.safetensors": score_table.FORMAT,
+        "refit/HASH/refit.safetensors": refitting.FORMAT,
         "masks.json": masks.VERSION,
         "pruned/pruning.json": pruned_model.VERSION,
         "engine/engine.json": default(EngineRecord),
