@@ -181,7 +181,7 @@ def _model_table(found: Mapping[str, Any]) -> str:
         f"{found['what']}; times are medians [quartiles] of "
         f"{min(row['denoising']['runs'] for row in found['rows'] if row['status'] == 'measured')} generations.",
         "",
-        "| contender | denoising | over PyTorch | generation | products' share | products allow | PSNR | SSIM "
+        "| contender | denoising | over PyTorch | generation | products' share | GEMM speed-up bound | PSNR | SSIM "
         "| ours at equal PSNR |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]

@@ -13,7 +13,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
     alphas = [outlook["alpha"] for outlook in next(iter(result["models"].values()))["outlooks"][1:]]
     lines = [
         "| model | parameters | TFLOP a call | in scores and values | "
-        + " | ".join(f"products allow, α = {alpha:g}" for alpha in alphas)
+        + " | ".join(f"GEMM speed-up bound, α = {alpha:g}" for alpha in alphas)
         + " |",
         "| --- " * (4 + len(alphas)) + "|",
     ]

@@ -200,7 +200,7 @@ def exponent(times: dict[int, float]) -> float:
 def tables(result: dict[str, Any]) -> dict[str, str]:
     """Markdown: ``speed``, ``short`` of it, ``frames`` and ``summary``."""
     lines = [
-        "| shape | engine | a call | over α = 0 | over plain | products allow | share of that | products' share |",
+        "| shape | engine | a call | over α = 0 | over plain | GEMM speed-up bound | share of that | products' share |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for shape in result["shapes"].values():
@@ -237,7 +237,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
         if name not in (PLAIN, "alpha=0")
     ]
     found["summary"] = (
-        "| pruned engines' share of what products allow | |\n| --- | --- |\n"
+        "| pruned engines' share of the GEMM speed-up bound | |\n| --- | --- |\n"
         f"| median | {median(shares):.2f} |\n| worst | {min(shares):.2f} |"
     )
     return found
@@ -245,7 +245,7 @@ def tables(result: dict[str, Any]) -> dict[str, str]:
 
 def _short(result: dict[str, Any]) -> str:
     lines = [
-        "| CogVideoX shape | α (layers, `local`) | a call | over plain | over α = 0 | products allow |",
+        "| CogVideoX shape | α (layers, `local`) | a call | over plain | over α = 0 | GEMM speed-up bound |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name in ("cogvideox-13x256", "cogvideox-13x1024"):

@@ -65,7 +65,7 @@ class ModelSource:
             files["random weights"] = str(self.weights_seed)
         return digest_of_files(files)
 
-    def surroundings_digest(self) -> str:
+    def pipeline_digest(self) -> str:
         """SHA-256 over everything else of the pipeline: text encoders, autoencoder, scheduler, tokenizers."""
         if self.kind == "denoiser":
             return digest_of_files({})

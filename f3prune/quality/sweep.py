@@ -152,8 +152,8 @@ def latencies(
     """Every engine's time for one call, all in turn: name → median and quartiles in seconds."""
     device = pick_device()
     dtype = torch_dtype("fp32" if device.type == "cpu" else _engine_dtype(state))
-    workshop = Sweep(state, PipelineGeneration(state, None, device, dtype), reporter)
-    backend = workshop.build_config().backend
+    context = Sweep(state, PipelineGeneration(state, None, device, dtype), reporter)
+    backend = context.build_config().backend
     calls = state.calls()
     call = calls[len(calls) // 2]
     inputs = {**call.on(device, dtype), "return_dict": False}
@@ -161,7 +161,7 @@ def latencies(
         contestants: dict[str, Callable[..., Any]] = {}
         with reporter.task("building engines", total=len(configs) + 1) as advance:
             for name, config in [(DENSE, None), *((str(k), config) for k, config in enumerate(configs))]:
-                engine = stack.enter_context(workshop.engine(config, backend))
+                engine = stack.enter_context(context.engine(config, backend))
                 contestants[name] = state.strategy.timed(engine, call)
                 advance()
         timing = BenchOptions(rounds=options.rounds, budget_s=600.0)

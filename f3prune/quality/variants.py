@@ -67,7 +67,7 @@ def recipe_of(state: RunState, variant: Variant, samples: Sequence[Sample]) -> d
     """What the variant's videos are made from, for ``VideoStore``."""
     return {
         "source": state.calibration.inputs["source"],
-        "pipeline": state.source.surroundings_digest(),
+        "pipeline": state.source.pipeline_digest(),
         "masks": None if variant.masks is None else variant.masks.digest,
         "runner": variant.runner,
         "settings": settings_json(state.settings),

@@ -72,7 +72,7 @@ def _shown(value: Mapping[str, Any] | None) -> str:
 
 @dataclass(frozen=True)
 class Speed:
-    """Times of ``bench.json``, and speed-ups beside the ``limit`` that matrix products allow."""
+    """Times of ``bench.json``, and speed-ups beside ``limit``, the GEMM speed-up bound."""
 
     found: Mapping[str, Any]
     times: RowChart

@@ -66,7 +66,7 @@ def _tiles(data: Mapping[str, Any]) -> list[tuple[str, str]]:
         speedup = data["speed"]["speedup"]["engine"]
         tiles.append((f"{speedup:.2f}×", f"speed of a {data['speed']['unit']}, engine to engine"))
     if data["ceiling"]:
-        tiles.append((f"{data['ceiling']['allow']:.2f}×", "ceiling that its matrix products allow"))
+        tiles.append((f"{data['ceiling']['allow']:.2f}×", "GEMM speed-up bound"))
     if data["fidelity"]:
         value = data["fidelity"]["psnr"]
         tiles.append(("equal" if value is None else f"{value:.1f} dB", "PSNR to the dense video"))

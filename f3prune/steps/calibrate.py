@@ -67,7 +67,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
             "calibrate",
             {
                 "source": source.digest(),
-                "pipeline": source.surroundings_digest(),
+                "pipeline": source.pipeline_digest(),
                 "prompts": prompt_lists.prompts_digest(prompts),
             },
             {

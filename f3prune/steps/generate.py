@@ -96,7 +96,7 @@ def generate_into_run(
         {
             "calibrate": state.calibration.digest,
             BUILD_STEP["pruned"]: run.require_current(BUILD_STEP["pruned"]).digest,
-            "pipeline": state.source.surroundings_digest(),
+            "pipeline": state.source.pipeline_digest(),
         },
         {"prompt": prompt.to_json(), "settings": settings_json(settings)},
         package_versions(*PACKAGES, "imageio-ffmpeg"),

@@ -89,7 +89,7 @@ def reuse(run: RunDirectory, options: ReuseOptions, reporter: Reporter = SILENT)
         {
             "calibrate": state.calibration.digest,
             BUILD_STEP["pruned"]: run.require_current(BUILD_STEP["pruned"]).digest,
-            "pipeline": state.source.surroundings_digest(),
+            "pipeline": state.source.pipeline_digest(),
         },
         {
             "min_psnr": options.min_psnr if options.skip is None else None,

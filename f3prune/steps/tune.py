@@ -64,7 +64,7 @@ class TuneOptions:
             for name, value in asdict(self).items()
             if name not in {"video", "base", "steps", "inversion_steps", "checkpoint_every", "resume"}
         }
-        inputs = {"video": sha256_file(self.video), "unet": source.digest(), "rest": source.surroundings_digest()}
+        inputs = {"video": sha256_file(self.video), "unet": source.digest(), "rest": source.pipeline_digest()}
         return sha256_text(canonical_json({**kept, **inputs}))
 
 
@@ -173,7 +173,7 @@ def _size(pipeline: TuneAVideoPipeline, size: int | None) -> int:
 def _record(options: TuneOptions, source: ModelSource, size: int, tuner: Tuner) -> dict[str, Any]:
     tenth = max(1, len(tuner.losses) // 10)
     return {
-        "base": {"model": source.spec, "denoiser": source.digest(), "rest": source.surroundings_digest()},
+        "base": {"model": source.spec, "denoiser": source.digest(), "rest": source.pipeline_digest()},
         "video": {"name": options.video.name, "sha256": sha256_file(options.video)},
         "prompt": options.prompt,
         "frames": {"count": options.frames, "start": options.start, "rate": options.rate, "size": size},

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from f3prune.bench.contenders import Engine, from_json, line_up, registry
+from f3prune.bench.contenders import Engine, contenders_of, from_json, registry
 from f3prune.calibration import PruneConfig
 from f3prune.cli.commands.measure.bench import CONTENDERS
 from f3prune.core.errors import InputError
@@ -15,13 +15,13 @@ POINTS = [PruneConfig(0.5), PruneConfig(0.25, "head", "layers", "drop", 2, ("blo
 
 
 def test_every_contender_survives_json() -> None:
-    contenders = line_up(POINTS)
+    contenders = contenders_of(POINTS)
     assert {c.kind for c in contenders} == set(registry())
     assert [from_json(json.loads(json.dumps(c.to_json()))) for c in contenders] == contenders
 
 
 def test_names_tell_contenders_apart() -> None:
-    names = [c.name for c in line_up(POINTS)]
+    names = [c.name for c in contenders_of(POINTS)]
     assert len(set(names)) == len(names)
 
 
@@ -30,7 +30,7 @@ def test_the_command_line_knows_every_kind() -> None:
 
 
 def test_the_reference_is_always_among_them() -> None:
-    assert [c.kind for c in line_up(POINTS, ["openvino"])] == ["pytorch", *["openvino"] * 3]
+    assert [c.kind for c in contenders_of(POINTS, ["openvino"])] == ["pytorch", *["openvino"] * 3]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from f3prune.bench.contenders._base import Contender, Missing, Opened, Workshop, label_of, read
+from f3prune.bench.contenders._base import BenchContext, Contender, Missing, Opened, label_of, read
 from f3prune.bench.contenders.caching import FasterCache, FirstBlockCache, MagCache, PyramidAttentionBroadcast
 from f3prune.bench.contenders.engine import Engine
 from f3prune.bench.contenders.openvino import OpenVino
@@ -27,10 +27,10 @@ __all__ = [
     "OpenVino",
     "PlainOnnxRuntime",
     "PyramidAttentionBroadcast",
-    "Workshop",
+    "BenchContext",
     "from_json",
     "label_of",
-    "line_up",
+    "contenders_of",
     "registry",
 ]
 
@@ -62,7 +62,9 @@ def from_json(value: Mapping[str, Any]) -> Contender:
     return read(registry(), value)
 
 
-def line_up(points: Sequence[PruneConfig], kinds: Sequence[str] = (), skips: Sequence[float] = ()) -> list[Contender]:
+def contenders_of(
+    points: Sequence[PruneConfig], kinds: Sequence[str] = (), skips: Sequence[float] = ()
+) -> list[Contender]:
     """All contenders, dense ones first.
 
     Args:

@@ -37,7 +37,7 @@ class Missing:
     reason: str
 
 
-class Workshop(Protocol):
+class BenchContext(Protocol):
     """Where contenders get models, graphs and engines from; what is made stays in the run directory.
 
     Attributes:
@@ -77,7 +77,7 @@ class Workshop(Protocol):
     def step_reuse(self, share: float) -> StepReuse:
         """The steps to skip, chosen once on the dense engine; raises ``ValueError`` where so many cannot be."""
 
-    def rehearse(self, denoiser: nn.Module) -> None:
+    def warm_up(self, denoiser: nn.Module) -> None:
         """One whole generation whose result is thrown away."""
 
     def timestep(self) -> float:
@@ -108,17 +108,17 @@ class Contender(ABC):
         return found
 
     @property
-    def vital(self) -> bool:
+    def required(self) -> bool:
         """Whether there is no contest without it: if it fails, everything does."""
         return False
 
-    def missing(self, workshop: Workshop) -> Missing | None:
+    def missing(self, context: BenchContext) -> Missing | None:
         """Why it cannot be tried here, or None if it can."""
-        del workshop
+        del context
         return None
 
     @abstractmethod
-    def opened(self, workshop: Workshop) -> AbstractContextManager[Opened]:
+    def opened(self, context: BenchContext) -> AbstractContextManager[Opened]:
         """The denoiser, ready to be called like the original, for as long as the context lasts."""
 
     def to_json(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from f3prune.bench.contenders._base import Workshop
+from f3prune.bench.contenders._base import BenchContext
 from f3prune.calibration import PruneConfig
 from f3prune.core.errors import BackendError
 from f3prune.engines import EngineDenoiser, Session, plan_engine
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class GraphSession(Session):
     """The exporter's file, opened as a user of the runtime would; checks of names and shapes are the engines' own."""
 
-    def __init__(self, file: Path, workshop: Workshop, device: torch.device) -> None:
+    def __init__(self, file: Path, context: BenchContext, device: torch.device) -> None:
         """Read what the graph takes and gives."""
-        super().__init__(file.parent, plan_engine(read_graph(file), workshop.build_config()), device)
+        super().__init__(file.parent, plan_engine(read_graph(file), context.build_config()), device)
         self.file = file
 
     def _prepare(self, inputs: dict[str, torch.Tensor], sizes: dict[str, int]) -> None:
@@ -49,10 +49,10 @@ class GraphSession(Session):
 
 @contextlib.contextmanager
 def graph_denoiser(
-    workshop: Workshop, config: PruneConfig | None, open_file: Callable[[Path], GraphSession]
+    context: BenchContext, config: PruneConfig | None, open_file: Callable[[Path], GraphSession]
 ) -> Iterator[tuple[EngineDenoiser, list[GraphSession]]]:
     """A stand-in for the denoiser, one session for every stage."""
     with contextlib.ExitStack() as stack:
-        stages = [(low, stack.enter_context(open_file(file))) for low, file in workshop.graphs(config)]
+        stages = [(low, stack.enter_context(open_file(file))) for low, file in context.graphs(config)]
         sessions = [session for _, session in stages]
-        yield EngineDenoiser(workshop.configuration(), stages if len(stages) > 1 else sessions[0]), sessions
+        yield EngineDenoiser(context.configuration(), stages if len(stages) > 1 else sessions[0]), sessions

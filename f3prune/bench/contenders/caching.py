@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from f3prune.bench.contenders._base import Contender, Missing, Opened, Workshop
+from f3prune.bench.contenders._base import BenchContext, Contender, Missing, Opened
 
 _SKIPPED_TIMESTEPS = (100, 800)
 
@@ -23,25 +23,25 @@ _SKIPPED_TIMESTEPS = (100, 800)
 class _Cache(Contender):
     """A diffusers cache."""
 
-    def missing(self, workshop: Workshop) -> Missing | None:
-        title = workshop.family.denoiser_class
-        if not hasattr(workshop.dense(), "enable_cache"):
+    def missing(self, context: BenchContext) -> Missing | None:
+        title = context.family.denoiser_class
+        if not hasattr(context.dense(), "enable_cache"):
             reason = f"{title} has no enable_cache: diffusers offers its caches to CacheMixin models"
             return Missing("not applicable", reason)
         return None
 
     @contextlib.contextmanager
-    def opened(self, workshop: Workshop) -> Iterator[Opened]:
-        denoiser: Any = workshop.dense()
+    def opened(self, context: BenchContext) -> Iterator[Opened]:
+        denoiser: Any = context.dense()
         facts: dict[str, Any] = {}
         with quiet_diffusers():
-            denoiser.enable_cache(self._configure(workshop, denoiser, facts))
+            denoiser.enable_cache(self._configure(context, denoiser, facts))
         if not _hooks(denoiser):
             raise ValueError(f"diffusers found nothing in {type(denoiser).__name__} to apply it to")
         yield Opened(denoiser, facts)
 
     @abstractmethod
-    def _configure(self, workshop: Workshop, denoiser: Any, facts: dict[str, Any]) -> Any:
+    def _configure(self, context: BenchContext, denoiser: Any, facts: dict[str, Any]) -> Any:
         """diffusers' configuration of the method."""
 
 
@@ -60,7 +60,7 @@ class PyramidAttentionBroadcast(_Cache):
     def name(self) -> str:
         return f"Pyramid Attention Broadcast, every {self.every}"
 
-    def _configure(self, workshop: Workshop, denoiser: Any, facts: dict[str, Any]) -> Any:
+    def _configure(self, context: BenchContext, denoiser: Any, facts: dict[str, Any]) -> Any:
         from diffusers import PyramidAttentionBroadcastConfig
 
         return PyramidAttentionBroadcastConfig(
@@ -70,7 +70,7 @@ class PyramidAttentionBroadcast(_Cache):
             spatial_attention_timestep_skip_range=_SKIPPED_TIMESTEPS,
             temporal_attention_timestep_skip_range=_SKIPPED_TIMESTEPS,
             cross_attention_timestep_skip_range=_SKIPPED_TIMESTEPS,
-            current_timestep_callback=workshop.timestep,
+            current_timestep_callback=context.timestep,
         )
 
 
@@ -89,16 +89,16 @@ class FasterCache(_Cache):
     def name(self) -> str:
         return f"FasterCache, every {self.every}"
 
-    def _configure(self, workshop: Workshop, denoiser: Any, facts: dict[str, Any]) -> Any:
+    def _configure(self, context: BenchContext, denoiser: Any, facts: dict[str, Any]) -> Any:
         from diffusers import FasterCacheConfig
 
         return FasterCacheConfig(
             spatial_attention_block_skip_range=self.every,
             temporal_attention_block_skip_range=self.every,
             attention_weight_callback=lambda _: 0.3,
-            tensor_format="BFCHW" if workshop.family.frame_axis == 1 else "BCFHW",
-            is_guidance_distilled=not workshop.guidance_in_batch,
-            current_timestep_callback=workshop.timestep,
+            tensor_format="BFCHW" if context.family.frame_axis == 1 else "BCFHW",
+            is_guidance_distilled=not context.guidance_in_batch,
+            current_timestep_callback=context.timestep,
         )
 
 
@@ -117,7 +117,7 @@ class FirstBlockCache(_Cache):
     def name(self) -> str:
         return f"FirstBlockCache, {self.threshold:g}"
 
-    def _configure(self, workshop: Workshop, denoiser: Any, facts: dict[str, Any]) -> Any:
+    def _configure(self, context: BenchContext, denoiser: Any, facts: dict[str, Any]) -> Any:
         from diffusers import FirstBlockCacheConfig
 
         return FirstBlockCacheConfig(threshold=self.threshold)
@@ -140,23 +140,23 @@ class MagCache(_Cache):
     def name(self) -> str:
         return f"MagCache, {self.threshold:g}"
 
-    def _configure(self, workshop: Workshop, denoiser: Any, facts: dict[str, Any]) -> Any:
+    def _configure(self, context: BenchContext, denoiser: Any, facts: dict[str, Any]) -> Any:
         from diffusers import MagCacheConfig
 
         started = time.perf_counter()
-        ratios = _magnitude_ratios(workshop, denoiser)
+        ratios = _magnitude_ratios(context, denoiser)
         facts["calibration_seconds"] = time.perf_counter() - started
         facts["mag_ratios"] = ratios
-        return MagCacheConfig(threshold=self.threshold, num_inference_steps=workshop.steps, mag_ratios=ratios)
+        return MagCacheConfig(threshold=self.threshold, num_inference_steps=context.steps, mag_ratios=ratios)
 
 
-def _magnitude_ratios(workshop: Workshop, denoiser: Any) -> list[float]:
+def _magnitude_ratios(context: BenchContext, denoiser: Any) -> list[float]:
     """What MagCache's calibration would print, read from its hook before it is thrown away."""
     from diffusers import MagCacheConfig
     from diffusers.hooks.hooks import StateManager
 
     # With one step more than there are, the hook never thinks that it is done, prints nothing and forgets nothing.
-    config = MagCacheConfig(calibrate=True, num_inference_steps=workshop.steps + 1)
+    config = MagCacheConfig(calibrate=True, num_inference_steps=context.steps + 1)
     denoiser.enable_cache(config)
     kept: list[list[float]] = []
     managers = {
@@ -173,13 +173,13 @@ def _magnitude_ratios(workshop: Workshop, denoiser: Any) -> list[float]:
     for manager in managers:
         # A pipeline resets the hooks when it is done, and the ratios with them.
         manager.reset = lambda manager=manager: keep(manager)
-    workshop.rehearse(denoiser)
+    context.warm_up(denoiser)
     for manager in managers:
         keep(manager)
     denoiser.disable_cache()
-    if not kept or len(kept[0]) < workshop.steps:
-        raise ValueError(f"MagCache saw {len(kept[0]) if kept else 0} of {workshop.steps} steps while calibrating")
-    return kept[0][: workshop.steps]
+    if not kept or len(kept[0]) < context.steps:
+        raise ValueError(f"MagCache saw {len(kept[0]) if kept else 0} of {context.steps} steps while calibrating")
+    return kept[0][: context.steps]
 
 
 def _hooks(denoiser: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any, ClassVar
 
-from f3prune.bench.contenders._base import Contender, Missing, Opened, Workshop, label_of
+from f3prune.bench.contenders._base import BenchContext, Contender, Missing, Opened, label_of
 from f3prune.calibration import PruneConfig
 from f3prune.core.errors import InputError
 
@@ -48,18 +48,18 @@ class Engine(Contender):
         return f"{_TITLES[self.backend]} {label_of(self.config) if self.config else 'α=0'}{skipping}"
 
     @property
-    def vital(self) -> bool:
+    def required(self) -> bool:
         """Engines have to work; whether steps can be skipped depends on the pipeline."""
         return self.skip == 0
 
-    def missing(self, workshop: Workshop) -> Missing | None:
+    def missing(self, context: BenchContext) -> Missing | None:
         if self.skip:
             from f3prune.engines.step_reuse import steps_to_skip
 
-            if not workshop.strategy.has_steps:
-                return Missing("not applicable", f"{workshop.family.title} draws token by token: it has no steps")
-            if steps_to_skip(self.skip, workshop.steps) > workshop.steps - 3:
-                return Missing("not applicable", f"{self.skip:.0%} of {workshop.steps} steps cannot be skipped")
+            if not context.strategy.has_steps:
+                return Missing("not applicable", f"{context.family.title} draws token by token: it has no steps")
+            if steps_to_skip(self.skip, context.steps) > context.steps - 3:
+                return Missing("not applicable", f"{self.skip:.0%} of {context.steps} steps cannot be skipped")
         if self.backend in _PACKAGES:
             from f3prune.engines.backends import find_gpu
 
@@ -71,10 +71,10 @@ class Engine(Contender):
         return None
 
     @contextlib.contextmanager
-    def opened(self, workshop: Workshop) -> Iterator[Opened]:
+    def opened(self, context: BenchContext) -> Iterator[Opened]:
         denoiser: Any
-        plan = workshop.step_reuse(self.skip) if self.skip else None
-        with workshop.engine(self.config, self.backend) as denoiser:
+        plan = context.step_reuse(self.skip) if self.skip else None
+        with context.engine(self.config, self.backend) as denoiser:
             if plan is None:
                 yield Opened(denoiser, {})
             else:

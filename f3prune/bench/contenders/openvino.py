@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from f3prune.bench.contenders._base import Contender, Missing, Opened, Workshop, label_of
+from f3prune.bench.contenders._base import BenchContext, Contender, Missing, Opened, label_of
 from f3prune.calibration import PruneConfig
 
 if TYPE_CHECKING:
@@ -33,24 +33,24 @@ class OpenVino(Contender):
     def name(self) -> str:
         return "OpenVINO" + (f" {label_of(self.config)}" if self.config else "")
 
-    def missing(self, workshop: Workshop) -> Missing | None:
-        if not workshop.strategy.one_graph:
-            return Missing("not applicable", f"{workshop.family.title} runs two graphs and keeps caches between calls")
+    def missing(self, context: BenchContext) -> Missing | None:
+        if not context.strategy.one_graph:
+            return Missing("not applicable", f"{context.family.title} runs two graphs and keeps caches between calls")
         if find_spec("openvino") is None:
             return Missing("absent", f"OpenVINO is not installed: {INSTALL}")
         return None
 
     @contextlib.contextmanager
-    def opened(self, workshop: Workshop) -> Iterator[Opened]:
+    def opened(self, context: BenchContext) -> Iterator[Opened]:
         from f3prune.bench.contenders._graph_denoiser import graph_denoiser
 
         session_class = _session_class()
 
         def open_file(file: Path) -> GraphSession:
-            session: GraphSession = session_class(file, workshop)
+            session: GraphSession = session_class(file, context)
             return session
 
-        with graph_denoiser(workshop, self.config, open_file) as (denoiser, sessions):
+        with graph_denoiser(context, self.config, open_file) as (denoiser, sessions):
             first: Any = sessions[0]
             yield Opened(denoiser, {"threads": first.threads()})
 
@@ -64,8 +64,8 @@ def _session_class() -> Any:
     class OpenVinoSession(GraphSession):
         """``compile_model(file, "CPU")`` and one request."""
 
-        def __init__(self, file: Path, workshop: Workshop) -> None:
-            super().__init__(file, workshop, torch.device("cpu"))
+        def __init__(self, file: Path, context: BenchContext) -> None:
+            super().__init__(file, context, torch.device("cpu"))
             self._compiled: Any = None
             self._request: Any = None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from f3prune.bench.contenders._base import Contender, Missing, Opened, Workshop
+from f3prune.bench.contenders._base import BenchContext, Contender, Missing, Opened
 from f3prune.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,13 +38,13 @@ class PlainOnnxRuntime(Contender):
     def name(self) -> str:
         return "ONNX Runtime" + (" CUDA" if self.provider == "cuda" else "")
 
-    def missing(self, workshop: Workshop) -> Missing | None:
+    def missing(self, context: BenchContext) -> Missing | None:
         import onnxruntime
 
         from f3prune.engines.backends import find_gpu
 
-        if not workshop.strategy.one_graph:
-            return Missing("not applicable", f"{workshop.family.title} runs two graphs and keeps caches between calls")
+        if not context.strategy.one_graph:
+            return Missing("not applicable", f"{context.family.title} runs two graphs and keeps caches between calls")
         if self.provider == "cuda":
             if isinstance(gpu := find_gpu(), str):
                 return Missing("absent", f"the CUDA provider needs a GPU, and {gpu}")
@@ -53,7 +53,7 @@ class PlainOnnxRuntime(Contender):
         return None
 
     @contextlib.contextmanager
-    def opened(self, workshop: Workshop) -> Iterator[Opened]:
+    def opened(self, context: BenchContext) -> Iterator[Opened]:
         import torch
 
         from f3prune.bench.contenders._graph_denoiser import graph_denoiser
@@ -61,9 +61,9 @@ class PlainOnnxRuntime(Contender):
         session_class = _session_class()
 
         def open_file(file: Path) -> GraphSession:
-            return session_class(file, workshop, torch.device(self.provider), _PROVIDERS[self.provider])
+            return session_class(file, context, torch.device(self.provider), _PROVIDERS[self.provider])
 
-        with graph_denoiser(workshop, None, open_file) as (denoiser, _):
+        with graph_denoiser(context, None, open_file) as (denoiser, _):
             yield Opened(denoiser, {})
 
 
@@ -76,8 +76,8 @@ def _session_class() -> Any:
     class PlainSession(GraphSession):
         """``InferenceSession(file).run(None, feeds)``."""
 
-        def __init__(self, file: Path, workshop: Workshop, device: torch.device, provider: str) -> None:
-            super().__init__(file, workshop, device)
+        def __init__(self, file: Path, context: BenchContext, device: torch.device, provider: str) -> None:
+            super().__init__(file, context, device)
             self._provider = provider
             self._session: Any = None
 

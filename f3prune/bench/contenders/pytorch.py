@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from shutil import which
 from typing import Any, ClassVar
 
-from f3prune.bench.contenders._base import Contender, Missing, Opened, Workshop, label_of
+from f3prune.bench.contenders._base import BenchContext, Contender, Missing, Opened, label_of
 from f3prune.calibration import PruneConfig
 
 
@@ -24,13 +24,13 @@ class Eager(Contender):
         return "PyTorch"
 
     @property
-    def vital(self) -> bool:
+    def required(self) -> bool:
         """The reference."""
         return True
 
     @contextlib.contextmanager
-    def opened(self, workshop: Workshop) -> Iterator[Opened]:
-        yield Opened(workshop.dense(), {})
+    def opened(self, context: BenchContext) -> Iterator[Opened]:
+        yield Opened(context.dense(), {})
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class EagerPruned(Contender):
         return f"PyTorch {label_of(self.config)}"
 
     @contextlib.contextmanager
-    def opened(self, workshop: Workshop) -> Iterator[Opened]:
-        yield Opened(workshop.pruned(self.config), {})
+    def opened(self, context: BenchContext) -> Iterator[Opened]:
+        yield Opened(context.pruned(self.config), {})
 
 
 @dataclass(frozen=True)
@@ -59,21 +59,21 @@ class Compiled(Contender):
     def name(self) -> str:
         return "torch.compile"
 
-    def missing(self, workshop: Workshop) -> Missing | None:
-        if not workshop.strategy.one_graph:
-            return Missing("not applicable", f"{workshop.family.title} draws tokens with caches that change shape")
-        if workshop.device.type == "cpu" and not any(map(which, ("g++", "clang++", "c++"))):
+    def missing(self, context: BenchContext) -> Missing | None:
+        if not context.strategy.one_graph:
+            return Missing("not applicable", f"{context.family.title} draws tokens with caches that change shape")
+        if context.device.type == "cpu" and not any(map(which, ("g++", "clang++", "c++"))):
             return Missing("absent", "torch.compile needs a C++ compiler: apt-get install g++")
         return None
 
     @contextlib.contextmanager
-    def opened(self, workshop: Workshop) -> Iterator[Opened]:
+    def opened(self, context: BenchContext) -> Iterator[Opened]:
         import torch
 
-        compiled: Any = torch.compile(workshop.dense())
+        compiled: Any = torch.compile(context.dense())
         started = time.perf_counter()
         try:
-            workshop.rehearse(compiled)
+            context.warm_up(compiled)
             yield Opened(compiled, {"compile_seconds": time.perf_counter() - started})
         finally:
             torch._dynamo.reset()

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from f3prune.bench.contest.contest import FILE, ContestOptions, Entrant, contest, point_of
+from f3prune.bench.contest.contest import FILE, ContestEntry, ContestOptions, contest, point_of
 
-__all__ = ["FILE", "ContestOptions", "Entrant", "contest", "point_of"]
+__all__ = ["FILE", "ContestOptions", "ContestEntry", "contest", "point_of"]

@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from f3prune.bench.contenders import Contender, Missing, line_up, registry
+from f3prune.bench.contenders import Contender, Missing, contenders_of, registry
 from f3prune.bench.contenders._base import Opened
 from f3prune.bench.contest.arithmetic import Arithmetic
 from f3prune.bench.contest.generation import Generation, Made, generation_of, reason_of
@@ -92,7 +92,7 @@ class ContestOptions:
 
 
 @dataclass
-class Entrant:
+class ContestEntry:
     """A contender in the contest.
 
     Attributes:
@@ -121,7 +121,7 @@ def contest(
     run: RunDirectory,
     options: ContestOptions | None = None,
     reporter: Reporter = SILENT,
-    watch: Callable[[Sequence[Entrant]], None] = lambda entrants: None,
+    watch: Callable[[Sequence[ContestEntry]], None] = lambda entries: None,
 ) -> dict[str, Any]:
     """Compare every contender by whole generations; graphs and engines that are missing are made first and kept.
 
@@ -163,7 +163,7 @@ def _compare(
     engine_dtype: str,
     options: ContestOptions,
     reporter: Reporter,
-    watch: Callable[[Sequence[Entrant]], None],
+    watch: Callable[[Sequence[ContestEntry]], None],
 ) -> dict[str, Any]:
     state.verified_source_digest()
     device = pick_device()
@@ -173,25 +173,26 @@ def _compare(
         sweep = Sweep(state, generation, reporter)
     own = sweep.own_config()
     points = sweep.distinct([own, *options.points(own)])
-    entrants = [
-        Entrant(contender) for contender in _one_line_each(line_up(points, options.kinds, options.skips), sweep)
+    entries = [
+        ContestEntry(contender)
+        for contender in _one_line_each(contenders_of(points, options.kinds, options.skips), sweep)
     ]
     with contextlib.ExitStack() as stack, _collecting_by_hand():
-        for entrant in entrants:
-            stack.callback(entrant.open.close)
-        with reporter.task("preparing contenders", total=len(entrants)) as advance:
-            for entrant in entrants:
-                _prepare(entrant, sweep, reporter)
-                watch(entrants)
+        for entry in entries:
+            stack.callback(entry.open.close)
+        with reporter.task("preparing contenders", total=len(entries)) as advance:
+            for entry in entries:
+                _prepare(entry, sweep, reporter)
+                watch(entries)
                 advance()
-        running = [entrant for entrant in entrants if entrant.missing is None]
+        running = [entry for entry in entries if entry.missing is None]
         with reporter.task("measuring", total=options.rounds * len(running)) as advance:
-            for entrant in take_turns(running, sweep, options.rounds, options.budget_s):
-                del entrant
-                watch(entrants)
+            for entry in take_turns(running, sweep, options.rounds, options.budget_s):
+                del entry
+                watch(entries)
                 advance()
     arithmetic = Arithmetic(state, sweep, engine_dtype if device.type == "cuda" else "fp32")
-    return _result(entrants, generation, state, engine_dtype, arithmetic)
+    return _result(entries, generation, state, engine_dtype, arithmetic)
 
 
 def _one_line_each(contenders: Sequence[Contender], sweep: Sweep) -> list[Contender]:
@@ -219,44 +220,44 @@ def _collecting_by_hand() -> Iterator[None]:
             gc.enable()
 
 
-def _prepare(entrant: Entrant, sweep: Sweep, reporter: Reporter) -> None:
+def _prepare(entry: ContestEntry, sweep: Sweep, reporter: Reporter) -> None:
     """Open it and generate once; what fails here is listed with its reason."""
-    contender = entrant.contender
-    entrant.missing = contender.missing(sweep)
-    if entrant.missing is not None:
+    contender = entry.contender
+    entry.missing = contender.missing(sweep)
+    if entry.missing is not None:
         return
     reporter.note(f"preparing {contender.name}")
     started = time.perf_counter()
-    with _failing(entrant):
-        _open(entrant, sweep)
-        assert entrant.timed is not None
-        entrant.prepared_s = time.perf_counter() - started
-        sweep.generation.settle(entrant.timed)
-        entrant.first = sweep.generation.run(entrant.timed)
-    if entrant.missing is not None:
+    with _failing(entry):
+        _open(entry, sweep)
+        assert entry.timed is not None
+        entry.prepared_s = time.perf_counter() - started
+        sweep.generation.settle(entry.timed)
+        entry.first = sweep.generation.run(entry.timed)
+    if entry.missing is not None:
         return
     gc.collect()
     memory = psutil.virtual_memory()
-    entrant.resident = memory.available > MEMORY_SHARE * memory.total
-    if not entrant.resident:
-        _close(entrant)
+    entry.resident = memory.available > MEMORY_SHARE * memory.total
+    if not entry.resident:
+        _close(entry)
 
 
-def _open(entrant: Entrant, sweep: Sweep) -> None:
+def _open(entry: ContestEntry, sweep: Sweep) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # other libraries' advice on their own options
-        opened: Opened = entrant.open.enter_context(entrant.contender.opened(sweep))
-    entrant.facts.update(opened.facts)
-    entrant.timed = TimedDenoiser(opened.denoiser, sweep.device)
+        opened: Opened = entry.open.enter_context(entry.contender.opened(sweep))
+    entry.facts.update(opened.facts)
+    entry.timed = TimedDenoiser(opened.denoiser, sweep.device)
 
 
-def _close(entrant: Entrant) -> None:
-    entrant.timed = None
-    entrant.open.close()
+def _close(entry: ContestEntry) -> None:
+    entry.timed = None
+    entry.open.close()
     gc.collect()
 
 
-def take_turns(running: Sequence[Entrant], sweep: Sweep, rounds: int, budget_s: float) -> Iterator[Entrant]:
+def take_turns(running: Sequence[ContestEntry], sweep: Sweep, rounds: int, budget_s: float) -> Iterator[ContestEntry]:
     """Let every contender generate once per round, in a seeded random order; yields whoever has just done so.
 
     Before its turn a contender makes untimed calls for a moment: the threads of the one before it keep spinning for a
@@ -267,36 +268,36 @@ def take_turns(running: Sequence[Entrant], sweep: Sweep, rounds: int, budget_s: 
     for number in range(rounds):
         if number >= LEAST_ROUNDS and time.monotonic() - started > budget_s:
             return
-        for entrant in order.sample(list(running), len(running)):
-            if entrant.missing is None:
-                with _failing(entrant):
-                    _take_turn(entrant, sweep)
-            yield entrant
+        for entry in order.sample(list(running), len(running)):
+            if entry.missing is None:
+                with _failing(entry):
+                    _take_turn(entry, sweep)
+            yield entry
         gc.collect()
 
 
-def _take_turn(entrant: Entrant, sweep: Sweep) -> None:
-    if entrant.timed is None:
-        _open(entrant, sweep)
-    assert entrant.timed is not None
-    sweep.generation.settle(entrant.timed)
-    made = sweep.generation.run(entrant.timed)
-    entrant.denoising.append(made.denoising)
-    entrant.whole.append(made.whole)
-    if not entrant.resident:
-        _close(entrant)
+def _take_turn(entry: ContestEntry, sweep: Sweep) -> None:
+    if entry.timed is None:
+        _open(entry, sweep)
+    assert entry.timed is not None
+    sweep.generation.settle(entry.timed)
+    made = sweep.generation.run(entry.timed)
+    entry.denoising.append(made.denoising)
+    entry.whole.append(made.whole)
+    if not entry.resident:
+        _close(entry)
 
 
 @contextlib.contextmanager
-def _failing(entrant: Entrant) -> Iterator[None]:
+def _failing(entry: ContestEntry) -> Iterator[None]:
     """List what goes wrong inside with its reason, unless the contender is one that has to work."""
     try:
         yield
     except Exception as error:  # other libraries' methods fail in any way; the contest goes on without them
-        if entrant.contender.vital:
+        if entry.contender.required:
             raise
-        entrant.missing = Missing("failed", reason_of(error))
-        _close(entrant)
+        entry.missing = Missing("failed", reason_of(error))
+        _close(entry)
 
 
 def point_of(row: dict[str, Any]) -> Point:
@@ -305,11 +306,11 @@ def point_of(row: dict[str, Any]) -> Point:
 
 
 def _result(
-    entrants: Sequence[Entrant], generation: Generation, state: RunState, engine_dtype: str, arithmetic: Arithmetic
+    entries: Sequence[ContestEntry], generation: Generation, state: RunState, engine_dtype: str, arithmetic: Arithmetic
 ) -> dict[str, Any]:
-    reference = entrants[0].first
+    reference = entries[0].first
     assert reference is not None
-    rows = [_row(entrant, reference, generation.latents, arithmetic) for entrant in entrants]
+    rows = [_row(entry, reference, generation.latents, arithmetic) for entry in entries]
     measured = [point_of(row) for row in rows if row["status"] == "measured"]
     found = matches(measured)
     return {
@@ -347,33 +348,33 @@ def _optional(match: Match | None) -> dict[str, Any] | None:
     return None if match is None else _match(match)
 
 
-def _row(entrant: Entrant, reference: Made, latents: bool, arithmetic: Arithmetic) -> dict[str, Any]:
-    contender = entrant.contender
+def _row(entry: ContestEntry, reference: Made, latents: bool, arithmetic: Arithmetic) -> dict[str, Any]:
+    contender = entry.contender
     row: dict[str, Any] = {
         "name": contender.name,
         "contender": contender.to_json(),
         "own": contender.own,
         "pruned": contender.pruning is not None,
-        "status": "measured" if entrant.missing is None else entrant.missing.status,
+        "status": "measured" if entry.missing is None else entry.missing.status,
     }
-    if entrant.missing is not None:
-        return {**row, "reason": entrant.missing.reason}
-    assert entrant.first is not None
-    frames = (reference.frames, entrant.first.frames)
+    if entry.missing is not None:
+        return {**row, "reason": entry.missing.reason}
+    assert entry.first is not None
+    frames = (reference.frames, entry.first.frames)
     found = fidelity(*(_to_unit_range(*frames) if latents else frames))
-    denoising = summary(entrant.denoising)
+    denoising = summary(entry.denoising)
     return {
         **row,
         "psnr": found.psnr,
         "ssim": found.ssim,
         "denoising": denoising,
-        "generation": summary(entrant.whole),
+        "generation": summary(entry.whole),
         "products": arithmetic.of(
-            contender.pruning, reference.calls * (1 - entrant.facts.get("skipped_share", 0.0)), denoising["median"]
+            contender.pruning, reference.calls * (1 - entry.facts.get("skipped_share", 0.0)), denoising["median"]
         ),
-        "prepare_seconds": entrant.prepared_s,
-        "resident": entrant.resident,
-        "facts": entrant.facts,
+        "prepare_seconds": entry.prepared_s,
+        "resident": entry.resident,
+        "facts": entry.facts,
     }
 
 

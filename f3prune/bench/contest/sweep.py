@@ -60,7 +60,7 @@ def masks_key(masks: Masks) -> str:
 
 
 class Sweep:
-    """The ``Workshop`` of a run.
+    """The ``BenchContext`` of a run.
 
     Attributes:
         generation: what is generated.
@@ -98,7 +98,7 @@ class Sweep:
         found.pop("dense", None)
         return list(found.values())
 
-    # -- the workshop ------------------------------------------------------------------------------------------------
+    # -- the context ------------------------------------------------------------------------------------------------
 
     def dense(self) -> nn.Module:
         """A copy of the dense denoiser that shares its weights and has hooks of its own."""
@@ -178,7 +178,7 @@ class Sweep:
             raise ValueError(f"{share:.0%} of {len(recording.timesteps)} steps cannot be skipped")
         return chosen[0]
 
-    def rehearse(self, denoiser: nn.Module) -> None:
+    def warm_up(self, denoiser: nn.Module) -> None:
         """One whole generation whose result is thrown away."""
         self.generation.run(TimedDenoiser(denoiser, self.device))
 

@@ -11,25 +11,25 @@ from rich.table import Table
 from f3prune.cli.messages import for_command_line
 
 if TYPE_CHECKING:
-    from f3prune.bench.contest import Entrant
+    from f3prune.bench.contest import ContestEntry
 
 TIMES = ("denoising, ms", "quartiles, ms", "over PyTorch", "generation, ms")
 
 
-def standing(entrants: Sequence[Entrant]) -> Table:
+def standing(entries: Sequence[ContestEntry]) -> Table:
     """How the contest stands: turns taken and medians so far."""
     table = Table(box=None, pad_edge=False)
     table.add_column("contender")
     for column in ("turns", "denoising, s", "generation, s"):
         table.add_column(column, justify="right")
-    for entrant in entrants:
-        name = entrant.contender.name
-        if entrant.missing is not None:
-            table.add_row(name, f"[dim]{entrant.missing.status}[/dim]", "", "")
-        elif entrant.first is not None:
-            denoising = entrant.denoising or [entrant.first.denoising]
-            whole = entrant.whole or [entrant.first.whole]
-            turns = str(len(entrant.denoising)) if entrant.denoising else "warm"
+    for entry in entries:
+        name = entry.contender.name
+        if entry.missing is not None:
+            table.add_row(name, f"[dim]{entry.missing.status}[/dim]", "", "")
+        elif entry.first is not None:
+            denoising = entry.denoising or [entry.first.denoising]
+            whole = entry.whole or [entry.first.whole]
+            turns = str(len(entry.denoising)) if entry.denoising else "warm"
             table.add_row(name, turns, f"{statistics.median(denoising):.3f}", f"{statistics.median(whole):.3f}")
     return table
 
@@ -39,7 +39,7 @@ def contest_table(result: Mapping[str, Any]) -> Table:
     runs = min(row["denoising"]["runs"] for row in result["rows"] if row["status"] == "measured")
     table = Table(title=f"{result['what']}; medians of {runs} turns")
     table.add_column("contender", overflow="fold")
-    for column in (*TIMES, "products' share", "products allow", "PSNR, dB", "SSIM", "ours, equal PSNR"):
+    for column in (*TIMES, "products' share", "GEMM speed-up bound", "PSNR, dB", "SSIM", "ours, equal PSNR"):
         table.add_column(column, justify="right")
     matched = {match["other"]: match for match in result["equal_quality"]}
     dense = next(row for row in result["rows"] if row["contender"]["kind"] == "pytorch")

@@ -17,7 +17,7 @@ def plan_tables(found: Plan, rates: MachineRates, dtype: str) -> list[Table]:
     gain = Table(title=f"{found.title}: {found.sites} sites; {size}")
     for column in ("α", "parameters", f"TFLOP a {found.unit}", "scores and values", "projections of sites"):
         gain.add_column(column, justify="right")
-    gain.add_column("products allow", justify="right")
+    gain.add_column("GEMM speed-up bound", justify="right")
     gain.add_column(f"at {rates.flops_of(dtype) / 1e9:,.0f} GFLOP/s", justify="right")
     cost = Table(title=f"Export and TensorRT-RTX build in {dtype}, to expect on two cores")
     for column in ("α", "weights", "export: memory", "time", "build: memory", "time", "disk"):

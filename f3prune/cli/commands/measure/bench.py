@@ -74,7 +74,7 @@ class Kinds(NameList):
     "modes",
     type=Mode(),
     multiple=True,
-    help="Modes to compare; may be repeated. [default: both]",
+    help="Modes to compare, e.g. pooled:2:1; may be repeated. [default: local and drop]",
 )
 @click.option(
     "--skip",
@@ -144,16 +144,16 @@ def _contest(
     run: Path, kinds: Sequence[str], rounds: int | None, budget: float | None, chosen: Mapping[str, Any]
 ) -> dict[str, Any]:
     with opened(run) as (directory, reporter):
-        from f3prune.bench.contest import ContestOptions, Entrant, contest
+        from f3prune.bench.contest import ContestEntry, ContestOptions, contest
 
         options = ContestOptions(
             kinds=tuple(kinds), rounds=rounds or 5, budget_s=_CONTEST_S if budget is None else budget, **chosen
         )
 
-        def watch(entrants: Sequence[Entrant]) -> None:
+        def watch(entries: Sequence[ContestEntry]) -> None:
             from f3prune.cli.tables.contest import standing
 
-            table: Table = standing(entrants)
+            table: Table = standing(entries)
             reporter.show(table)
 
         result = contest(directory, options, reporter, watch)
