@@ -1,10 +1,10 @@
 # make demo       install, then calibrate, prune, export, build, generate and check the built-in model
-# make lint       install, then ruff, mypy and the order of imports
-# make test       install, then pytest without what takes long (make test-all: all of it)
+# make lint       install, then ruff, mypy and the check of the order of imports
+# make test       install, then the quick tests (make test-all: all tests)
 # make docs       install, then the site of docs/, in build/site
-# make gpu-check  what needs an NVIDIA GPU; skips with a reason where there is none
-# make bench      the figures of docs/performance.md (bench-large: those of docs/benchmarks.md)
-# make study      what pruning does to trained models: docs/fidelity.md (hours; goes on where it was stopped)
+# make gpu-check  the tests and the benchmark that need an NVIDIA GPU; skips with a reason where there is none
+# make bench      measures the figures of docs/performance.md (bench-large: those of docs/benchmarks.md)
+# make study      measures what pruning does to trained models: docs/fidelity.md (hours; goes on where it was stopped)
 # make bench-14b  pruning and export of Wan 2.1 14B (60 GB of disk, not part of make bench)
 
 PYTHON ?= python3.11

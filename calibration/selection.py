@@ -52,7 +52,7 @@ class PruneConfig:
             ``random`` and ``reversed`` (AAS upside down) to compare with. By default leave-one-out, and AAS for frame
             pairs.
         score_seed: seed of ``random``.
-        speedup: with mode ``auto``, in place of ``alpha``: how many times fewer products a whole call is to have,
+        speedup: with mode ``auto``, in place of ``alpha``: by what factor the products of a whole call are to fall,
             above 1.
         candidates: with mode ``auto``: the modes that it chooses from; empty means all that suit the model.
         refit: generations of the dense model that output projections are refitted on, see

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -13,11 +14,13 @@ import click
 import pytest
 import torch
 from command_line import f3prune
+from rich.console import Console
 
 from f3prune.calibration.score_table import ScoreTable, units
 from f3prune.calibration.selection import unprotected
 from f3prune.cli.main import cli
 from f3prune.cli.messages import for_command_line, parameters
+from f3prune.cli.tables.contest import contest_table
 from f3prune.core.errors import F3PruneError
 from f3prune.pipelines.pipeline_runs import GenerationSettings, check_latent_size
 from f3prune.pipelines.sources import resolve
@@ -258,3 +261,14 @@ def test_commands_of_the_messages_lead_from_nothing_to_a_video(
     succeed("generate", "r", "--prompt", "x", "-o", "out.gif")
     assert done == ["calibrate", "prune", "export", "build", "generate"]
     assert Path("out.gif").is_file()
+
+
+def test_a_reason_with_brackets_is_printed_whole() -> None:
+    times = {"runs": 3, "median": 1.0, "quartile_1": 1.0, "quartile_3": 1.0}
+    dense = {"status": "measured", "name": "PyTorch", "contender": {"kind": "pytorch"}, "own": False, "psnr": None}
+    dense |= {"denoising": times, "generation": times, "ssim": 1.0, "products": None}
+    absent = {"status": "absent", "name": "engine", "reason": "tensorrt is missing: pip install 'f3prune[tensorrt]'"}
+    console = Console(width=300, file=io.StringIO(), record=True)
+    with click.Context(cli):
+        console.print(contest_table({"what": "a model", "rows": [dense, absent], "equal_quality": [], "cap_db": 60.0}))
+    assert "pip install 'f3prune[tensorrt]'" in console.export_text()

@@ -87,6 +87,15 @@ def test_a_run_makes_everything(finished: tuple[Path, Outcome]) -> None:
     assert str(path / "report.html") in row(outcome, "report")
 
 
+def test_the_page_of_files_has_every_file(finished: tuple[Path, Outcome]) -> None:
+    table = (Path(__file__).parents[2] / "docs" / "reference" / "files.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
+    named = {Path(name).name for row in rows for name in re.findall(r"`([^`]+)`", row)}
+    assert named
+    missing = {file.name for file in finished[0].rglob("*") if file.is_file()} - named
+    assert not missing
+
+
 def test_every_entry_stands(finished: tuple[Path, Outcome]) -> None:
     run = RunDirectory.open(finished[0])
     for step in ("calibrate", "masks", "pruned", "onnx", "engine", "dense-onnx", "dense-engine", "generate", "report"):

@@ -19,17 +19,22 @@ CALIBRATION = stack(
         type=PLACE,
         help="A .txt file, one prompt per line, or a .jsonl file. [default: the model's own list]",
     ),
-    click.option("--num-prompts", type=COUNT, help="Use the first so many prompts. [default: all of them]"),
+    click.option("--num-prompts", type=COUNT, help="Use this many prompts, from the first on. [default: all]"),
     MODELS_OWN,
-    click.option("--rows", type=COUNT, help="Estimate from so many query tokens per frame. [default: measure all]"),
+    click.option(
+        "--rows", type=COUNT, help="Measure this many query tokens per frame, drawn at random. [default: all]"
+    ),
     click.option(
         "--sites",
         type=click.Choice(("temporal", "sparse-causal", "all")),
         default="temporal",
         show_default=True,
-        help="Which attention is measured, and may be pruned; sparse-causal is Tune-A-Video's between frames.",
+        help="Which attention is measured and may then be pruned; sparse-causal is Tune-A-Video's spatial attention, "
+        "which sees other frames too.",
     ),
-    click.option("--random-weights", is_flag=True, help="For a denoiser's config.json without weights: seeded ones."),
+    click.option(
+        "--random-weights", is_flag=True, help="Make seeded random weights, for a denoiser's config.json that has none."
+    ),
 )
 
 

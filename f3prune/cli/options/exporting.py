@@ -21,7 +21,7 @@ EXPORTING = stack(
     click.option(
         "--dynamic",
         type=NameList(DYNAMIC),
-        help="Symbolic dimensions, of batch,text. [default: batch, and text where prompts differ in length]",
+        help="Symbolic dimensions: some of batch,text. [default: batch, and text where prompts differ in length]",
     ),
 )
 

@@ -19,15 +19,22 @@ _SEED = click.IntRange(0, MAX_SEED)
 LATENTS = click.option(
     "--latents",
     type=click.Choice(("inverted", "random")),
-    help="Start from those of the clip that MODEL was tuned on, or from noise. [default: noise, or calibration's]",
+    help="Start from the latents of the clip that MODEL was tuned on, or from noise. [default: noise, or what "
+    "calibration started from]",
 )
 
 MODELS_OWN = stack(
     click.option("--steps", type=COUNT, help="Denoising steps. [default: the model's own]"),
     click.option("--guidance", type=_GUIDANCE, help="Guidance scale. [default: the model's own]"),
-    click.option("--num-frames", type=COUNT, help="Video frames. [default: the model's own]"),
-    click.option("--height", type=COUNT, help="Pixels; latent units for a denoiser alone. [default: the model's own]"),
-    click.option("--width", type=COUNT, help="Pixels; latent units for a denoiser alone. [default: the model's own]"),
+    click.option("--num-frames", type=COUNT, help="Frames of the video. [default: the model's own]"),
+    click.option(
+        "--height",
+        type=COUNT,
+        help="Height in pixels; in latent units for a denoiser alone. [default: the model's own]",
+    ),
+    click.option(
+        "--width", type=COUNT, help="Width in pixels; in latent units for a denoiser alone. [default: the model's own]"
+    ),
     click.option("--seed", type=_SEED, default=0, show_default=True, help="Prompt number k runs with seed + k."),
     LATENTS,
 )
@@ -36,7 +43,7 @@ STEPS = click.option("--steps", type=COUNT, help="Denoising steps. [default: cal
 CALIBRATIONS = stack(
     STEPS,
     click.option("--guidance", type=_GUIDANCE, help="Guidance scale. [default: calibration's]"),
-    click.option("--seed", type=_SEED, help="Of the start latents. [default: calibration's]"),
+    click.option("--seed", type=_SEED, help="Seed of the start latents. [default: calibration's]"),
 )
 """Settings of what follows a calibration."""
 

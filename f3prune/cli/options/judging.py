@@ -32,8 +32,12 @@ DATASETS = ("ucf101", "captions")
 RUNNERS = ("engine", "torch")
 
 JUDGING = stack(
-    click.option("--samples", type=COUNT, default=64, show_default=True, help="Videos of every variant."),
-    click.option("--dataset", type=click.Choice(DATASETS), help="Real videos: class folders, or a caption file."),
+    click.option("--samples", type=COUNT, default=64, show_default=True, help="Videos that each model generates."),
+    click.option(
+        "--dataset",
+        type=click.Choice(DATASETS),
+        help="Real videos: folders of classes, or a folder with a caption file.",
+    ),
     click.option("--root", type=PLACE, help="Directory of the dataset."),
     click.option("--captions", type=PLACE, help="Caption file of --dataset captions."),
     click.option("--lpips", type=PLACE, help="AlexNet weights or a TorchScript LPIPS."),
@@ -43,15 +47,26 @@ JUDGING = stack(
 )
 
 JUDGED_BY = stack(
-    click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Of the first sample. [default: the run's]"),
-    click.option("--prompts", type=PLACE, help="A .txt or .jsonl file. [default: the model's own]"),
+    click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Seed of the first sample. [default: the run's]"),
+    click.option(
+        "--prompts",
+        type=PLACE,
+        help="A .txt file, one prompt per line, or a .jsonl file. [default: the model's own list]",
+    ),
     click.option(
         "--metrics",
         type=NameList(METRICS),
-        help=f"Some of {','.join(METRICS)}. [default: all that can be measured with what was given]",
+        help=f"Some of {', '.join(METRICS)}, with commas between. [default: all that the given networks and videos "
+        "allow]",
     ),
-    click.option("--runner", type=click.Choice(RUNNERS), help="[default: the engine if one is built, else PyTorch]"),
-    click.option("--resamples", type=click.IntRange(100), default=1000, show_default=True, help="Of the bootstrap."),
+    click.option(
+        "--runner",
+        type=click.Choice(RUNNERS),
+        help="What runs the models. [default: the engine if one is built, else PyTorch]",
+    ),
+    click.option(
+        "--resamples", type=click.IntRange(100), default=1000, show_default=True, help="Resamples of the bootstrap."
+    ),
 )
 
 

@@ -20,18 +20,18 @@ PRUNING = stack(
     click.option(
         "--alpha",
         type=Alpha(0.0, 1.0, "a pruning ratio"),
-        help="Pruning ratio: the share of units that goes; with --mode auto the share of the sites' multiplications. "
-        "`f3prune prune` also takes auto, with --budget. Required, unless --speedup is given.",
+        help="Pruning ratio: the share of units that goes, or with --mode auto the share of the sites' multiplications "
+        "that is saved. `f3prune prune` also takes auto, with --budget. Required, unless --speedup is given.",
     ),
     click.option(
-        "--granularity", type=click.Choice(GRANULARITIES), default="layer", show_default=True, help="The unit."
+        "--granularity", type=click.Choice(GRANULARITIES), default="layer", show_default=True, help="What a unit is."
     ),
     click.option(
         "--aggregate",
         type=click.Choice(AGGREGATES),
         default="timesteps",
         show_default=True,
-        help="Sum scores over timesteps, or over layers too so that all share one mask.",
+        help="Sum scores over timesteps, or also over layers, so that all layers share one mask.",
     ),
     click.option(
         "--mode",
@@ -39,29 +39,31 @@ PRUNING = stack(
         default="local",
         show_default=True,
         help="What takes a pruned unit's place: attention to its own frame (local), to its own frame and those beside "
-        "it (window), or to other frames in patches (pooled); for temporal attention its mean map (static); or nothing "
-        "(drop). auto chooses one for every layer, or none, by what the output loses and what is saved.",
+        "it (window), or to its own frame in full and all others in patches (pooled); the mean map of temporal "
+        "attention (static); or nothing (drop). auto chooses one for every layer, or none, by what the output loses "
+        "and what is saved.",
     ),
     click.option(
         "--speedup",
         type=BoundedFloat(1.0, meaning="a speed-up"),
-        help="With --mode auto, in place of --alpha: what the products of a whole call are to gain.",
+        help="With --mode auto, in place of --alpha: by what factor the products of a call are to fall, e.g. 1.3.",
     ),
     click.option(
         "--candidates",
         type=ModeList(),
         default="",
-        help="Modes that --mode auto chooses from, e.g. static,pooled:2:1. [default: all that suit]",
+        help="Modes that --mode auto chooses from, e.g. local,pooled:2:1. [default: all that suit the model]",
     ),
-    click.option("--window", type=COUNT, help="Frames that --mode window or pooled sees whole on each side."),
+    click.option("--window", type=COUNT, help="Frames on each side that --mode window or pooled sees in full."),
     click.option("--pool", type=COUNT, help="Height and width of a patch of --mode pooled, in tokens."),
     click.option(
         "--score",
         type=click.Choice(score_names()),
-        help="What units are ranked by, the least first: what the output loses without the unit, the same again after "
-        "every unit that went (greedy: N/2 times as slow for N units), or attention to other frames (aas, which is "
-        "free); magnitude, random and reversed are there to compare with. [default: leave-one-out; aas for frame "
-        "pairs]",
+        help="What units are ranked by; the least go. leave-one-out: what the output loses without the unit. greedy: "
+        "the same again after every unit that went, N/2 times as slow for N units. aas: attention to other frames, "
+        "which needs no further run of the model, nor do far-mass (to frames beyond a window) and map-variance (change "
+        "of attention over timesteps). magnitude, random and reversed are baselines. [default: "
+        "leave-one-out; aas for frame pairs]",
     ),
     click.option("--score-seed", type=click.IntRange(min=0), default=0, help="Seed of --score random."),
     click.option(
@@ -76,8 +78,16 @@ PRUNING = stack(
         metavar="N",
         help=f"With --refit: generations of the dense model to refit on. [default: {REFIT_GENERATIONS}]",
     ),
-    click.option("--stages", type=COUNT, default=1, show_default=True, help="Ranges of steps with masks of their own."),
-    click.option("--protect", multiple=True, metavar="GLOB", help="Sites that are never pruned; may be repeated."),
+    click.option(
+        "--stages",
+        type=COUNT,
+        default=1,
+        show_default=True,
+        help="Number of ranges of denoising steps, each with masks of its own.",
+    ),
+    click.option(
+        "--protect", multiple=True, metavar="GLOB", help="Sites that are never pruned, by name; may be repeated."
+    ),
 )
 
 

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from f3prune.cli.messages import for_command_line
@@ -45,7 +46,7 @@ def contest_table(result: Mapping[str, Any]) -> Table:
     dense = next(row for row in result["rows"] if row["contender"]["kind"] == "pytorch")
     for row in result["rows"]:
         if row["status"] != "measured":
-            table.add_row(row["name"], f"{row['status']}: {for_command_line(row['reason'])}")
+            table.add_row(row["name"], escape(f"{row['status']}: {for_command_line(row['reason'])}"))
             continue
         times = row["denoising"]
         match = matched.get(row["name"])
@@ -88,11 +89,12 @@ def verdicts(result: Mapping[str, Any]) -> Iterator[str]:
         if match is None:
             yield f"of {what}: none was measured"
             continue
-        quality = psnr(match["psnr"], result["cap_db"])
+        same = match["psnr"] is None
+        quality = "as dense" if same else f"PSNR {psnr(match['psnr'], result['cap_db'])} dB"
         if match["own"] is None:
-            yield f"of {what}: {match['other']} (PSNR {quality} dB), and none of ours is as close to dense"
+            yield f"of {what}: {match['other']} ({quality}), and none of ours is as close to dense"
         else:
             yield (
-                f"of {what} the hardest at equal PSNR: {match['other']} (PSNR {quality} dB); "
-                f"{match['own']} takes 1/{match['ratio']:.2f} of its time"
+                f"of {what}, the hardest at equal PSNR: {match['other']} ({quality}); "
+                f"{match['own']} is {match['ratio']:.2f} times as fast"
             )

@@ -54,7 +54,8 @@ class Kinds(NameList):
     "--contenders",
     type=Kinds(CONTENDERS),
     metavar="all|NAMES",
-    help=f"Compare whole generations of these, quality beside time: all, or some of {', '.join(CONTENDERS)}.",
+    help="Compare whole generations of these, quality beside time: all, or some of "
+    f"{', '.join(CONTENDERS)}, with commas between.",
 )
 @click.option(
     "--alphas",
@@ -81,14 +82,18 @@ class Kinds(NameList):
     "skips",
     type=Fractions("a share of the steps", may_be_none=True),
     metavar="none|A,B,…",
-    help="Shares of the denoising steps that our engines skip, beside computing all. [default: 0.1,0.2,0.35,0.5]",
+    help="Shares of the denoising steps that engines of f3prune skip; they also run with all steps. [default: "
+    "0.1,0.2,0.35,0.5]",
 )
 @STEPS
-@click.option("--rounds", type=click.IntRange(min=3), help="Turns of each. [default: 20 calls, 5 generations]")
+@click.option(
+    "--rounds", type=click.IntRange(min=3), help="Turns of each contender. [default: 20 calls, 5 generations]"
+)
 @click.option(
     "--budget",
     type=BoundedFloat(0.0, meaning="a number of seconds"),
-    help="Seconds after which no round is started, three rounds made. [default: 300 for calls, 600 for generations]",
+    help="Start no further round after this many seconds, but make at least three. [default: 300 for calls, 600 for "
+    "generations]",
 )
 @JSON
 @click.option("--plot", type=FILE, help="Draw quality over time: a .png, .svg or .pdf file.")
@@ -103,8 +108,9 @@ def bench(
 ) -> None:
     """Time a denoiser call: dense and pruned, engine and PyTorch, in turn.
 
-    With --contenders (or anything that is only about them): whole generations of every way to run this model, with
-    the same prompt, seed and steps. Graphs and engines that are missing are made first, and kept in the run.
+    With --contenders, or another option that is only about contenders, whole generations are compared in place of
+    calls: every way to run this model, with the same prompt, seed and steps. Graphs and engines that are missing are
+    made first and kept in the run.
     """
     if plot is not None and plot.suffix not in {".png", ".svg", ".pdf"}:
         raise InputError(f"--plot {plot} is no picture that can be drawn: give a name that ends in .png, .svg or .pdf")

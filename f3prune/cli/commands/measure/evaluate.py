@@ -20,7 +20,8 @@ from f3prune.cli.runs import kept, opened
 def evaluate(run: Path, json_file: Path | None, **values: Any) -> None:
     """Generate many videos with the dense and the pruned model and compare them, metric by metric.
 
-    Interrupted, it goes on where it was. Distances (FVD, FID) need real videos: --dataset and --root.
+    An interrupted evaluation goes on where it was. FVD and FID compare with real videos: give --dataset and --root,
+    except for the zoo's models, which have real clips of their own.
     """
     with opened(run) as (directory, reporter):
         options = judge_options(values)

@@ -24,27 +24,47 @@ from f3prune.core.errors import InputError
     show_default=True,
     help="Pruning ratios to try.",
 )
-@click.option("--granularities", type=NameList(choices.GRANULARITIES), default="layer,head", show_default=True)
-@click.option("--modes", type=ModeList(), default="local,drop", show_default=True)
-@click.option("--aggregates", type=NameList(choices.AGGREGATES), default="timesteps", show_default=True)
-@click.option("--scores", type=NameList(choices.score_names()), help="[default: that of `f3prune prune`]")
-@click.option("--stages", type=click.IntRange(1), multiple=True, default=(1,), help="May be repeated. [default: 1]")
+@click.option(
+    "--granularities",
+    type=NameList(choices.GRANULARITIES),
+    default="layer,head",
+    show_default=True,
+    help="Units to try.",
+)
+@click.option("--modes", type=ModeList(), default="local,drop", show_default=True, help="Modes to try.")
+@click.option(
+    "--aggregates",
+    type=NameList(choices.AGGREGATES),
+    default="timesteps",
+    show_default=True,
+    help="See `f3prune prune --aggregate`.",
+)
+@click.option(
+    "--scores", type=NameList(choices.score_names()), help="Scores to try. [default: that of `f3prune prune`]"
+)
+@click.option(
+    "--stages",
+    type=click.IntRange(1),
+    multiple=True,
+    default=(1,),
+    help="Number of ranges of steps to try; may be repeated. [default: 1]",
+)
 @click.option(
     "--quality",
     type=click.Choice(METRICS),
     default="psnr",
     show_default=True,
-    help="The metric that the Pareto front sets against speed.",
+    help="Metric of the Pareto front, beside speed.",
 )
 @click.option("--jobs", type=COUNT, help="Worker processes. [default: one per processor]")
 @click.option("--rounds", type=COUNT, default=20, show_default=True, help="Timed calls of every engine.")
 @JUDGING
 @JUDGED_BY
 def sweep(run: Path, **values: Any) -> None:
-    """Measure latency and quality of many pruning configurations of a built run; goes on where it was interrupted.
+    """Measure latency and quality of many pruning configurations of a built run.
 
-    All combinations that have a meaning are tried, those that prune the same once. Latency is measured on engines, all
-    in turn with the dense one's; quality in PyTorch.
+    Every combination that has a meaning is tried; combinations that prune the same are tried once. Latency is measured
+    on engines, in turn with the dense engine, and quality in PyTorch. An interrupted sweep goes on where it was.
     """
     names = ("alphas", "granularities", "modes", "aggregates", "scores", "stages", "quality", "jobs", "rounds")
     own = {name: values.pop(name) for name in names}

@@ -22,11 +22,11 @@ def convert() -> None:
 @click.argument("file", type=PLACE)
 @click.option("-o", "--output", type=PLACE, required=True, help="Directory to write.")
 @click.option("--shape", type=click.Choice(SHAPES), help="Which published model it is. [default: cogvideo-stage1]")
-@click.option("--config", type=PLACE, help="JSON file with the hyperparameters, instead.")
+@click.option("--config", type=PLACE, help="JSON file with the hyperparameters, in place of --shape.")
 def cogvideo(file: Path, output: Path, shape: str | None, config: Path | None) -> None:
-    """Convert CogVideo's FILE (mp_rank_00_model_states.pt, key `module`), of which nothing but tensors is unpickled.
+    """Convert CogVideo's FILE (mp_rank_00_model_states.pt, key `module`).
 
-    All names and shapes must fit the hyperparameters. Tensors keep their dtype.
+    Nothing but tensors is unpickled. All names and shapes must fit the hyperparameters. Tensors keep their dtype.
     """
     with RichReporter() as reporter:
         from f3prune.steps.convert import cogvideo_config, convert_cogvideo

@@ -23,18 +23,24 @@ from f3prune.core import choices
     show_default=True,
     help="Pruning ratio; may be repeated.",
 )
-@click.option("--granularity", type=click.Choice(("layer", "head")), default="layer", show_default=True)
-@click.option("--mode", type=Mode(), default="local", show_default=True)
-@click.option("--dtype", type=click.Choice(choices.DTYPES), default="fp16", show_default=True, help="Of the graph.")
+@click.option(
+    "--granularity", type=click.Choice(("layer", "head")), default="layer", show_default=True, help="What a unit is."
+)
+@click.option("--mode", type=Mode(), default="local", show_default=True, help="What takes a pruned unit's place.")
+@click.option(
+    "--dtype", type=click.Choice(choices.DTYPES), default="fp16", show_default=True, help="Precision of the graph."
+)
 @click.option("--num-frames", "frames", type=COUNT, help="Latent frames. [default: the model's own]")
 @click.option("--height", type=COUNT, help="Latent height. [default: the model's own]")
 @click.option("--width", type=COUNT, help="Latent width. [default: the model's own]")
-@click.option("--batch", type=COUNT, help="Of one denoiser call. [default: 2, or what the pipeline runs]")
-@click.option("--json", "json_file", type=FILE, help="Write the numbers here.")
+@click.option(
+    "--batch", type=COUNT, help="Batch of one denoiser call. [default: 2, or what the published pipeline uses]"
+)
+@click.option("--json", "json_file", type=FILE, help="Also write the numbers to this file.")
 def plan(model: str, json_file: Path | None, **values: Any) -> None:
-    """Count what MODEL computes with and without pruning, and what export and build will take, from its configuration.
+    """Count what MODEL computes with and without pruning, and estimate what export and build will take.
 
-    MODEL is as everywhere, or published:NAME for the size of a published model: no weights are needed.
+    The configuration of MODEL is enough; no weights are needed. published:NAME is a model of a published size.
     """
     import json
 

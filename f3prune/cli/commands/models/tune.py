@@ -23,21 +23,23 @@ from f3prune.core.progress import RichReporter
     type=BoundedFloat(1e-12, 1.0, "a learning rate"),
     default=3e-5,
     show_default=True,
-    help="Learning rate, constant.",
+    help="Learning rate; it is constant.",
 )
 @click.option("--frames", type=COUNT, default=8, show_default=True, help="Frames to learn.")
 @click.option("--start", type=click.IntRange(min=0), default=0, show_default=True, help="Number of the first frame.")
-@click.option("--rate", type=COUNT, default=1, show_default=True, help="Take every so manieth frame.")
+@click.option("--rate", type=COUNT, default=1, show_default=True, help="Take one frame of this many.")
 @click.option("--size", type=COUNT, help="Height and width in pixels. [default: the base's own]")
 @click.option("--inversion-steps", type=COUNT, default=50, show_default=True, help="Steps from the clip back to noise.")
-@click.option("--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True)
+@click.option(
+    "--seed", type=click.IntRange(0, MAX_SEED), default=0, show_default=True, help="Seed of noise and timesteps."
+)
 @click.option("--checkpoint-every", type=COUNT, default=100, show_default=True, help="Steps between two checkpoints.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint of a tuning that was stopped.")
 def tune(video: Path, output: Path, **values: Any) -> None:
-    """Teach an image model the motion of one clip (Tune-A-Video); the result is a MODEL for all other commands.
+    """Teach an image model the motion of one clip (Tune-A-Video). The result is a MODEL for all other commands.
 
-    The clip's own start latents are kept with it: `--latents inverted` starts from them, so that an edited prompt keeps
-    the motion.
+    The start latents of the clip are kept with it. `--latents inverted` starts from them, so that an edited prompt
+    keeps the motion.
     """
     with RichReporter() as reporter:
         from f3prune.steps.tune import TuneOptions

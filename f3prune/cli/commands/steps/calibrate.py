@@ -17,7 +17,7 @@ from f3prune.cli.runs import kept, written
 @OUTPUT_RUN
 @CALIBRATION
 def calibrate(model: str, run: Path, **values: Any) -> None:
-    """Measure how much attention MODEL pays from frame to frame, while it generates for some prompts."""
+    """Measure how much attention MODEL pays from frame to frame while it generates for some prompts."""
     with written(run) as (directory, reporter):
         from f3prune.steps.calibrate import calibrate as step
 

@@ -18,22 +18,23 @@ from f3prune.cli.runs import opened, write_text
     type=click.Choice(["pruned", "dense"]),
     default="pruned",
     show_default=True,
-    help="Compare the engine with the pruned model, or also the pruned model with the dense one.",
+    help="pruned: compare the engine with the pruned model. dense: also compare the pruned model with the dense one.",
 )
 @click.option(
     "--max-rel-l2",
     type=BoundedFloat(0.0, meaning="a relative L2 distance"),
-    help="Bound of the distance to the reference. [default: rounding of the precision for pruned, none for dense]",
+    help="Largest relative L2 distance to the reference. [default: rounding of the precision for pruned, none for "
+    "dense]",
 )
 @click.option(
     "--videos/--no-videos",
     default=True,
     show_default=True,
-    help="Also let each model generate a video by itself, and compare those.",
+    help="Also let each model generate a video by itself, and compare the videos.",
 )
 @JSON
 def check(run: Path, reference: str, max_rel_l2: float | None, videos: bool, json_file: Path | None) -> None:
-    """Compare the engine with PyTorch; exit 1 when it fails."""
+    """Compare the engine with PyTorch; exit 1 when a bound is missed."""
     with opened(run) as (directory, reporter):
         from f3prune.steps.check import check as step
 

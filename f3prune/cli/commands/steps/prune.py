@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from f3prune.core.run_directory import RunDirectory
 
 
-@click.command(short_help="Choose what goes and bake it in.")
+@click.command(short_help="Choose what goes, and bake the pruning.")
 @RUN
 @PRUNING
 @click.option(
     "--budget",
     metavar="METRIC<=BOUND",
-    help="With --alpha auto: what quality may cost, e.g. 'fvd<=+0%' against the dense model, or 'psnr>=30'.",
+    help="With --alpha auto: the quality to keep, e.g. 'fvd<=+0%' relative to the dense model, or 'psnr>=30'.",
 )
 @JUDGING
 def prune(run: Path, budget: str | None, **values: Any) -> None:
-    """Choose what goes by its score and bake it into the weights.
+    """Choose what goes by its score, and bake the pruning into the weights.
 
-    With --alpha auto and --budget, the largest ratio within the budget is found by bisection, on --samples videos.
+    With --alpha auto and --budget, bisection over --samples videos finds the largest ratio within the budget.
     """
     names = ("samples", "dataset", "root", "captions", "lpips", "clip", "fvd", "fid")
     judge = {name: values.pop(name) for name in names}

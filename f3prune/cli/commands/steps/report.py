@@ -13,7 +13,7 @@ from f3prune.cli.runs import kept, opened
 @click.command(short_help="Write the HTML report.")
 @RUN
 def report(run: Path) -> None:
-    """Write report.json and one self-contained report.html from what the run holds."""
+    """Write report.json and one self-contained report.html from the results in the run."""
     with opened(run) as (directory, reporter):
         from f3prune.report.build import report as step
 

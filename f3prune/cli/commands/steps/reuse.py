@@ -20,13 +20,15 @@ from f3prune.cli.runs import kept, opened
     type=BoundedFloat(0.0, meaning="a PSNR in dB"),
     default=35.0,
     show_default=True,
-    help="Skip as many steps as keep the video so close to the same engine's without skipping.",
+    help="Skip as many steps as keep the video at this PSNR (dB) to the same engine's video without skipping.",
 )
-@click.option("--skip", type=float, metavar="SHARE", help="Skip this share of the steps instead, e.g. 0.4.")
-@click.option("--prompt", help="What to measure on. [default: the first calibration prompt]")
+@click.option(
+    "--skip", type=float, metavar="SHARE", help="Skip this share of the steps, e.g. 0.4, in place of --min-psnr."
+)
+@click.option("--prompt", help="Prompt to measure with. [default: the first calibration prompt]")
 @CALIBRATIONS
 def reuse(run: Path, **values: Any) -> None:
-    """Choose the denoising steps that are extrapolated from earlier ones instead of computed.
+    """Choose the denoising steps that are extrapolated from earlier steps, not computed.
 
     One generation is recorded, and what skipping costs is measured by generating with a few choices. `f3prune generate
     --reuse` then skips those steps, on any prompt with the same number of steps.

@@ -15,7 +15,7 @@ from f3prune.cli.options.pruning import PRUNING, check_pruning, prune_config
 from f3prune.cli.runs import written
 
 
-@click.command(short_help="All from calibrate to report, resumable.")
+@click.command(short_help="All steps from calibrate to report.")
 @MODEL
 @OUTPUT_RUN
 @PRUNING
@@ -24,7 +24,7 @@ from f3prune.cli.runs import written
 @BUILDING
 @click.option("--prompt", help="Prompt of the demonstration video. [default: the first calibration prompt]")
 def run(model: str, run: Path, prompt: str | None, **values: Any) -> None:
-    """Calibrate, prune, export, build, generate, check, bench and report; what is up to date is not made again."""
+    """Calibrate, prune, export, build, generate, check, bench and report. What is up to date is not made again."""
     check_pruning(values)
     with written(run) as (directory, reporter):
         from f3prune.workflow import RunOptions, run_all
