@@ -22,7 +22,7 @@ def replacement_section(data: Mapping[str, Any]) -> str:
         "Each row is one setting of `f3prune prune`. *Engine* is the speed of its ONNX Runtime engine over the dense "
         "engine's, measured in one run, in turn. PSNR is that of whole videos against the dense model's. *Kept* says "
         "yes where no interval says that fewer digits or motions are right, or that FVD is higher. With `--mode "
-        "auto`, α is the share of the sites' multiplications that is saved.\n",
+        "auto`, α is the share of the sites' multiplications that is to be saved; *saved* is what is.\n",
     ]
     for name, model in data.items():
         rows = [row for row in model.get("replacements", ()) if "quality" in row]
@@ -41,6 +41,7 @@ def _rows(model: Row, rows: list[Row]) -> str:
             "dense",
             "",
             "",
+            "",
             "1",
             "",
             f"{100 * dense['prompt_digit']['value']:.0f}",
@@ -51,12 +52,13 @@ def _rows(model: Row, rows: list[Row]) -> str:
     ]
     for row in sorted(rows, key=order, reverse=True):
         config = row["config"]
-        found = speed(model, config)
+        found, share = speed(model, config), saved(model, config)
         body.append(
             (
                 f"`--mode {config['mode']}`" + ("" if config["granularity"] == "layer" else ", heads"),
                 f"{config['alpha']:g}",
                 "refit" if config["refit"] else "",
+                "" if share is None else f"{share:.0%}",
                 "not measured" if found is None else f"{found:.2f}×",
                 number(row["quality"]["psnr"], 1),
                 change(row, "prompt_digit", 0, 100),
@@ -66,15 +68,25 @@ def _rows(model: Row, rows: list[Row]) -> str:
             )
         )
     samples = {len(row["psnr"]) for row in rows}
-    header = ("what stands there", "α", "", "engine", "PSNR, dB", "digit, %", "motion, %", "FVD", "kept")
+    header = ("what stands there", "α", "", "saved", "engine", "PSNR, dB", "digit, %", "motion, %", "FVD", "kept")
     return table(header, body) + f"\n{' or '.join(map(str, sorted(samples)))} videos of every row.\n"
 
 
 def speed(model: Row, config: Row) -> float | None:
-    """Speed of the engine over the dense one's; a refit changes no graph."""
+    """Speed of the engine over the dense one's."""
+    return _of_engine(model, config, "speedup")
+
+
+def saved(model: Row, config: Row) -> float | None:
+    """The share of all that is multiplied at the sites that is saved."""
+    return _of_engine(model, config, "saved")
+
+
+def _of_engine(model: Row, config: Row, what: str) -> float | None:
     for row in model.get("replacement_speed", ()):
+        # A refit changes no graph.
         if {**row["config"], "refit": 0} == {**config, "refit": 0}:
-            return float(row["speedup"])
+            return None if row[what] is None else float(row[what])
     return None
 
 

@@ -99,11 +99,48 @@ def latte() -> Any:
     )
 
 
+def animatediff() -> Any:
+    """AnimateDiff at half the channels of SD 1.5, its two upper levels: 16 frames, 8 temporal heads."""
+    from diffusers import UNetMotionModel
+
+    return UNetMotionModel(
+        sample_size=32,
+        down_block_types=("CrossAttnDownBlockMotion", "CrossAttnDownBlockMotion"),
+        up_block_types=("CrossAttnUpBlockMotion", "CrossAttnUpBlockMotion"),
+        block_out_channels=(160, 320),
+        layers_per_block=1,
+        cross_attention_dim=384,
+        num_attention_heads=8,
+        motion_num_attention_heads=8,
+        motion_max_seq_length=32,
+    )
+
+
+def svd() -> Any:
+    """Stable Video Diffusion at half of its channels, its two upper levels: 14 frames."""
+    from diffusers import UNetSpatioTemporalConditionModel
+
+    return UNetSpatioTemporalConditionModel(
+        sample_size=32,
+        down_block_types=("CrossAttnDownBlockSpatioTemporal", "CrossAttnDownBlockSpatioTemporal"),
+        up_block_types=("CrossAttnUpBlockSpatioTemporal", "CrossAttnUpBlockSpatioTemporal"),
+        block_out_channels=(160, 320),
+        addition_time_embed_dim=64,
+        projection_class_embeddings_input_dim=192,
+        layers_per_block=1,
+        cross_attention_dim=384,
+        num_attention_heads=(4, 8),
+        num_frames=14,
+    )
+
+
 SHAPES = {
     "cogvideox-13x256": Shape("CogVideoX, 13 × 256 tokens", cogvideox(16, 13), modes=JOINT_MODES),
     "cogvideox-13x1024": Shape("CogVideoX, 13 × 1024 tokens", cogvideox(32, 13), modes=JOINT_MODES),
     "wan-9x400": Shape("Wan, 9 × 400 tokens", wan, (9, 40, 40), modes=JOINT_MODES),
     "latte-16x256": Shape("Latte, 16 frames of 256 tokens", latte, (16, 32, 32), modes=TEMPORAL_MODES),
+    "animatediff-16": Shape("AnimateDiff, 16 frames of 16 × 16", animatediff, (16, 16, 16), modes=TEMPORAL_MODES),
+    "svd-14": Shape("Stable Video Diffusion, 14 frames of 16 × 16", svd, (14, 16, 16), modes=TEMPORAL_MODES),
     "cogvideox-5x256": Shape("CogVideoX, 5 × 256 tokens", cogvideox(16, 5), alphas=(0.0, 1.0)),
     "cogvideox-9x256": Shape("CogVideoX, 9 × 256 tokens", cogvideox(16, 9), alphas=(0.0, 1.0)),
     "cogvideox-25x256": Shape("CogVideoX, 25 × 256 tokens", cogvideox(16, 25), alphas=(0.0, 1.0)),

@@ -21,13 +21,15 @@ from torch import nn
 from f3prune import zoo
 from f3prune.bench.contest.sweep import masks_key
 from f3prune.calibration import Calibration, Masks, PruneConfig, rank_units
-from f3prune.calibration.auto import candidates
+from f3prune.calibration.auto import candidates, count_pruned, everywhere
 from f3prune.calibration.score_table import Unit, units
 from f3prune.calibration.scores import attention_scores
 from f3prune.core.atomic_files import atomic_write
 from f3prune.core.errors import InputError
 from f3prune.core.progress import Reporter, RichReporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.families import family_of
+from f3prune.pipelines.loading import load_denoiser
 from f3prune.pipelines.pipeline_runs import GenerationSettings
 from f3prune.quality.compare import Measured, compare
 from f3prune.quality.judging import ZOO_SEED, JudgeOptions, Judging
@@ -39,7 +41,7 @@ from f3prune.steps.build import build
 from f3prune.steps.calibrate import AAS, CalibrateOptions, calibrate
 from f3prune.steps.export import export
 from f3prune.steps.prune import counts, prune
-from f3prune.steps.scores import masks_of, score_table
+from f3prune.steps.scores import masks_of, recorded_calls, score_table
 
 MODELS = tuple(
     name for name in ("digits-latte", "digits-cogvideo", "digits", "digits-animatediff") if name in zoo.names()
@@ -88,14 +90,14 @@ def replacements(state: RunState, chosen: argparse.Namespace) -> list[PruneConfi
     """Everything that can take a layer's place, by ratio; and mode auto, by the share of products that it saves."""
     found = Calibration.load(state.run.path / AAS)
     offered = candidates(found, PruneConfig(0.5, mode="auto")).values()
-    modes = [*dict.fromkeys(o.spec for one in offered for o in one), "auto"]
+    modes = chosen.modes or [*dict.fromkeys(o.spec for one in offered for o in one), "auto"]
     return [
         PruneConfig(SAVED_BY_AUTO[alpha] if mode == "auto" else alpha, unit, mode=mode, refit=refit, score=score)
         for unit, score in itertools.product(chosen.units, chosen.ranked_by)
         for refit in chosen.refits
         for alpha in chosen.alphas
         for mode in modes
-        if (not chosen.modes or mode in chosen.modes) and (mode != "auto" or (unit, score) == AUTO_TAKES)
+        if mode != "auto" or (unit, score) == AUTO_TAKES
     ]
 
 
@@ -243,11 +245,34 @@ def replacement_speeds(state: RunState, rows: Sequence[Mapping[str, Any]], repor
     export(run, reporter=reporter)
     build(run, reporter=reporter)
     seconds = latencies(RunState.of(run), configs, SweepOptions(rounds=30), reporter)
-    dense = seconds[DENSE]
+    dense, saved = seconds[DENSE], saved_products(state, configs, reporter)
     return [
-        {"config": json_of(config), "seconds": seconds[str(k)], "speedup": dense["median"] / seconds[str(k)]["median"]}
+        {
+            "config": json_of(config),
+            "seconds": seconds[str(k)],
+            "speedup": dense["median"] / seconds[str(k)]["median"],
+            "saved": saved[k],
+        }
         for k, config in enumerate(configs)
     ]
+
+
+def saved_products(state: RunState, configs: Sequence[PruneConfig], reporter: Reporter) -> list[float | None]:
+    """The share of all that is multiplied at the sites that each configuration saves; not of CogVideo, which caches."""
+    if not state.strategy.has_steps:
+        return [None] * len(configs)
+    found = Calibration.load(state.run.path / AAS)
+    denoiser = load_denoiser(state.source, torch.float32, lazy=True)
+    sites = [site for site in family_of(denoiser).find_sites(denoiser, "all") if site.name in found.sites]
+    _, inputs = recorded_calls(state, found, torch.device("cpu"), torch.float32)[0]
+    settings: Any = denoiser.config
+
+    def at_sites(masks: Masks) -> float:
+        counted = count_pruned(type(denoiser).__name__, settings, masks, inputs, sites)
+        return float(sum(one.total for one in counted.sites.values()))
+
+    dense = at_sites(everywhere(found, None))
+    return [1 - at_sites(masks_of(state, config, reporter)) / dense for config in configs]
 
 
 def config_of(values: Mapping[str, Any]) -> PruneConfig:
@@ -295,6 +320,9 @@ def agreement(state: RunState, reporter: Reporter) -> list[dict[str, Any]]:
         errors = units(score_table(state, found, config, reporter), "timesteps", list(found.sites))
         for score in FREE:
             free = select_table(found, replace(config, score=score))
+            if len({unit.score for unit in free}) == 1:
+                # CogVideo's calibration has one timestep, over which no map changes.
+                continue
             rank = spearmanr([unit.score for unit in free], [unit.score for unit in errors])
             rows.append(
                 {
