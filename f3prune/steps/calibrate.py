@@ -95,10 +95,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
     def make(scratch: Path) -> dict[str, Any]:
         family = family_of(denoiser_class_name(read_json(source.denoiser_path / "config.json")))
         job = CalibrationJob(source, prompts, settings, options.rows, options.sites, reporter, metadata)
-        measured = strategy_of(family).measure(job)
-        measured.calibration.save(scratch / AAS)
-        save_calls(measured.calls, scratch / CALLS)
-        return _facts(source, prompts, measured)
+        return write_measured(strategy_of(family).measure(job), source, prompts, scratch)
 
     return run.perform(recipe, make, files=(AAS, CALLS))
 
@@ -137,8 +134,10 @@ def _zoo_card(source: ModelSource) -> dict[str, Any]:
     return zoo.card(source.zoo_name)
 
 
-def _facts(source: ModelSource, prompts: list[Prompt], measured: Measured) -> dict[str, Any]:
-    """What later steps want to know."""
+def write_measured(measured: Measured, source: ModelSource, prompts: list[Prompt], folder: Path) -> dict[str, Any]:
+    """Write the step's files to ``folder``; returns the facts that later steps want to know."""
+    measured.calibration.save(folder / AAS)
+    save_calls(measured.calls, folder / CALLS)
     denoiser = measured.denoiser
     return {
         "model": source.spec,
