@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from f3prune.core.json_values import json_values
 from f3prune.core.tensors import TensorSpec
 from f3prune.exporter.graph_facts import GraphFacts
 from f3prune.exporter.self_test import SelfTest
@@ -42,18 +43,8 @@ class ExportResult:
     rewrites: tuple[str, ...]
     self_test_skipped: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """JSON values; paths by file name."""
-        return {
-            "file": self.path.name,
-            "data": self.data_path.name if self.data_path else None,
-            "inputs": [asdict(spec) for spec in self.inputs],
-            "outputs": [asdict(spec) for spec in self.outputs],
-            "constants": dict(self.constants),
-            "metadata": dict(self.metadata),
-            "opset": self.opset,
-            "facts": self.facts.to_dict(),
-            "self_test": self.self_test.to_dict() if self.self_test else None,
-            "self_test_skipped": self.self_test_skipped,
-            "rewrites": list(self.rewrites),
-        }
+        values = json_values(self)
+        path, data = values.pop("path"), values.pop("data_path")
+        return {"file": Path(path).name, "data": data and Path(data).name, **values}

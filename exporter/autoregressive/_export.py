@@ -12,6 +12,7 @@ import torch
 from torch.export import Dim
 
 from f3prune.core.errors import ExportError, InputError
+from f3prune.core.parity import ROUNDING, ParityNumbers, parity
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter._dtype import in_dtype
 from f3prune.exporter._export import spec_of
@@ -23,7 +24,7 @@ from f3prune.exporter.arguments import Arguments
 from f3prune.exporter.autoregressive._graphs import Decode, Graph, Prefill, example_of
 from f3prune.exporter.graph_facts import graph_facts
 from f3prune.exporter.metadata import describe
-from f3prune.exporter.self_test import BOUNDS, SelfTest, agreement
+from f3prune.exporter.self_test import OrtGraph, SelfTest
 from f3prune.models.cogvideo.model import CogVideo
 
 PREFILL, DECODE = "prefill", "decode"
@@ -45,9 +46,9 @@ class AutoregressiveExport:
         """The graph of one token."""
         return self.results[DECODE]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """JSON values."""
-        return {name: result.to_dict() for name, result in self.results.items()}
+        return {name: result.to_json() for name, result in self.results.items()}
 
 
 def export_autoregressive(
@@ -160,10 +161,8 @@ def _test(path: Path, graph: Graph, tensors: tuple[torch.Tensor, ...], config: E
     Raises:
         ExportError: an output differs more than rounding explains.
     """
-    from f3prune.exporter.self_test import OrtGraph
-
-    session = OrtGraph(path)
-    calls = []
+    session, bound = OrtGraph(path), ROUNDING[config.dtype]
+    calls: list[ParityNumbers] = []
     for rows in (2, 1):
         given = {
             name: tensor[:rows] if 0 in graph.axes.get(name, {}) else tensor
@@ -174,11 +173,10 @@ def _test(path: Path, graph: Graph, tensors: tuple[torch.Tensor, ...], config: E
             expected = graph(*(tensor.clone() for tensor in given.values()))
         found = session.run_all(given)
         for name, reference in zip(graph.output_names, expected, strict=True):
-            calls.append(agreement(found[name].float(), reference.float()))
-            if not calls[-1].rel_l2 <= BOUNDS[config.dtype]:
+            calls.append(parity(reference.float(), found[name].float()))
+            if not SelfTest(session.ran_as, bound, (calls[-1],)).passed:
                 raise ExportError(
                     f"self-test of {path.parent.name}/{path.name} failed at output {name}: relative L2 "
-                    f"{calls[-1].rel_l2:.3g}, expected at most {BOUNDS[config.dtype]:g} for {config.dtype}; "
-                    f"report this model"
+                    f"{calls[-1].rel_l2:.3g}, expected at most {bound:g} for {config.dtype}; report this model"
                 )
-    return SelfTest(session.ran_as, BOUNDS[config.dtype], tuple(calls))
+    return SelfTest(session.ran_as, bound, tuple(calls))

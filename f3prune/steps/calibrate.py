@@ -10,6 +10,7 @@ from typing import Any
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.captured_calls import save_calls
 from f3prune.core.json_files import read_json
+from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -18,7 +19,7 @@ from f3prune.pipelines import prompts as prompt_lists
 from f3prune.pipelines.pipeline_runs import GenerationSettings
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.sources import ModelSource, denoiser_class_name, resolve
-from f3prune.steps._state import PACKAGES, settings_json
+from f3prune.steps._state import PACKAGES
 from f3prune.steps.strategy import CalibrationJob, Measured, strategy_of
 
 AAS = "aas.safetensors"
@@ -72,7 +73,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
             },
             {
                 "model": source.spec,
-                "settings": settings_json(settings),
+                "settings": json_values(settings),
                 "rows": options.rows,
                 "random_weights": options.random_weights,
                 "sites": options.sites,
@@ -86,7 +87,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
         return {
             "model": source.spec,
             "source_digest": recipe.inputs["source"],
-            "settings": json.dumps(settings_json(settings), sort_keys=True),
+            "settings": json.dumps(json_values(settings), sort_keys=True),
             "prompts": json.dumps([prompt.to_json() for prompt in prompts]),
             "conditioning": "synthetic: seeded normal embeddings" if source.kind == "denoiser" else "prompts",
             "versions": json.dumps(package_versions(*PACKAGES), sort_keys=True),
@@ -150,6 +151,6 @@ def write_measured(measured: Measured, source: ModelSource, prompts: list[Prompt
         "text_lengths": sorted(measured.text_lengths),
         "timesteps": list(measured.calibration.timesteps),
         "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
-        "settings": settings_json(measured.settings),
+        "settings": json_values(measured.settings),
         "prompts": [prompt.to_json() for prompt in prompts],
     }

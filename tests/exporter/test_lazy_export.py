@@ -103,7 +103,7 @@ def test_one_weight_is_in_memory_at_a_time(stored, tmp_path, monkeypatch):
     pruned = load_pruned(tmp_path / "pruned", lazy=True)
     result = export_denoiser(pruned, subject.inputs, tmp_path / "onnx", ExportConfig(dtype="bf16", self_test_limit=1e3))
     assert result.self_test is None
-    assert "more than 1000 (self_test_limit)" in result.to_dict()["self_test_skipped"]
+    assert "more than 1000 (self_test_limit)" in result.to_json()["self_test_skipped"]
     largest = max(weight.nbytes for _, weight in lazy_weights(pruned))
     total = sum(weight.nbytes for _, weight in lazy_weights(pruned))
     assert alive.reads > 2 * len(list(lazy_weights(pruned)))
