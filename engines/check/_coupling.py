@@ -38,11 +38,6 @@ class Coupling:
         """Frames that respond when ``frame`` is perturbed, ``frame`` itself among them if it does."""
         return [other for other, value in enumerate(self.response[frame]) if not value <= self.threshold]
 
-    @property
-    def coupled_pairs(self) -> int:
-        """How many of the F·(F-1) pairs of different frames are coupled."""
-        return sum(other != frame for frame in range(self.frames) for other in self.responding(frame))
-
     def to_json(self) -> dict[str, Any]:
         """JSON values, with what follows from them for readers."""
         return {**json_values(self), "responding": [self.responding(frame) for frame in range(self.frames)]}

@@ -15,15 +15,13 @@ from f3prune.core.errors import ExportError, InputError
 from f3prune.core.parity import ROUNDING, ParityNumbers, parity
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter._dtype import in_dtype
-from f3prune.exporter._export import spec_of
-from f3prune.exporter._files import DATA, GRAPH, appearing, save
+from f3prune.exporter._files import appearing, save
 from f3prune.exporter._passes import clean, to_onnx
 from f3prune.exporter._result import ExportResult
 from f3prune.exporter._trace import traced
 from f3prune.exporter.arguments import Arguments
 from f3prune.exporter.autoregressive._graphs import Decode, Graph, Prefill, example_of
-from f3prune.exporter.graph_facts import graph_facts
-from f3prune.exporter.metadata import describe
+from f3prune.exporter.metadata import describe, label
 from f3prune.exporter.self_test import OrtGraph, SelfTest
 from f3prune.models.cogvideo.model import CogVideo
 
@@ -134,25 +132,11 @@ def _export(
         for axis, name in graph.output_axes.get(value.name, {}).items():
             sizes[axis] = name
         value.shape = ir.Shape(sizes)
-    properties = describe(model, Arguments({}, {}, {}), config, {"graph": kind, **metadata})
-    onnx_model.metadata_props.clear()
-    onnx_model.metadata_props.update(properties)
+    label(onnx_model, describe(model, Arguments({}, {}, {}), config, {"graph": kind, **metadata}))
     with appearing(directory) as scratch:
         path = save(onnx_model, scratch)
         tested = _test(path, graph, tensors, config) if config.self_test else None
-        has_data = (scratch / DATA).exists()
-    return ExportResult(
-        path=directory / GRAPH,
-        data_path=directory / DATA if has_data else None,
-        inputs=tuple(spec_of(value) for value in onnx_model.graph.inputs),
-        outputs=tuple(spec_of(value) for value in onnx_model.graph.outputs),
-        constants={},
-        metadata=properties,
-        opset=onnx_model.opset_imports[""],
-        facts=graph_facts(onnx_model),
-        self_test=tested,
-        rewrites=rewrites,
-    )
+    return ExportResult.of(onnx_model, directory, {}, rewrites, tested)
 
 
 def _test(path: Path, graph: Graph, tensors: tuple[torch.Tensor, ...], config: ExportConfig) -> SelfTest:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnx.reference
 
-from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError, InputError, reason_of
 
 # Operators whose first output has the shape of their first input, and which shape inference does not know: those of
 # ONNX Runtime, and GroupNormalization, a function whose body it does not follow in strict mode.
@@ -61,7 +61,7 @@ def load_graph(path: Path | str) -> onnx.ModelProto:
     try:
         return onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf and the file system raise many kinds
-        reason = " ".join(str(error).split())[:120]
+        reason = reason_of(error, 120)
         raise ArtifactError(f"{path} cannot be read as ONNX ({reason}): export it again") from error
 
 
@@ -107,7 +107,7 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Tensor]:
     try:
         graph = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise ArtifactError(f"the graph's shapes cannot be inferred ({reason}): export it again") from error
     found = {tensor.name: Tensor(tuple(tensor.dims)) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):

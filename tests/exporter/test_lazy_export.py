@@ -15,7 +15,7 @@ from torch import nn
 
 from f3prune.calibration import load_pruned, prune_denoiser, save_pruned
 from f3prune.core.errors import InputError
-from f3prune.core.weights import LazyTensor, is_lazy, lazy_weights, read_lazily, save_streaming
+from f3prune.core.weights import LazyTensor, lazy_weights, read_lazily, save_streaming
 from f3prune.exporter import ExportConfig, export_denoiser
 from f3prune.pipelines.loading import load_denoiser, stored_dtype
 from f3prune.pipelines.sources import resolve
@@ -67,6 +67,10 @@ def stored(tmp_path):
         return resolve(str(folder))
 
     return save
+
+
+def is_lazy(module: torch.nn.Module) -> bool:
+    return next(lazy_weights(module), None) is not None
 
 
 @pytest.mark.parametrize(("variant", "granularity", "mode"), CASES)
