@@ -72,7 +72,6 @@ def prepare(case: Case, folder: Path, layers: int | None) -> None:
     from f3prune.calibration.calibration_file import SiteInfo
     from f3prune.core.captured_calls import CapturedCall, plain_arguments
     from f3prune.core.manifest import Manifest
-    from f3prune.core.progress import SILENT
     from f3prune.core.run_directory import RunDirectory
     from f3prune.core.tensors import torch_dtype
     from f3prune.core.weights import LazyTensor, save_streaming
@@ -81,7 +80,8 @@ def prepare(case: Case, folder: Path, layers: int | None) -> None:
     from f3prune.pipelines.pipeline_runs import GenerationSettings
     from f3prune.pipelines.prompts import Prompt
     from f3prune.pipelines.sources import resolve
-    from f3prune.steps.calibrate import _Job
+    from f3prune.steps.calibrate import write_measured
+    from f3prune.steps.strategy import Measured
 
     generator = torch.Generator().manual_seed(0)
     block = torch.randn(1 << 20, generator=generator).mul_(0.02).to(torch_dtype(case.dtype))
@@ -112,9 +112,9 @@ def prepare(case: Case, folder: Path, layers: int | None) -> None:
     run = RunDirectory.create(folder / "run")
 
     def make(scratch: Path) -> dict[str, Any]:
-        job = _Job(source, digest, [Prompt("")], settings, None, "temporal", scratch, SILENT)
         calls = [CapturedCall(500.0, plain_arguments(inputs))]
-        return job.write(Calibration(family.name, (500.0,), sites, mass), calls, set(), denoiser)
+        measured = Measured(Calibration(family.name, (500.0,), sites, mass), calls, denoiser, settings)
+        return write_measured(measured, source, [Prompt("")], scratch)
 
     recipe = Manifest("calibrate", {"source": digest}, {"conditioning": "random frame mass"}, {})
     run.perform(recipe, make, files=("aas.safetensors", "calls.safetensors"))
@@ -126,7 +126,7 @@ def measure(name: str, case: Case, layers: int | None, scratch: str | None) -> d
     os.environ["F3PRUNE_CACHE"] = str(folder / "cache")
     run = str(folder / "run")
     commands = {
-        "prune": ["prune", run, "--alpha", "0.5", "--granularity", "head"],
+        "prune": ["prune", run, "--alpha", "0.5", "--granularity", "head", "--score", "aas"],
         "export": ["export", run, "--dtype", case.dtype],
         "build": ["build", run, "--backend", "tensorrt-rtx", "--compute-capability", "8.9"],
     }

@@ -35,10 +35,11 @@ def main() -> None:
     from f3prune.bench.costs.machine import measure_machine
     from f3prune.bench.costs.plan import PlanOptions, plan
     from f3prune.bench.costs.published import PREFIX, PUBLISHED
+    from f3prune.core.json_values import json_values
 
     before, rates = environment(), measure_machine()
-    models = {name: plan(f"{PREFIX}{name}", PlanOptions(), rates).to_dict() for name in PUBLISHED}
-    write(options.json, {"environment": before, "rates": rates.to_dict(), "models": models})
+    models = {name: json_values(plan(f"{PREFIX}{name}", PlanOptions(), rates)) for name in PUBLISHED}
+    write(options.json, {"environment": before, "rates": json_values(rates), "models": models})
 
 
 if __name__ == "__main__":

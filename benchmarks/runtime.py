@@ -180,7 +180,7 @@ def text_keys_and_values(folder: Path) -> dict[str, Any]:
     costs = graph_costs(graph, {"batch": 2, "text": text})
     blocks = [node for node in costs.nodes if node.module.startswith("blocks.")]
     texts = [node for node in blocks if node.module.endswith(("attn2.to_k", "attn2.to_v"))]
-    counted = sum(node.cost.matmul_flops for node in texts) / sum(node.cost.matmul_flops for node in blocks)
+    counted = sum(node.matmul_flops for node in texts) / sum(node.matmul_flops for node in blocks)
     tokens = shape[0] * shape[1] * shape[2] // 4
     return {
         "published": {name: text_share(**config, **size) for name, (config, size) in PUBLISHED.items()},

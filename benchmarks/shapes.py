@@ -153,7 +153,7 @@ def measure(shape: Shape, rates: Any) -> dict[str, Any]:
     """Times, costs and ceilings of one shape's engines."""
     import torch
 
-    from f3prune.bench.costs.ceiling import ceiling, matmuls_allow
+    from f3prune.bench.costs.ceiling import matmuls_allow
     from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
     from f3prune.core.weights import randomize_weights
     from f3prune.engines import BuildConfig, build_engine, open_session
@@ -170,7 +170,7 @@ def measure(shape: Shape, rates: Any) -> dict[str, Any]:
     calibration = calibrate(denoiser, partial(denoise_synthetic, denoiser, latent, 1), rows=16)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         runs: dict[str, Callable[[], object]] = {}
-        costs: dict[str, Any] = {}
+        flops: dict[str, int] = {}
         for number, (name, (alpha, mode)) in enumerate(shape.engines().items()):
             where = Path(folder) / str(number)
             masks = select_masks(calibration, PruneConfig(alpha, mode=mode, score="aas"))
@@ -179,10 +179,10 @@ def measure(shape: Shape, rates: Any) -> dict[str, Any]:
             build_engine(result.path, where / "engine", BuildConfig(cache=False), masks_digest=masks.digest)
             session = stack.enter_context(open_session(where / "engine", "cpu"))
             runs[name] = partial(session.run, tensors)
-            costs[name] = graph_costs(result.path, {"batch": 1})
+            flops[name] = graph_costs(result.path, {"batch": 1}).matmul_flops
             if alpha == 0:
                 runs[PLAIN] = stack.enter_context(plain_session(result.path, tensors))
-                costs[PLAIN] = costs[name]
+                flops[PLAIN] = flops[name]
             del pruned
             gc.collect()
         del denoiser
@@ -192,17 +192,17 @@ def measure(shape: Shape, rates: Any) -> dict[str, Any]:
     dense = times["alpha=0"]["median"]
     rows = {}
     for name, row in times.items():
-        allowed = matmuls_allow(costs["alpha=0"], costs[name])
-        reached = ceiling(costs[name], rates, row["median"])
+        allowed = matmuls_allow(flops["alpha=0"], flops[name])
+        least = flops[name] / rates.flops_of("fp32")
         rows[name] = {
             **row,
             "speedup": dense / row["median"],
             "speedup_over_plain": times[PLAIN]["median"] / row["median"],
             "products_allow": allowed,
             "share_of_allowed": dense / row["median"] / allowed,
-            "matmul_gflop": costs[name].matmul_flops / 1e9,
-            "matmul_seconds": reached.matmul_seconds,
-            "matmul_share": reached.matmul_share,
+            "matmul_gflop": flops[name] / 1e9,
+            "matmul_seconds": least,
+            "matmul_share": least / row["median"],
         }
     return {"title": shape.title, "rounds": rounds, "rows": rows}
 
@@ -303,10 +303,11 @@ def main() -> None:
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     options = parser.parse_args()
     from f3prune.bench.costs.machine import measure_machine
+    from f3prune.core.json_values import json_values
 
     rates = measure_machine()
     kept = json.loads(options.json.read_text(encoding="utf-8")) if options.json and options.json.exists() else {}
-    result = {"environment": environment(), "rates": rates.to_dict(), "shapes": dict(kept.get("shapes", {}))}
+    result = {"environment": environment(), "rates": json_values(rates), "shapes": dict(kept.get("shapes", {}))}
     for name in options.shapes:
         print(name, file=sys.stderr, flush=True)
         result["shapes"][name] = measure(SHAPES[name], rates)

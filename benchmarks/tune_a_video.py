@@ -81,6 +81,7 @@ class Engines:
     def make(self, name: str, alpha: float, mode: str) -> tuple[Path, dict[str, Any]]:
         """The directory of an engine, and what is in it. The denoiser is gone again when this returns."""
         from f3prune.calibration import PruneConfig, prune_denoiser, select_masks
+        from f3prune.core.json_values import json_values
         from f3prune.engines import BuildConfig, build_engine
         from f3prune.exporter import ExportConfig, export_denoiser
 
@@ -96,8 +97,8 @@ class Engines:
         return engine, {
             "layers_pruned": len(pruned),
             "pruned": pruned,
-            "graph": result.facts.to_dict(),
-            "self_test": result.self_test.to_dict() if result.self_test else None,
+            "graph": json_values(result.facts),
+            "self_test": json_values(result.self_test),
         }
 
 

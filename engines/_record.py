@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from f3prune.core.atomic_files import atomic_write, canonical_json, sha256_file, sha256_text
 from f3prune.core.errors import ArtifactError
+from f3prune.core.json_values import from_json_values, json_values
 from f3prune.core.tensors import TensorSpec
 from f3prune.engines._graph import constants_of
 
@@ -73,10 +74,8 @@ class EngineRecord:
 
     def to_json(self) -> str:
         """JSON text; ``digest`` covers all the rest, so that an edited record is noticed."""
-        values = asdict(self)
+        values = json_values(self)
         del values["origin"]
-        values["inputs"] = [spec.to_dict() for spec in self.inputs]
-        values["outputs"] = [spec.to_dict() for spec in self.outputs]
         values["key"] = self.key
         values["digest"] = sha256_text(canonical_json(values))
         return json.dumps(values, indent=2, sort_keys=True) + "\n"
@@ -97,11 +96,7 @@ class EngineRecord:
             if digest != sha256_text(canonical_json(values)):
                 raise ArtifactError(f"{where} was altered after it was written: build the engine again")
             key = values.pop("key")
-            if unknown := set(values) - {item.name for item in fields(cls)}:
-                raise ArtifactError(f"{where} has unknown fields {', '.join(sorted(unknown))}: build the engine again")
-            for name in ("inputs", "outputs"):
-                values[name] = tuple(TensorSpec.from_dict(item) for item in values[name])
-            record = cls(**values)
+            record = from_json_values(cls, {**values, "origin": "read"})
             for name in record.files:
                 if Path(name).is_absolute() or ".." in Path(name).parts:
                     raise ArtifactError(f"{where} names a file outside its directory ({name}): build the engine again")

@@ -8,13 +8,12 @@ from f3prune.exporter._export import export_denoiser
 from f3prune.exporter._result import ExportResult
 from f3prune.exporter.arguments import flatten_arguments
 from f3prune.exporter.autoregressive import AutoregressiveExport, export_autoregressive
-from f3prune.exporter.costs import Cost, GraphCosts, graph_costs
+from f3prune.exporter.costs import GraphCosts, graph_costs
 from f3prune.exporter.graph_facts import GraphFacts, graph_facts
 from f3prune.exporter.self_test import SelfTest
 
 __all__ = [
     "AutoregressiveExport",
-    "Cost",
     "ExportConfig",
     "ExportResult",
     "GraphCosts",

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from f3prune.core.choices import DTYPES, DYNAMIC
 from f3prune.core.errors import InputError
@@ -71,12 +70,3 @@ class ExportConfig:
     def torch_dtype(self) -> torch.dtype:
         """``dtype`` as torch's object."""
         return torch_dtype(self.dtype)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**asdict(self), "dynamic": list(self.dynamic)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ExportConfig:
-        """Read :meth:`to_dict`'s values."""
-        return cls(**{**values, "dynamic": tuple(values["dynamic"])})

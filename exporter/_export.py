@@ -6,24 +6,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import onnx_ir as ir
 import torch
 from torch import nn
 
 from f3prune.core.errors import ExportError, InputError
-from f3prune.core.tensors import TensorSpec
 from f3prune.core.weights import LazyTensor, with_weights
 from f3prune.exporter._axes import Axes, first_of_batch, symbolic_axes
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter._dtype import in_dtype, inputs_in_dtype
-from f3prune.exporter._files import DATA, GRAPH, appearing, save
+from f3prune.exporter._files import appearing, save
 from f3prune.exporter._passes import clean, to_onnx
 from f3prune.exporter._result import ExportResult
 from f3prune.exporter._trace import trace
 from f3prune.exporter._weights import attach_weights, without_weights
 from f3prune.exporter.arguments import Arguments, flatten_arguments
-from f3prune.exporter.graph_facts import graph_facts
-from f3prune.exporter.metadata import describe, family_if_known
+from f3prune.exporter.metadata import describe, family_if_known, label
 from f3prune.exporter.self_test import SelfTest, self_test
 
 
@@ -75,29 +72,14 @@ def export_denoiser(
     del program, traceable
     attach_weights(translated, weights)
     graph, rewrites = clean(translated)
-    properties = describe(model, arguments, config, metadata or {})
-    graph.metadata_props.clear()
-    graph.metadata_props.update(properties)
+    label(graph, describe(model, arguments, config, metadata or {}))
     directory = Path(directory)
     with appearing(directory) as scratch:
         path = save(graph, scratch)
-        skipped = _too_large(model, arguments, config)
+        skipped = _too_large(model, arguments, config) if config.self_test else None
         wanted = config.self_test and skipped is None
         tested = _test(path, model, arguments, axes, test_inputs, config) if wanted else None
-        has_data = (scratch / DATA).exists()
-    return ExportResult(
-        path=directory / GRAPH,
-        data_path=directory / DATA if has_data else None,
-        inputs=tuple(spec_of(value) for value in graph.graph.inputs),
-        outputs=tuple(spec_of(value) for value in graph.graph.outputs),
-        constants=arguments.constants,
-        metadata=properties,
-        opset=graph.opset_imports[""],
-        facts=graph_facts(graph),
-        self_test=tested,
-        rewrites=rewrites,
-        self_test_skipped=skipped if config.self_test else None,
-    )
+    return ExportResult.of(graph, directory, arguments.constants, rewrites, tested, skipped)
 
 
 def _check(denoiser: nn.Module) -> None:
@@ -165,10 +147,3 @@ def _test(
     if any(single[name].shape != tensor.shape for name, tensor in calls[0].items()):
         calls.append(single)
     return self_test(path, with_weights(denoiser, LazyTensor.value), arguments, calls, config.dtype)
-
-
-def spec_of(value: ir.Value) -> TensorSpec:
-    """Name, dtype and shape of a graph's input or output."""
-    dtype = ir.tensor_adapters.to_torch_dtype(value.dtype)
-    shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
-    return TensorSpec(value.name, str(dtype).removeprefix("torch."), shape)

@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from f3prune.core.atomic_files import atomic_files
-from f3prune.core.errors import ExportError, InputError
+from f3prune.core.errors import ExportError, InputError, reason_of
 
 GRAPH = "denoiser.onnx"
 DATA = "denoiser.onnx.data"
@@ -47,5 +47,5 @@ def save(model: ir.Model, scratch: Path) -> Path:
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:
-        raise ExportError(f"the ONNX checker refuses the graph: {' '.join(str(error).split())[:300]}") from error
+        raise ExportError(f"the ONNX checker refuses the graph: {reason_of(error, 300)}") from error
     return path

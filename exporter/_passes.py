@@ -13,7 +13,7 @@ from onnxscript import optimizer, rewriter
 from onnxscript.rewriter.rules import common as rules
 from torch.export import ExportedProgram
 
-from f3prune.core.errors import ExportError
+from f3prune.core.errors import ExportError, reason_of
 from f3prune.exporter._axes import Axes
 from f3prune.exporter._trace import quiet_third_parties
 from f3prune.exporter.node_names import InheritModule, name_by_module
@@ -72,7 +72,7 @@ def to_onnx(
                 verbose=False,
             )
     except Exception as error:
-        raise ExportError(f"the ONNX translation failed: {' '.join(str(error).split())[:400]}") from error
+        raise ExportError(f"the ONNX translation failed: {reason_of(error, 400)}") from error
     if exported is None:
         raise ExportError("the ONNX translation gave no model: use another torch version")
     found = [value.name for value in exported.model.graph.inputs]

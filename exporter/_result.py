@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
+
+from f3prune.core.json_values import json_values
 from f3prune.core.tensors import TensorSpec
-from f3prune.exporter.graph_facts import GraphFacts
+from f3prune.exporter._files import DATA, GRAPH
+from f3prune.exporter.graph_facts import GraphFacts, graph_facts
 from f3prune.exporter.self_test import SelfTest
 
 
@@ -42,18 +46,40 @@ class ExportResult:
     rewrites: tuple[str, ...]
     self_test_skipped: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
+    @classmethod
+    def of(
+        cls,
+        graph: ir.Model,
+        directory: Path,
+        constants: Mapping[str, Any],
+        rewrites: tuple[str, ...],
+        self_test: SelfTest | None,
+        self_test_skipped: str | None = None,
+    ) -> ExportResult:
+        """What ``graph`` is, whose files lie in ``directory`` now."""
+        data = directory / DATA
+        return cls(
+            path=directory / GRAPH,
+            data_path=data if data.exists() else None,
+            inputs=tuple(map(_spec_of, graph.graph.inputs)),
+            outputs=tuple(map(_spec_of, graph.graph.outputs)),
+            constants=constants,
+            metadata=dict(graph.metadata_props),
+            opset=graph.opset_imports[""],
+            facts=graph_facts(graph),
+            self_test=self_test,
+            rewrites=rewrites,
+            self_test_skipped=self_test_skipped,
+        )
+
+    def to_json(self) -> dict[str, Any]:
         """JSON values; paths by file name."""
-        return {
-            "file": self.path.name,
-            "data": self.data_path.name if self.data_path else None,
-            "inputs": [asdict(spec) for spec in self.inputs],
-            "outputs": [asdict(spec) for spec in self.outputs],
-            "constants": dict(self.constants),
-            "metadata": dict(self.metadata),
-            "opset": self.opset,
-            "facts": self.facts.to_dict(),
-            "self_test": self.self_test.to_dict() if self.self_test else None,
-            "self_test_skipped": self.self_test_skipped,
-            "rewrites": list(self.rewrites),
-        }
+        values = json_values(self)
+        path, data = values.pop("path"), values.pop("data_path")
+        return {"file": Path(path).name, "data": data and Path(data).name, **values}
+
+
+def _spec_of(value: ir.Value) -> TensorSpec:
+    dtype = ir.tensor_adapters.to_torch_dtype(value.dtype)
+    shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+    return TensorSpec(value.name, str(dtype).removeprefix("torch."), shape)

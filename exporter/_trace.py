@@ -14,7 +14,7 @@ from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as fx_config
 
 from f3prune.core.calls import sample_of
-from f3prune.core.errors import ExportError, F3PruneError
+from f3prune.core.errors import ExportError, F3PruneError, reason_of
 from f3prune.exporter._axes import Axes, at_least_two
 from f3prune.exporter.arguments import Arguments
 from f3prune.exporter.rewrites import traced_with_rewrites
@@ -116,8 +116,7 @@ def traced(
         raise
     except Exception as error:
         raise ExportError(
-            f"torch.export refused {what} with dynamic {', '.join(symbols) or 'nothing'}: "
-            f"{' '.join(str(error).split())[:400]}"
+            f"torch.export refused {what} with dynamic {', '.join(symbols) or 'nothing'}: {reason_of(error, 400)}"
         ) from error
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 
@@ -24,10 +23,6 @@ class GraphFacts:
     operators: Mapping[str, int]
     parameters: int
     weight_bytes: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
 
 
 def graph_facts(model: ir.Model | Path | str) -> GraphFacts:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import onnx_ir as ir
 from torch import nn
 
 from f3prune import __version__
@@ -58,6 +59,12 @@ def describe(
     named = {f"{PREFIX}{name}": str(value) for name, value in found.items()}
     given = {name if name.startswith(PREFIX) else f"{PREFIX}{name}": str(value) for name, value in extra.items()}
     return dict(sorted({**named, **given}.items()))
+
+
+def label(graph: ir.Model, properties: Mapping[str, str]) -> None:
+    """Make ``properties`` all that the graph's metadata holds."""
+    graph.metadata_props.clear()
+    graph.metadata_props.update(properties)
 
 
 def _site_names(denoiser: nn.Module, family: Family) -> list[str]:

@@ -13,6 +13,7 @@ from _timing import in_turn
 from _visit import Visit
 
 from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
+from f3prune.core.json_values import json_values
 from f3prune.core.weights import randomize_weights
 from f3prune.engines import BuildConfig, build_engine, open_session, parity
 from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments
@@ -49,7 +50,7 @@ def run(visit: Visit) -> None:
                 session = stack.enter_context(open_session(where / "engine", visit.device))
                 (output,) = session.run(tensors).values()
                 found = parity(pruned(**inputs, return_dict=False)[0].float(), output.float())
-                visit.write(f"parity α={alpha:g}", **found.to_dict())
+                visit.write(f"parity α={alpha:g}", **json_values(found))
                 runs[f"engine α={alpha:g}"] = partial(session.run, tensors)
                 runs[f"pytorch α={alpha:g}"] = _eager(pruned, inputs)
         for call in runs.values():

@@ -22,6 +22,7 @@ from _visit import Visit
 
 from f3prune.calibration import Masks, SiteMask, Stage, prune_denoiser
 from f3prune.calibration.replacements import Local
+from f3prune.core.json_values import json_values
 from f3prune.core.tensors import torch_dtype
 from f3prune.core.weights import randomize_weights
 from f3prune.engines import BuildConfig, EngineDenoiser, Session, build_engine, open_session, parity
@@ -123,7 +124,7 @@ def _first(visit: Visit, folder: Path) -> bool:
         model, inputs = _subject("cogvideox", 2, 1, visit.device)
         with _open(visit, where) as session:
             output = EngineDenoiser(model, session)(**inputs).sample
-            found = parity(model(**inputs).sample, output).to_dict()
+            found = json_values(parity(model(**inputs).sample, output))
             visit.write("first engine", cuda_graphs=session.graphs_recorded, **found)
         ran = True
     if not visit.rehearse:
@@ -289,7 +290,7 @@ def _pipeline(visit: Visit, folder: Path) -> None:
                 output_type="pt",
             )
             videos.append(made.frames[0])
-        visit.write("pipeline", device=str(videos[1].device), **parity(*videos).to_dict())
+        visit.write("pipeline", device=str(videos[1].device), **json_values(parity(*videos)))
 
 
 def _tiny_cogvideo() -> Any:

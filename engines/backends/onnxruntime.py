@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from f3prune.core.atomic_files import atomic_write, copy_file
-from f3prune.core.errors import BackendError, BuildError
+from f3prune.core.errors import BackendError, BuildError, reason_of
 from f3prune.core.tensors import ONNX_TYPES, TensorSpec
 from f3prune.engines._graph import Graph
 from f3prune.engines._record import EngineRecord
@@ -94,7 +94,7 @@ def try_graph(path: Path) -> None:
             if "bfloat16" in str(error) and not gpu
             else ""
         )
-        raise BuildError(f"onnxruntime refused {path.name}: {_message(error)}{hint}") from error
+        raise BuildError(f"onnxruntime refused {path.name}: {reason_of(error, 1000)}{hint}") from error
 
 
 def session_options(record: EngineRecord) -> Any:
@@ -149,7 +149,9 @@ class OnnxRuntimeSession(Session):
         try:
             self._session = onnxruntime.InferenceSession(str(self.directory / GRAPH_FILE), options, providers=providers)
         except Exception as error:  # ONNX Runtime's errors share no base class
-            raise BackendError(f"onnxruntime cannot open {self.directory / GRAPH_FILE}: {_message(error)}") from error
+            raise BackendError(
+                f"onnxruntime cannot open {self.directory / GRAPH_FILE}: {reason_of(error, 1000)}"
+            ) from error
         if self.device.type == "cuda" and self._session.get_providers()[0] != _CUDA:
             self._session = None
             raise BackendError(
@@ -193,7 +195,7 @@ class OnnxRuntimeSession(Session):
             self._session.run_with_iobinding(binding)
         except Exception as error:  # ONNX Runtime's errors share no base class
             raise BackendError(
-                f"onnxruntime failed while running {self.directory / GRAPH_FILE}: {_message(error)}"
+                f"onnxruntime failed while running {self.directory / GRAPH_FILE}: {reason_of(error, 1000)}"
             ) from error
         if not unbound:
             return outputs
@@ -229,7 +231,7 @@ class OnnxRuntimeSession(Session):
                 session.run_with_iobinding(binding)
             except Exception as error:  # ONNX Runtime's errors share no base class
                 raise BackendError(
-                    f"onnxruntime failed while running {self.directory / GRAPH_FILE}: {_message(error)}"
+                    f"onnxruntime failed while running {self.directory / GRAPH_FILE}: {reason_of(error, 1000)}"
                 ) from error
 
         # The binding holds addresses only: the step keeps the tensors alive.
@@ -260,7 +262,3 @@ def _choose_device(device: torch.device | str | None) -> torch.device:
         )
         raise BackendError(f"device {chosen} was asked for, but {reason}: use device cpu")
     return chosen
-
-
-def _message(error: Exception) -> str:
-    return " ".join(str(error).split())

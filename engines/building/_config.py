@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from f3prune.core.choices import BACKENDS
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import from_json_values, json_values
 
 Backend = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 GraphOptimization = Literal["disable", "basic", "extended", "all"]
@@ -137,7 +138,7 @@ class BuildConfig:
 
     def to_json(self) -> str:
         """JSON text that :meth:`from_json` reads."""
-        return json.dumps({**asdict(self), "ranges": dict(self.ranges)}, indent=2)
+        return json.dumps(json_values(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> BuildConfig:
@@ -147,16 +148,9 @@ class BuildConfig:
             InputError: it is no such text.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
-            unknown = set(values) - {item.name for item in fields(cls)}
-            if unknown:
-                raise InputError(f"BuildConfig has no field {', '.join(sorted(unknown))}: written by another f3prune")
-            values["batch"] = tuple(values["batch"])
-            values["ranges"] = {name: tuple(bounds) for name, bounds in values["ranges"].items()}
-            values["compute_capabilities"] = tuple(values["compute_capabilities"])
-            return cls(**values)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"not a BuildConfig: {error}") from error
+            return from_json_values(cls, json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"not a BuildConfig ({error}): written by another f3prune") from error
 
 
 def parse_capability(text: str) -> tuple[int, int]:

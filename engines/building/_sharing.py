@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from f3prune.core.atomic_files import atomic_write, link_file
-from f3prune.core.errors import BuildError, InputError
+from f3prune.core.errors import BuildError, InputError, reason_of
 from f3prune.engines._graph import tensors_of
 from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
 from f3prune.engines.backends.onnxruntime import GRAPH_FILE, session_options
@@ -129,7 +129,7 @@ def _pack(directory: Path, record: EngineRecord, scratch: Path) -> dict[str, dic
     try:
         onnxruntime.InferenceSession(str(directory / GRAPH_FILE), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class
-        raise BuildError(f"onnxruntime cannot pack {directory / GRAPH_FILE}: {' '.join(str(error).split())}") from error
+        raise BuildError(f"onnxruntime cannot pack {directory / GRAPH_FILE}: {reason_of(error, 1000)}") from error
     model = onnx.load(str(scratch / "packed.onnx"), load_external_data=False)
     found = {tensor.name: _entries(tensor) for tensor in model.graph.initializer}
     return {

@@ -8,9 +8,9 @@ does not feed the next; free-running means that each denoiser made its own video
 
 from __future__ import annotations
 
+from f3prune.core.parity import ParityNumbers, parity
 from f3prune.engines.check._compare import compare, teacher_forced
 from f3prune.engines.check._coupling import Coupling, coupling
-from f3prune.engines.check._parity import ParityNumbers, parity
 from f3prune.engines.check._report import CheckBounds, CheckReport, Comparison, StepParity
 
 __all__ = [

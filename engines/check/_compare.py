@@ -9,8 +9,8 @@ import torch
 
 from f3prune.core.calls import sample_of
 from f3prune.core.captured_calls import CapturedCall
+from f3prune.core.parity import parity
 from f3prune.core.psnr import psnr
-from f3prune.engines.check._parity import parity
 from f3prune.engines.check._report import CheckBounds, Comparison, StepParity
 
 Denoise = Callable[..., Any]

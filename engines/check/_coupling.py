@@ -10,7 +10,7 @@ import torch
 
 from f3prune.core.calls import sample_of
 from f3prune.core.errors import InputError
-from f3prune.engines.check._parity import decode_float, encode_float
+from f3prune.core.json_values import from_json_values, json_values
 from f3prune.families import Family, TokenGrid
 
 Denoise = Callable[..., Any]
@@ -38,25 +38,14 @@ class Coupling:
         """Frames that respond when ``frame`` is perturbed, ``frame`` itself among them if it does."""
         return [other for other, value in enumerate(self.response[frame]) if not value <= self.threshold]
 
-    @property
-    def coupled_pairs(self) -> int:
-        """How many of the F·(F-1) pairs of different frames are coupled."""
-        return sum(other != frame for frame in range(self.frames) for other in self.responding(frame))
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {
-            "response": [[encode_float(decode_float(value)) for value in row] for row in self.response],
-            "threshold": self.threshold,
-            "responding": [self.responding(frame) for frame in range(self.frames)],
-        }
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, with what follows from them for readers."""
+        return {**json_values(self), "responding": [self.responding(frame) for frame in range(self.frames)]}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Coupling:
-        """Read :meth:`to_dict`'s values."""
-        return cls(
-            [[float(decode_float(value)) for value in row] for row in values["response"]], float(values["threshold"])
-        )
+    def from_json(cls, values: Mapping[str, Any]) -> Coupling:
+        """Read :meth:`to_json`'s values."""
+        return from_json_values(cls, {name: values[name] for name in ("response", "threshold")})
 
 
 def coupling(

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from f3prune.core.errors import ArtifactError, CheckFailed, InputError
+from f3prune.core.json_values import from_json_values, json_values
+from f3prune.core.parity import ROUNDING, ParityNumbers
 from f3prune.engines.check._coupling import Coupling
-from f3prune.engines.check._parity import ParityNumbers, decode_float, encode_float
 
 VERSION = 1
-# Relative L2 that one step of an engine may be off by rounding alone, and the cosine that goes with it.
-_EXPORT_BOUNDS = {"fp32": (1e-4, 0.99999), "fp16": (2e-2, 0.999), "bf16": (1e-1, 0.99)}
+_PLACE = ("step", "timestep")
+# The cosine that goes with ROUNDING.
+_COSINES = {"fp32": 0.99999, "fp16": 0.999, "bf16": 0.99}
 
 
 @dataclass(frozen=True)
@@ -40,10 +42,9 @@ class CheckBounds:
         Raises:
             InputError: another dtype.
         """
-        if dtype not in _EXPORT_BOUNDS:
-            raise InputError(f"no bounds for dtype {dtype!r}: expected one of {', '.join(_EXPORT_BOUNDS)}")
-        rel_l2, cosine = _EXPORT_BOUNDS[dtype]
-        return cls(rel_l2=rel_l2, cosine=cosine)
+        if dtype not in ROUNDING:
+            raise InputError(f"no bounds for dtype {dtype!r}: expected one of {', '.join(ROUNDING)}")
+        return cls(rel_l2=ROUNDING[dtype], cosine=_COSINES[dtype])
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Comparison:
     @property
     def worst(self) -> StepParity | None:
         """The step with the largest relative L2; one with values that are not finite is worse than any other."""
-        return max(self.steps, key=lambda item: _badness(item.numbers), default=None)
+        return max(self.steps, key=lambda item: item.numbers.badness, default=None)
 
     @property
     def failures(self) -> tuple[str, ...]:
@@ -107,35 +108,21 @@ class Comparison:
         """Nothing was missed."""
         return not self.failures
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values, with the verdict for readers."""
-        return {
-            "reference": self.reference,
-            "candidate": self.candidate,
-            "passed": self.passed,
-            "failures": list(self.failures),
-            "bounds": vars(self.bounds),
-            "psnr": encode_float(self.psnr),
-            "video": None if self.video is None else self.video.to_dict(),
-            "steps": [{"step": item.step, "timestep": item.timestep, **item.numbers.to_dict()} for item in self.steps],
-        }
+    def to_json(self) -> dict[str, Any]:
+        """JSON values, with the verdict for readers; a step's numbers stand beside its place in the loop."""
+        values = json_values(self)
+        steps = [{**{key: step[key] for key in _PLACE}, **step["numbers"]} for step in values["steps"]]
+        return {**values, "passed": self.passed, "failures": list(self.failures), "steps": steps}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Comparison:
-        """Read :meth:`to_dict`'s values; the verdict is worked out anew."""
+    def from_json(cls, values: Mapping[str, Any]) -> Comparison:
+        """Read :meth:`to_json`'s values; the verdict is worked out anew."""
         steps = []
-        for item in values["steps"]:
-            numbers = {name: value for name, value in item.items() if name not in ("step", "timestep")}
-            steps.append(StepParity(int(item["step"]), float(item["timestep"]), ParityNumbers.from_dict(numbers)))
-        video = values["video"]
-        return cls(
-            reference=str(values["reference"]),
-            candidate=str(values["candidate"]),
-            steps=tuple(steps),
-            bounds=CheckBounds(**values["bounds"]),
-            psnr=decode_float(values["psnr"]),
-            video=None if video is None else ParityNumbers.from_dict(video),
-        )
+        for step in values["steps"]:
+            numbers = dict(step)
+            steps.append({**{key: numbers.pop(key) for key in _PLACE}, "numbers": numbers})
+        kept = {name: value for name, value in values.items() if name not in ("passed", "failures")}
+        return from_json_values(cls, {**kept, "steps": steps})
 
 
 @dataclass(frozen=True)
@@ -182,9 +169,9 @@ class CheckReport:
         values = {
             "version": self.version,
             "passed": self.passed,
-            "export": self.export.to_dict(),
-            "pruning": None if self.pruning is None else self.pruning.to_dict(),
-            "coupling": {name: item.to_dict() for name, item in self.coupling.items()},
+            "export": self.export.to_json(),
+            "pruning": None if self.pruning is None else self.pruning.to_json(),
+            "coupling": {name: item.to_json() for name, item in self.coupling.items()},
         }
         return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
@@ -203,9 +190,9 @@ class CheckReport:
                 )
             pruning = values["pruning"]
             return cls(
-                export=Comparison.from_dict(values["export"]),
-                pruning=None if pruning is None else Comparison.from_dict(pruning),
-                coupling={name: Coupling.from_dict(item) for name, item in values["coupling"].items()},
+                export=Comparison.from_json(values["export"]),
+                pruning=None if pruning is None else Comparison.from_json(pruning),
+                coupling={name: Coupling.from_json(item) for name, item in values["coupling"].items()},
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(f"not a check report: {error}; run check again") from error
@@ -221,7 +208,3 @@ class CheckReport:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ArtifactError(f"no check report at {path}: run `check(...)` first") from error
-
-
-def _badness(numbers: ParityNumbers) -> tuple[bool, float]:
-    return bool(numbers.non_finite), numbers.rel_l2 if numbers.rel_l2 == numbers.rel_l2 else 0.0

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_values import from_json_values, json_values
 
 VERSION = 1
 TOLERANCE = 1e-4
@@ -73,7 +73,7 @@ class StepReuse:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that ``from_json`` reads."""
-        return {"version": VERSION, **json.loads(json.dumps(asdict(self)))}
+        return {"version": VERSION, **json_values(self)}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> StepReuse:
@@ -85,8 +85,7 @@ class StepReuse:
         try:
             if value["version"] != VERSION:
                 raise ArtifactError(f"step reuse of version {value['version']}: made by another f3prune, make it again")
-            timesteps = tuple(float(item) for item in value["timesteps"])
-            return cls(timesteps, tuple(int(item) for item in value["skipped"]), int(value["order"]))
+            return from_json_values(cls, {name: item for name, item in value.items() if name != "version"})
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"step reuse cannot be read ({error!r}): run `reuse(...)` again") from error
 

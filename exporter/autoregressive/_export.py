@@ -12,18 +12,17 @@ import torch
 from torch.export import Dim
 
 from f3prune.core.errors import ExportError, InputError
+from f3prune.core.parity import ROUNDING, ParityNumbers, parity
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter._dtype import in_dtype
-from f3prune.exporter._export import spec_of
-from f3prune.exporter._files import DATA, GRAPH, appearing, save
+from f3prune.exporter._files import appearing, save
 from f3prune.exporter._passes import clean, to_onnx
 from f3prune.exporter._result import ExportResult
 from f3prune.exporter._trace import traced
 from f3prune.exporter.arguments import Arguments
 from f3prune.exporter.autoregressive._graphs import Decode, Graph, Prefill, example_of
-from f3prune.exporter.graph_facts import graph_facts
-from f3prune.exporter.metadata import describe
-from f3prune.exporter.self_test import BOUNDS, SelfTest, agreement
+from f3prune.exporter.metadata import describe, label
+from f3prune.exporter.self_test import OrtGraph, SelfTest
 from f3prune.models.cogvideo.model import CogVideo
 
 PREFILL, DECODE = "prefill", "decode"
@@ -45,9 +44,9 @@ class AutoregressiveExport:
         """The graph of one token."""
         return self.results[DECODE]
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """JSON values."""
-        return {name: result.to_dict() for name, result in self.results.items()}
+        return {name: result.to_json() for name, result in self.results.items()}
 
 
 def export_autoregressive(
@@ -133,25 +132,11 @@ def _export(
         for axis, name in graph.output_axes.get(value.name, {}).items():
             sizes[axis] = name
         value.shape = ir.Shape(sizes)
-    properties = describe(model, Arguments({}, {}, {}), config, {"graph": kind, **metadata})
-    onnx_model.metadata_props.clear()
-    onnx_model.metadata_props.update(properties)
+    label(onnx_model, describe(model, Arguments({}, {}, {}), config, {"graph": kind, **metadata}))
     with appearing(directory) as scratch:
         path = save(onnx_model, scratch)
         tested = _test(path, graph, tensors, config) if config.self_test else None
-        has_data = (scratch / DATA).exists()
-    return ExportResult(
-        path=directory / GRAPH,
-        data_path=directory / DATA if has_data else None,
-        inputs=tuple(spec_of(value) for value in onnx_model.graph.inputs),
-        outputs=tuple(spec_of(value) for value in onnx_model.graph.outputs),
-        constants={},
-        metadata=properties,
-        opset=onnx_model.opset_imports[""],
-        facts=graph_facts(onnx_model),
-        self_test=tested,
-        rewrites=rewrites,
-    )
+    return ExportResult.of(onnx_model, directory, {}, rewrites, tested)
 
 
 def _test(path: Path, graph: Graph, tensors: tuple[torch.Tensor, ...], config: ExportConfig) -> SelfTest:
@@ -160,10 +145,8 @@ def _test(path: Path, graph: Graph, tensors: tuple[torch.Tensor, ...], config: E
     Raises:
         ExportError: an output differs more than rounding explains.
     """
-    from f3prune.exporter.self_test import OrtGraph
-
-    session = OrtGraph(path)
-    calls = []
+    session, bound = OrtGraph(path), ROUNDING[config.dtype]
+    calls: list[ParityNumbers] = []
     for rows in (2, 1):
         given = {
             name: tensor[:rows] if 0 in graph.axes.get(name, {}) else tensor
@@ -174,11 +157,10 @@ def _test(path: Path, graph: Graph, tensors: tuple[torch.Tensor, ...], config: E
             expected = graph(*(tensor.clone() for tensor in given.values()))
         found = session.run_all(given)
         for name, reference in zip(graph.output_names, expected, strict=True):
-            calls.append(agreement(found[name].float(), reference.float()))
-            if not calls[-1].rel_l2 <= BOUNDS[config.dtype]:
+            calls.append(parity(reference.float(), found[name].float()))
+            if not SelfTest(session.ran_as, bound, (calls[-1],)).passed:
                 raise ExportError(
                     f"self-test of {path.parent.name}/{path.name} failed at output {name}: relative L2 "
-                    f"{calls[-1].rel_l2:.3g}, expected at most {BOUNDS[config.dtype]:g} for {config.dtype}; "
-                    f"report this model"
+                    f"{calls[-1].rel_l2:.3g}, expected at most {bound:g} for {config.dtype}; report this model"
                 )
-    return SelfTest(session.ran_as, BOUNDS[config.dtype], tuple(calls))
+    return SelfTest(session.ran_as, bound, tuple(calls))

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from f3prune.exporter.costs._graph_costs import Cost, GraphCosts, NodeCost, graph_costs
+from f3prune.exporter.costs._graph_costs import GraphCosts, NodeCost, graph_costs
 
-__all__ = ["Cost", "GraphCosts", "NodeCost", "graph_costs"]
+__all__ = ["GraphCosts", "NodeCost", "graph_costs"]

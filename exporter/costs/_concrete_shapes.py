@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import onnx
 import onnx.reference
-import onnx_ir as ir
 
-from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError, InputError, reason_of
 
 # Operators whose first output has the shape of their first input, and which shape inference does not know: those of
 # ONNX Runtime, and GroupNormalization, a function whose body it does not follow in strict mode.
@@ -43,23 +42,14 @@ _MOST_SIZES = 64
 
 @dataclass(frozen=True)
 class Tensor:
-    """Shape and bytes of one value."""
+    """Shape of one value."""
 
     shape: tuple[int, ...]
-    itemsize: float
 
     @property
     def elements(self) -> int:
         """How many numbers."""
-        count = 1
-        for size in self.shape:
-            count *= size
-        return count
-
-    @property
-    def nbytes(self) -> int:
-        """Size in memory."""
-        return round(self.elements * self.itemsize)
+        return math.prod(self.shape)
 
 
 def load_graph(path: Path | str) -> onnx.ModelProto:
@@ -71,7 +61,7 @@ def load_graph(path: Path | str) -> onnx.ModelProto:
     try:
         return onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf and the file system raise many kinds
-        reason = " ".join(str(error).split())[:120]
+        reason = reason_of(error, 120)
         raise ArtifactError(f"{path} cannot be read as ONNX ({reason}): export it again") from error
 
 
@@ -117,14 +107,14 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Tensor]:
     try:
         graph = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = reason_of(error)
         raise ArtifactError(f"the graph's shapes cannot be inferred ({reason}): export it again") from error
-    found = {tensor.name: Tensor(tuple(tensor.dims), _itemsize(tensor.data_type)) for tensor in graph.initializer}
+    found = {tensor.name: Tensor(tuple(tensor.dims)) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type
         shape = [dim.dim_value if dim.HasField("dim_value") else -1 for dim in kind.shape.dim]
         if kind.HasField("shape") and -1 not in shape:
-            found[value.name] = Tensor(tuple(shape), _itemsize(kind.elem_type))
+            found[value.name] = Tensor(tuple(shape))
     return found
 
 
@@ -184,7 +174,3 @@ def _plain_product(node: Any) -> None:
     del node.attribute[:]
     node.op_type, node.domain = "Einsum", ""
     node.attribute.append(onnx.helper.make_attribute("equation", f"{left},{right}->...ik"))
-
-
-def _itemsize(data_type: int) -> float:
-    return ir.DataType(data_type).bitwidth / 8 if data_type != onnx.TensorProto.STRING else 0.0

@@ -1,4 +1,4 @@
-"""Floating-point operations and bytes of single operators, from the shapes of what they read and write."""
+"""Floating-point operations of single operators, from the shapes of what they read and write."""
 
 from __future__ import annotations
 
@@ -11,28 +11,6 @@ from f3prune.exporter.costs._concrete_shapes import Tensor
 
 ATTENTION = frozenset({"Attention", "MultiHeadAttention"})
 PRODUCTS = frozenset({"Conv", "ConvTranspose", "Einsum", "FusedMatMul", "Gemm", "MatMul"}) | ATTENTION
-
-_VIEWS = frozenset({"Constant", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Unsqueeze"})
-_PARTS = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "Split"})
-_IN_PLACE = frozenset({"ScatterElements", "ScatterND"})
-_MOVES = frozenset(
-    {"Cast", "Concat", "ConstantOfShape", "Expand", "Pad", "Range", "Resize", "Tile", "Transpose", "Where"}
-)
-# Operations per element written, where it is not one: exponential and division with a sum and a maximum; mean,
-# variance, scale and shift; the polynomials or exponentials of activations.
-_PER_ELEMENT = {
-    "BiasGelu": 9,
-    "FastGelu": 9,
-    "Gelu": 8,
-    "GroupNormalization": 7,
-    "InstanceNormalization": 7,
-    "LayerNormalization": 7,
-    "QuickGelu": 5,
-    "RMSNormalization": 5,
-    "Sigmoid": 4,
-    "SkipLayerNormalization": 8,
-    "Softmax": 5,
-}
 
 
 def product_flops(node: Any, inputs: Sequence[Tensor | None], output: Tensor) -> int:
@@ -103,29 +81,3 @@ def _einsum_flops(equation: str, operands: Sequence[Tensor]) -> int:
         for name, size in zip(names, operand.shape, strict=True):
             sizes[name] = max(size, sizes.get(name, 1))
     return 2 * math.prod(sizes.values()) * (len(operands) - 1)
-
-
-def elementwise_flops(operator: str, output: Tensor) -> int:
-    """Operations of what is no product: so many per element written, none where elements are only moved."""
-    if operator in PRODUCTS | _VIEWS | _PARTS | _IN_PLACE | _MOVES:
-        return 0
-    return _PER_ELEMENT.get(operator, 1) * output.elements
-
-
-def moved(operator: str, inputs: Mapping[str, Tensor], outputs: Mapping[str, Tensor]) -> dict[str, int]:
-    """Bytes that an operator reads and writes, by name of the value.
-
-    A view moves nothing. What takes a part of its first input reads that part. A scatter writes into its first input,
-    as runtimes do where it is not read again. An operand that is given twice is read once.
-    """
-    if operator in _VIEWS:
-        return {}
-    written = {name: value.nbytes for name, value in outputs.items()}
-    read = {name: value.nbytes for name, value in inputs.items()}
-    first = next(iter(inputs), None)
-    if operator in _PARTS and first is not None:
-        read[first] = sum(written.values())
-    if operator in _IN_PLACE and len(inputs) == 3:
-        _, indices, updates = inputs
-        return {indices: read[indices], updates: read[updates], **dict.fromkeys(outputs, read[updates])}
-    return {**read, **written}

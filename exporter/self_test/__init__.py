@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from f3prune.exporter.self_test._ort_cpu import OrtGraph
-from f3prune.exporter.self_test._self_test import BOUNDS, Agreement, SelfTest, agreement, self_test
+from f3prune.exporter.self_test._self_test import SelfTest, self_test
 
-__all__ = ["Agreement", "BOUNDS", "OrtGraph", "SelfTest", "agreement", "self_test"]
+__all__ = ["OrtGraph", "SelfTest", "self_test"]

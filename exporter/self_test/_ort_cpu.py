@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.utils.dlpack
 
-from f3prune.core.errors import ExportError
+from f3prune.core.errors import ExportError, reason_of
 from f3prune.exporter.self_test._bfloat16 import save_as_float32
 
 _BFLOAT16 = 16
@@ -36,7 +36,7 @@ class OrtGraph:
             self._session = _session(path)
         except Exception as error:
             if not (_lacks_kernel(error) and _uses_bfloat16(path)):
-                raise ExportError(f"ONNX Runtime refuses {path.name}: {' '.join(str(error).split())[:300]}") from error
+                raise ExportError(f"ONNX Runtime refuses {path.name}: {reason_of(error, 300)}") from error
             self.ran_as = "fp32"
             with tempfile.TemporaryDirectory(prefix="f3prune-") as scratch:
                 self._session = _session(save_as_float32(path, Path(scratch)))
@@ -73,7 +73,7 @@ class OrtGraph:
             outputs = self._session.run_with_ort_values(None, feeds)
         except Exception as error:
             raise ExportError(
-                f"ONNX Runtime cannot run {self._name}: {' '.join(str(error).split())[:300]}; try another opset"
+                f"ONNX Runtime cannot run {self._name}: {reason_of(error, 300)}; try another opset"
             ) from error
         names = [value.name for value in self._session.get_outputs()]
         return {name: _tensor(output) for name, output in zip(names, outputs, strict=True)}

@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from f3prune.core.errors import ExportError
+from f3prune.core.parity import ROUNDING, ParityNumbers, parity
 from f3prune.exporter._trace import run_denoiser
 from f3prune.exporter.arguments import Arguments
 from f3prune.exporter.self_test._ort_cpu import OrtGraph
-
-BOUNDS = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
-"""Greatest relative L2 difference, by dtype of the graph."""
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How close two tensors are, computed in fp64.
-
-    Attributes:
-        batch: samples in the call.
-        max_abs: greatest absolute difference.
-        rel_l2: norm of the difference over norm of the reference.
-        cosine: similarity of the two as vectors.
-    """
-
-    batch: int
-    max_abs: float
-    rel_l2: float
-    cosine: float
 
 
 @dataclass(frozen=True)
@@ -50,16 +29,17 @@ class SelfTest:
 
     ran_as: str
     bound: float
-    calls: tuple[Agreement, ...]
+    calls: tuple[ParityNumbers, ...]
 
     @property
-    def worst(self) -> Agreement:
-        """The call with the greatest relative difference."""
-        return max(self.calls, key=lambda call: call.rel_l2)
+    def worst(self) -> ParityNumbers:
+        """The call with the greatest relative difference; one with values that are not finite is worse than any."""
+        return max(self.calls, key=lambda call: call.badness)
 
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
+    @property
+    def passed(self) -> bool:
+        """No call differs more than the bound, and all values are finite."""
+        return not self.worst.non_finite and self.worst.rel_l2 <= self.bound
 
 
 def self_test(
@@ -89,25 +69,14 @@ def self_test(
                 f"self-test of {path.name}: ONNX Runtime gave shape {tuple(actual.shape)}, "
                 f"PyTorch {tuple(expected.shape)}"
             )
-        calls.append(agreement(actual, expected))
-    result = SelfTest(graph.ran_as, BOUNDS[dtype], tuple(calls))
-    worst = result.worst
-    if not worst.rel_l2 <= result.bound:
+        calls.append(parity(expected, actual))
+    result = SelfTest(graph.ran_as, ROUNDING[dtype], tuple(calls))
+    if not result.passed:
+        worst = result.worst
+        found = worst.non_finite or f"relative L2 {worst.rel_l2:.3g}"
         raise ExportError(
-            f"self-test of {path.name} failed on batch {worst.batch}: relative L2 {worst.rel_l2:.3g}, expected at most "
+            f"self-test of {path.name} failed on call {calls.index(worst) + 1}: {found}, expected at most "
             f"{result.bound:g} for {dtype} (max abs {worst.max_abs:.3g}, cosine {worst.cosine:.6f}); "
-            f"report this denoiser"
+            "report this denoiser"
         )
     return result
-
-
-def agreement(actual: torch.Tensor, reference: torch.Tensor) -> Agreement:
-    """Compare two tensors of one shape; anything not finite counts as infinitely far apart."""
-    a, b = actual.double().flatten(), reference.double().flatten()
-    if not (torch.isfinite(a).all() and torch.isfinite(b).all()):
-        return Agreement(actual.shape[0], math.inf, math.inf, 0.0)
-    difference, norm = (a - b).norm().item(), b.norm().item()
-    relative = difference / norm if norm > 0 else (0.0 if difference == 0 else math.inf)
-    product = a.norm().item() * norm
-    cosine = torch.dot(a, b).item() / product if product > 0 else float(difference == 0)
-    return Agreement(actual.shape[0], (a - b).abs().max().item(), relative, cosine)

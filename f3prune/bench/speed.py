@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from f3prune.core.json_values import from_json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -115,7 +116,7 @@ def ensure_dense_engine(run: RunDirectory, reporter: Reporter = SILENT) -> Manif
     """
     graph, engine = run.require_current(EXPORT_STEP["pruned"]), run.require_current(BUILD_STEP["pruned"])
     options = {name: value for name, value in engine.options.items() if name != "device"}
-    export(run, ExportConfig.from_dict(graph.options), "dense", reporter)
+    export(run, from_json_values(ExportConfig, graph.options), "dense", reporter)
     return build(run, BuildConfig.from_json(json.dumps(options)), "dense", reporter)[0]
 
 

@@ -11,7 +11,7 @@ import click
 
 from f3prune import __version__
 from f3prune.cli.messages import for_command_line
-from f3prune.core.errors import F3PruneError
+from f3prune.core.errors import F3PruneError, reason_of
 
 
 class _InterruptedError(Exception):
@@ -109,6 +109,6 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except Exception as error:  # the last resort: one line instead of a traceback
         if debug:
             raise
-        reason = " ".join(str(error).split())[:300]
+        reason = reason_of(error, 300)
         _fail(f"unexpected {type(error).__name__}: {reason}; rerun with --debug for the traceback", 1)
     raise SystemExit(code if isinstance(code, int) else 0)

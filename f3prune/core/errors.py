@@ -66,3 +66,8 @@ class BuildError(F3PruneError):
 
 class CheckFailed(F3PruneError):
     """A parity check or a measurement missed its bound."""
+
+
+def reason_of(error: Exception, longest: int = 200) -> str:
+    """What an exception of another library says, in one line of at most ``longest`` characters; its type if nothing."""
+    return " ".join(str(error).split())[:longest] or type(error).__name__

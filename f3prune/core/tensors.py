@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from f3prune.core.errors import InputError
 
@@ -91,15 +91,6 @@ class TensorSpec:
     def symbols(self) -> set[str]:
         """Names of its symbolic dimensions."""
         return {dimension_of(size)[1] for size in self.shape if isinstance(size, str)}
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {"name": self.name, "dtype": self.dtype, "shape": list(self.shape)}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TensorSpec:
-        """Read :meth:`to_dict`'s values."""
-        return cls(str(values["name"]), str(values["dtype"]), tuple(values["shape"]))
 
     def __str__(self) -> str:
         return f"{self.name} {self.dtype}[{', '.join(map(str, self.shape))}]"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -32,10 +31,6 @@ class Fidelity:
     ssim: float
     flicker_reference: float
     flicker_candidate: float
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
 
 
 def fidelity(reference: Frames, candidate: Frames) -> Fidelity:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from f3prune.core.errors import InputError
+from f3prune.core.errors import InputError, reason_of
 from f3prune.core.json_files import read_json
 from f3prune.models.tune_a_video.pipeline import TuneAVideoPipeline
 from f3prune.pipelines.sources import ModelSource
@@ -72,7 +72,7 @@ def inflated(source: ModelSource, seed: int, frames: int) -> TuneAVideoPipeline:
     except InputError:
         raise
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"`base` {source.spec} could not be loaded ({reason}): download or save it again") from error
     channels, latent = unet.config.in_channels, vae.config.latent_channels
     if channels != latent:

@@ -13,7 +13,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from f3prune.core.errors import InputError
+from f3prune.core.errors import InputError, reason_of
 from f3prune.core.json_files import read_json
 from f3prune.core.quiet import silence_imported
 from f3prune.core.weights import lazily_in_dtype, lazily_randomized, randomize_weights, read_header, read_lazily
@@ -54,7 +54,7 @@ def _readable(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = reason_of(error)
         raise InputError(f"{path} could not be loaded ({reason}): download or save the model again") from error
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from f3prune.core.errors import F3PruneError, InputError
+from f3prune.core.errors import F3PruneError, InputError, reason_of
 from f3prune.families import Family, denoiser_component
 from f3prune.pipelines.prompts import Prompt
 
@@ -197,7 +197,7 @@ def mapped_errors(what: str) -> Iterator[None]:
     except torch.OutOfMemoryError as error:
         raise InputError(f"{what} ran out of GPU memory: give a smaller `height`, `width` or `num_frames`") from error
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
-        reason = " ".join(str(error).split())[:240] or type(error).__name__
+        reason = reason_of(error, 240)
         raise InputError(f"{what} refused its input ({reason}): check the sizes, the steps and the prompts") from error
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +25,6 @@ class Estimate:
     value: float
     interval: Interval | None
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return {"value": self.value, "interval": None if self.interval is None else list(self.interval)}
-
 
 @dataclass(frozen=True)
 class Difference(Estimate):
@@ -40,10 +36,6 @@ class Difference(Estimate):
     """
 
     verdict: Verdict
-
-    def to_json(self) -> dict[str, Any]:
-        """JSON values."""
-        return {**super().to_json(), "verdict": self.verdict}
 
 
 def draws(count: int, resamples: int, seed: int) -> npt.NDArray[np.int64]:

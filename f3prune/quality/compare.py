@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import json_values
 from f3prune.quality.measured import Measured, measure
 from f3prune.quality.statistics import (
     CONFIDENCE,
@@ -68,7 +69,7 @@ def compare(
     for name, info in pruned.info.items():
         result["metrics"][name] = info.to_json()
         if info.kind == "paired":
-            result["pruned"][name] = estimate(pruned.values[name], confidence, resamples, seed).to_json()
+            result["pruned"][name] = json_values(estimate(pruned.values[name], confidence, resamples, seed))
             continue
         if info.kind == "distance":
             target = _features_of(real, name)
@@ -83,7 +84,7 @@ def compare(
                 difference(a, b, info.better, confidence, resamples, seed),
             )
         for part, value in zip(("dense", "pruned", "difference"), found, strict=True):
-            result[part][name] = value.to_json()
+            result[part][name] = json_values(value)
     return {**result, "confidence": confidence, "resamples": resamples}
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from f3prune.bench.speed import ensure_dense_engine
 from f3prune.calibration import Masks
 from f3prune.core.errors import ArtifactError
+from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.quality.compare import compare
-from f3prune.quality.judging import JudgeOptions, Judging, plain
+from f3prune.quality.judging import JudgeOptions, Judging
 from f3prune.quality.variants import Runner, Variant
 from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.build import STEP as BUILD_STEP
@@ -44,9 +44,8 @@ def evaluate(run: RunDirectory, options: JudgeOptions, reporter: Reporter = SILE
         for step in (BUILD_STEP["pruned"], BUILD_STEP["dense"]):
             inputs[step] = run.require_current(step).digest
     judging = Judging(state, options, reporter)
-    recorded = {name: plain(value) for name, value in asdict(options).items()}
     recipe = Manifest(
-        "evaluate", inputs, {**recorded, "runner": runner, "key": judging.key}, package_versions(*PACKAGES)
+        "evaluate", inputs, {**json_values(options), "runner": runner, "key": judging.key}, package_versions(*PACKAGES)
     )
 
     def make(scratch: Path) -> dict[str, Any]:

@@ -301,10 +301,3 @@ def _hashes(path: Path) -> dict[str, str]:
     """SHA-256 of a file, or of every file of a directory, by name; nothing of what does not exist."""
     files = sorted(found for found in path.rglob("*") if found.is_file()) if path.is_dir() else [path]
     return {str(file.relative_to(path)): sha256_file(file) for file in files if file.is_file()}
-
-
-def plain(value: Any) -> Any:
-    """Options as JSON values."""
-    if isinstance(value, Path):
-        return str(value)
-    return list(value) if isinstance(value, tuple) else value

@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from f3prune.bench.contest.sweep import Sweep, masks_key
 from f3prune.bench.speed import BenchOptions, alternate, ensure_dense_engine, machine, summary
 from f3prune.calibration import Masks, PruneConfig, default_score, suits_pairs
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.core.tensors import torch_dtype
 from f3prune.pipelines.loading import pick_device
 from f3prune.quality.compare import compare
-from f3prune.quality.judging import JudgeOptions, Judging, plain
+from f3prune.quality.judging import JudgeOptions, Judging
 from f3prune.quality.metrics import INFO
 from f3prune.quality.pool import measure_many
 from f3prune.steps._state import PACKAGES, RunState
@@ -98,7 +99,7 @@ def sweep(run: RunDirectory, options: SweepOptions, reporter: Reporter = SILENT)
     if not configs:
         raise InputError("no combination of these options has a meaning: add a granularity, or mode local")
     judging = Judging(state, options.judge, reporter)
-    recorded = {name: plain(value) for name, value in asdict(options).items() if name not in {"judge", "jobs"}}
+    recorded = {name: value for name, value in json_values(options).items() if name not in {"judge", "jobs"}}
     recipe = Manifest(
         "sweep",
         {
@@ -186,7 +187,7 @@ def _result(
         stages = counts(masks)
         rows.append(
             {
-                "config": {**asdict(config), "protect": list(config.protect), "candidates": list(config.candidates)},
+                "config": json_values(config),
                 "masks": masks_key(masks),
                 "pruned": {name: sum(stage[name] for stage in stages) for name in stages[0]},
                 "seconds": own,

@@ -11,13 +11,14 @@ from torch import nn
 
 from f3prune.calibration import Masks, StagedDenoiser, prune_denoiser
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import json_values
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.families import denoiser_component
 from f3prune.pipelines.loading import load_denoiser, load_pipeline, pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.quality.samples import Sample
 from f3prune.quality.video_store import VideoStore
-from f3prune.steps._state import RunState, settings_json
+from f3prune.steps._state import RunState
 from f3prune.steps.refit import refit_of
 from f3prune.steps.sessions import engine_pipeline
 
@@ -70,7 +71,7 @@ def recipe_of(state: RunState, variant: Variant, samples: Sequence[Sample]) -> d
         "pipeline": state.source.pipeline_digest(),
         "masks": None if variant.masks is None else variant.masks.digest,
         "runner": variant.runner,
-        "settings": settings_json(state.settings),
+        "settings": json_values(state.settings),
         "samples": [sample.to_json() for sample in samples],
     }
 

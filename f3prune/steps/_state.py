@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.captured_calls import CapturedCall, load_calls
@@ -93,11 +93,6 @@ class RunState:
     def calls(self) -> list[CapturedCall]:
         """The recorded denoiser calls, first to last timestep."""
         return load_calls(self.run.path / CALLS)
-
-
-def settings_json(settings: GenerationSettings) -> dict[str, Any]:
-    """A JSON object of all settings."""
-    return asdict(settings)
 
 
 def stage_directories(parent: Path, stages: int) -> list[Path]:

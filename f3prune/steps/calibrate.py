@@ -10,6 +10,7 @@ from typing import Any
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.captured_calls import save_calls
 from f3prune.core.json_files import read_json
+from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -18,7 +19,7 @@ from f3prune.pipelines import prompts as prompt_lists
 from f3prune.pipelines.pipeline_runs import GenerationSettings
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.sources import ModelSource, denoiser_class_name, resolve
-from f3prune.steps._state import PACKAGES, settings_json
+from f3prune.steps._state import PACKAGES
 from f3prune.steps.strategy import CalibrationJob, Measured, strategy_of
 
 AAS = "aas.safetensors"
@@ -72,7 +73,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
             },
             {
                 "model": source.spec,
-                "settings": settings_json(settings),
+                "settings": json_values(settings),
                 "rows": options.rows,
                 "random_weights": options.random_weights,
                 "sites": options.sites,
@@ -86,7 +87,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
         return {
             "model": source.spec,
             "source_digest": recipe.inputs["source"],
-            "settings": json.dumps(settings_json(settings), sort_keys=True),
+            "settings": json.dumps(json_values(settings), sort_keys=True),
             "prompts": json.dumps([prompt.to_json() for prompt in prompts]),
             "conditioning": "synthetic: seeded normal embeddings" if source.kind == "denoiser" else "prompts",
             "versions": json.dumps(package_versions(*PACKAGES), sort_keys=True),
@@ -95,10 +96,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
     def make(scratch: Path) -> dict[str, Any]:
         family = family_of(denoiser_class_name(read_json(source.denoiser_path / "config.json")))
         job = CalibrationJob(source, prompts, settings, options.rows, options.sites, reporter, metadata)
-        measured = strategy_of(family).measure(job)
-        measured.calibration.save(scratch / AAS)
-        save_calls(measured.calls, scratch / CALLS)
-        return _facts(source, prompts, measured)
+        return write_measured(strategy_of(family).measure(job), source, prompts, scratch)
 
     return run.perform(recipe, make, files=(AAS, CALLS))
 
@@ -137,8 +135,10 @@ def _zoo_card(source: ModelSource) -> dict[str, Any]:
     return zoo.card(source.zoo_name)
 
 
-def _facts(source: ModelSource, prompts: list[Prompt], measured: Measured) -> dict[str, Any]:
-    """What later steps want to know."""
+def write_measured(measured: Measured, source: ModelSource, prompts: list[Prompt], folder: Path) -> dict[str, Any]:
+    """Write the step's files to ``folder``; returns the facts that later steps want to know."""
+    measured.calibration.save(folder / AAS)
+    save_calls(measured.calls, folder / CALLS)
     denoiser = measured.denoiser
     return {
         "model": source.spec,
@@ -151,6 +151,6 @@ def _facts(source: ModelSource, prompts: list[Prompt], measured: Measured) -> di
         "text_lengths": sorted(measured.text_lengths),
         "timesteps": list(measured.calibration.timesteps),
         "parameters": sum(parameter.numel() for parameter in denoiser.parameters()),
-        "settings": settings_json(measured.settings),
+        "settings": json_values(measured.settings),
         "prompts": [prompt.to_json() for prompt in prompts],
     }

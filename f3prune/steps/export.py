@@ -11,6 +11,7 @@ from torch import nn
 
 from f3prune import calibration
 from f3prune.core.captured_calls import CapturedCall
+from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -51,7 +52,7 @@ def export(
     if len(state.calibration.facts["text_lengths"]) > 1 and config.dynamic == ExportConfig().dynamic:
         # The pipeline cuts padding off: a graph for one length of prompt would fit few prompts.
         config = replace(config, dynamic=(*config.dynamic, "text"))
-    recipe = Manifest(STEP[variant], inputs, config.to_dict(), package_versions(*PACKAGES))
+    recipe = Manifest(STEP[variant], inputs, json_values(config), package_versions(*PACKAGES))
     if (found := run.up_to_date(recipe)) is not None:
         return found, False
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -17,7 +18,7 @@ from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.video import check_output, contact_sheet, png_bytes, write_video
-from f3prune.steps._state import PACKAGES, RunState, need_pipeline, settings_json
+from f3prune.steps._state import PACKAGES, RunState, need_pipeline
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.reuse import chosen
 from f3prune.steps.sessions import engine_pipeline, generate_frames
@@ -98,7 +99,7 @@ def generate_into_run(
             BUILD_STEP["pruned"]: run.require_current(BUILD_STEP["pruned"]).digest,
             "pipeline": state.source.pipeline_digest(),
         },
-        {"prompt": prompt.to_json(), "settings": settings_json(settings)},
+        {"prompt": prompt.to_json(), "settings": json_values(settings)},
         package_versions(*PACKAGES, "imageio-ffmpeg"),
     )
     if (found := run.up_to_date(recipe)) is not None:
@@ -113,11 +114,11 @@ def generate_into_run(
         (scratch / SHEET).write_bytes(png_bytes(contact_sheet(rows)))
         return {
             "prompt": prompt.to_json(),
-            "settings": settings_json(settings),
+            "settings": json_values(settings),
             "frames": int(pruned.shape[0]),
             "height": int(pruned.shape[1]),
             "width": int(pruned.shape[2]),
-            "fidelity": fidelity(dense, pruned).to_json(),
+            "fidelity": json_values(fidelity(dense, pruned)),
         }
 
     return run.perform(recipe, make, files=(VIDEO, DENSE_VIDEO, SHEET))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from f3prune import calibration
 from f3prune.calibration import Masks, PruneConfig
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -43,9 +43,9 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
 
     def choose(scratch: Path) -> dict[str, Any]:
         (scratch / MASKS).write_text(masks.to_json(), encoding="utf-8")
-        return {"digest": masks.digest, "stages": len(masks.stages), **asdict(config)}
+        return {"digest": masks.digest, "stages": len(masks.stages), **json_values(config)}
 
-    options = {**asdict(config), "protect": list(config.protect), "candidates": list(config.candidates)}
+    options = json_values(config)
     chosen, new_masks = run.perform(
         Manifest("masks", {"calibrate": state.calibration.digest}, options, package_versions()), choose, files=(MASKS,)
     )

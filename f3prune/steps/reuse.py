@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -17,7 +18,7 @@ from f3prune.families import denoiser_component
 from f3prune.pipelines.fidelity import fidelity
 from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings
 from f3prune.pipelines.prompts import Prompt
-from f3prune.steps._state import PACKAGES, RunState, need_pipeline, settings_json
+from f3prune.steps._state import PACKAGES, RunState, need_pipeline
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.sessions import engine_pipeline, generate_frames
 
@@ -95,7 +96,7 @@ def reuse(run: RunDirectory, options: ReuseOptions, reporter: Reporter = SILENT)
             "min_psnr": options.min_psnr if options.skip is None else None,
             "skip": options.skip,
             "prompt": prompt.to_json(),
-            "settings": settings_json(settings),
+            "settings": json_values(settings),
         },
         package_versions(*PACKAGES),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from f3prune.calibration.replacements import replacement_of
 from f3prune.calibration.scores import Measurement, OutputError, score_of
 from f3prune.calibration.selection import AUTO
 from f3prune.core.atomic_files import canonical_json, sha256_text
+from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -64,7 +65,7 @@ def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT
     """
     found = Calibration.load(state.run.path / AAS)
     specs = dict.fromkeys(option.spec for options in candidates(found, config).values() for option in options)
-    options = {**asdict(replace(config, refit=0)), "protect": list(config.protect), "candidates": list(specs)}
+    options = {**json_values(replace(config, refit=0)), "candidates": list(specs)}
     inputs = {"calibrate": state.calibration.digest, "source": state.verified_source_digest()}
 
     def make(scratch: Path) -> dict[str, Any]:

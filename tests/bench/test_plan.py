@@ -24,7 +24,7 @@ from f3prune.cli.main import cli
 from f3prune.core.errors import InputError
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
 
-RATES = MachineRates("a machine", "cpu", 1, {"fp32": 1e9, "fp16": 2e9}, 1e9, 1e9, {})
+RATES = MachineRates("a machine", "cpu", 1, {"fp32": 1e9, "fp16": 2e9}, {})
 
 
 def saved(folder: Path, variant: str) -> str:

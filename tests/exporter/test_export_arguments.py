@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from f3prune.core.errors import ExportError, InputError
+from f3prune.core.json_values import from_json_values, json_values
 from f3prune.exporter import ExportConfig, flatten_arguments
 from f3prune.exporter._axes import Symbol, at_least_two, first_of_batch, symbolic_axes
 from f3prune.exporter._dtype import in_dtype, inputs_in_dtype
@@ -137,7 +138,7 @@ def test_in_dtype_of_a_real_model_runs():
 
 def test_config_round_trip_and_refusals():
     config = ExportConfig(dtype="fp16", opset=18, dynamic=("batch", "text"), self_test=False)
-    assert ExportConfig.from_dict(config.to_dict()) == config
+    assert from_json_values(ExportConfig, json_values(config)) == config
     assert config.torch_dtype == torch.float16
     for options, message in [
         ({"dtype": "int8"}, "dtype 'int8': expected one of fp32, fp16, bf16"),

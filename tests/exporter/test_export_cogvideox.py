@@ -17,9 +17,10 @@ import f3prune.exporter._export as export_module
 from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
 from f3prune.core.captured_calls import record_calls
 from f3prune.core.errors import ExportError, InputError
+from f3prune.core.parity import ROUNDING, parity
 from f3prune.exporter import ExportConfig, export_denoiser, flatten_arguments, graph_facts
 from f3prune.exporter._trace import run_denoiser
-from f3prune.exporter.self_test import BOUNDS, OrtGraph, agreement, self_test
+from f3prune.exporter.self_test import OrtGraph, SelfTest, self_test
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
 from tests.exports import synthetic
 
@@ -87,8 +88,8 @@ def test_half_precision(exported, variant, dtype):
     specs = {spec.name: spec.dtype for spec in (*subject.result.inputs, *subject.result.outputs)}
     assert specs["hidden_states"] == specs["sample"] == {"fp16": "float16", "bf16": "bfloat16"}[dtype]
     tested = subject.result.self_test
-    assert tested.bound == BOUNDS[dtype]
-    assert 1e-6 < tested.worst.rel_l2 < BOUNDS[dtype]
+    assert tested.bound == ROUNDING[dtype]
+    assert 1e-6 < tested.worst.rel_l2 < ROUNDING[dtype]
     assert tested.worst.cosine > 0.99
     weights = graph_facts(subject.result.path)
     assert weights.weight_bytes < 0.75 * exported(variant).result.facts.weight_bytes
@@ -110,9 +111,10 @@ def test_captured_inputs_are_what_the_self_test_runs(tmp_path, caplog, capfd):
         result = export_denoiser(denoiser, calls[0], tmp_path, config, {"source_digest": "abc"}, test_inputs=calls)
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
-    assert [call.batch for call in result.self_test.calls] == [2, 2, 1]
+    first, second, single = (call.elements for call in result.self_test.calls)
+    assert first == second == 2 * single
     assert result.metadata["f3prune.source_digest"] == "abc"
-    report = result.to_dict()
+    report = result.to_json()
     assert report["file"] == "denoiser.onnx"
     assert report["self_test"]["ran_as"] == "graph"
 
@@ -125,7 +127,7 @@ def test_text_can_be_dynamic(tmp_path):
     inputs["encoder_hidden_states"] = torch.randn(2, 9, 16, generator=torch.Generator().manual_seed(0))
     arguments = flatten_arguments(inputs)
     expected = run_denoiser(denoiser, arguments, arguments.tensors)
-    assert agreement(OrtGraph(result.path).run(arguments.tensors), expected).rel_l2 < 1e-4
+    assert parity(expected, OrtGraph(result.path).run(arguments.tensors)).rel_l2 < 1e-4
 
 
 def test_a_pruned_denoiser_exports_with_its_record(tmp_path):
@@ -166,7 +168,7 @@ def test_the_self_test_finds_wrong_weights(exported, tmp_path):
     subject = exported("cogvideox")
     arguments = flatten_arguments(subject.inputs(2))
     other = tiny_denoiser("cogvideox", seed=1)
-    with pytest.raises(ExportError, match=r"failed on batch 2: relative L2 .*, expected at most 0\.0001 for fp32"):
+    with pytest.raises(ExportError, match=r"failed on call 1: relative L2 .*, expected at most 0\.0001 for fp32"):
         self_test(subject.result.path, other, arguments, [arguments.tensors], "fp32")
     for name in ("denoiser.onnx", "denoiser.onnx.data"):
         (tmp_path / name).write_bytes((subject.result.path.parent / name).read_bytes())
@@ -175,13 +177,15 @@ def test_the_self_test_finds_wrong_weights(exported, tmp_path):
         OrtGraph(tmp_path / "denoiser.onnx")
 
 
-def test_agreement_counts_what_is_not_finite_as_far_apart():
+def test_a_self_test_fails_on_what_is_not_finite():
     reference = torch.tensor([[3.0, 4.0]])
-    close = agreement(torch.tensor([[3.0, 4.5]]), reference)
-    assert (close.max_abs, close.rel_l2) == (0.5, 0.1)
-    assert agreement(torch.tensor([[float("nan"), 4.0]]), reference).rel_l2 == float("inf")
-    assert agreement(torch.zeros(1, 2), torch.zeros(1, 2)).rel_l2 == 0
-    assert agreement(torch.ones(1, 2), torch.zeros(1, 2)).rel_l2 == float("inf")
+    close = parity(reference, torch.tensor([[3.0, 4.5]]))
+    broken = parity(reference, torch.tensor([[float("nan"), 4.0]]))
+    assert SelfTest("graph", 0.1, (close,)).passed
+    assert not SelfTest("graph", 0.09, (close,)).passed
+    assert broken.rel_l2 == 0
+    assert SelfTest("graph", 0.1, (close, broken)).worst is broken
+    assert not SelfTest("graph", 0.1, (close, broken)).passed
 
 
 def test_refusals(exported, tmp_path):

@@ -15,7 +15,7 @@ from torch import nn
 
 from f3prune.calibration import load_pruned, prune_denoiser, save_pruned
 from f3prune.core.errors import InputError
-from f3prune.core.weights import LazyTensor, is_lazy, lazy_weights, read_lazily, save_streaming
+from f3prune.core.weights import LazyTensor, lazy_weights, read_lazily, save_streaming
 from f3prune.exporter import ExportConfig, export_denoiser
 from f3prune.pipelines.loading import load_denoiser, stored_dtype
 from f3prune.pipelines.sources import resolve
@@ -69,6 +69,10 @@ def stored(tmp_path):
     return save
 
 
+def is_lazy(module: torch.nn.Module) -> bool:
+    return next(lazy_weights(module), None) is not None
+
+
 @pytest.mark.parametrize(("variant", "granularity", "mode"), CASES)
 def test_streamed_pruning_gives_the_same_files(variant, granularity, mode, stored, tmp_path):
     source, masks = stored(variant), subject_of(variant).masks(0.5, granularity, mode)
@@ -103,7 +107,7 @@ def test_one_weight_is_in_memory_at_a_time(stored, tmp_path, monkeypatch):
     pruned = load_pruned(tmp_path / "pruned", lazy=True)
     result = export_denoiser(pruned, subject.inputs, tmp_path / "onnx", ExportConfig(dtype="bf16", self_test_limit=1e3))
     assert result.self_test is None
-    assert "more than 1000 (self_test_limit)" in result.to_dict()["self_test_skipped"]
+    assert "more than 1000 (self_test_limit)" in result.to_json()["self_test_skipped"]
     largest = max(weight.nbytes for _, weight in lazy_weights(pruned))
     total = sum(weight.nbytes for _, weight in lazy_weights(pruned))
     assert alive.reads > 2 * len(list(lazy_weights(pruned)))

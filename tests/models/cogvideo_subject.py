@@ -1,10 +1,13 @@
 """A tiny random CogVideo, shared by tests."""
 
+from collections.abc import Mapping
+
 import torch
 
 from f3prune.calibration import Masks, PruneConfig, calibrate, select_masks
 from f3prune.families import family_of
 from f3prune.models import CogVideo, CogVideoConfig
+from f3prune.models.cogvideo.published import names
 
 BEGIN = 39
 
@@ -49,3 +52,11 @@ def masks_of(
     """Masks from one sequence's frame mass."""
     calibration = calibrate(model, lambda: model(**inputs_of(model)))
     return select_masks(calibration, PruneConfig(alpha, granularity, aggregate, mode, score="aas"))
+
+
+def published_state(model_state: Mapping[str, torch.Tensor], config: CogVideoConfig) -> dict[str, torch.Tensor]:
+    """A dense model's tensors as a published checkpoint has them: the inverse of ``translate``."""
+    return {
+        published: torch.cat([model_state[name] for name in ours], dim=0) if len(ours) > 1 else model_state[ours[0]]
+        for published, ours, _ in names(config)
+    }

@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import torch
-from cogvideo_subject import BEGIN, inputs_of, tiny
+from cogvideo_subject import BEGIN, inputs_of, published_state, tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +13,7 @@ from f3prune.models import CogVideo, CogVideoConfig
 from f3prune.models.cogvideo import PUBLISHED, masks
 from f3prune.models.cogvideo.decoding import Decoding, text_positions
 from f3prune.models.cogvideo.generation import generate_tokens, interpolate_tokens
-from f3prune.models.cogvideo.published import names, published_state
+from f3prune.models.cogvideo.published import names
 from f3prune.models.cogvideo.sampling import ClusterSampler, GreedySampler, TopKSampler
 
 

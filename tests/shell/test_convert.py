@@ -18,9 +18,9 @@ from f3prune.cli.commands.models.convert import SHAPES
 from f3prune.core.errors import InputError
 from f3prune.models import CogVideo
 from f3prune.models.cogvideo import PUBLISHED, CogVideoConfig
-from f3prune.models.cogvideo.published import published_state
 from f3prune.pipelines.sources import resolve
 from f3prune.steps.convert import cogvideo_config, convert_cogvideo
+from tests.models.cogvideo_subject import published_state
 
 ORACLE = Path(__file__).resolve().parents[2].parent / "shared" / "oracle" / "cogvideo"
 SMALL: dict[str, int] = {

@@ -5,12 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 from f3prune.calibration import PruneConfig
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import json_values
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +124,7 @@ class Contender(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """JSON values that ``from_json`` reads."""
-        return {"kind": self.kind, **asdict(self)}
+        return {"kind": self.kind, **json_values(self)}
 
 
 @dataclass

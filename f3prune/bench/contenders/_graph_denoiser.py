@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from f3prune.bench.contenders._base import BenchContext
 from f3prune.calibration import PruneConfig
-from f3prune.core.errors import BackendError
+from f3prune.core.errors import BackendError, reason_of
 from f3prune.engines import EngineDenoiser, Session, plan_engine
 from f3prune.engines._graph import read_graph
 
@@ -36,7 +36,7 @@ class GraphSession(Session):
         try:
             outputs = self._call({name: tensor.cpu().numpy() for name, tensor in inputs.items()})
         except Exception as error:  # these runtimes' errors share no base class
-            raise BackendError(f"{self.file} failed while running: {' '.join(str(error).split())[:300]}") from error
+            raise BackendError(f"{self.file} failed while running: {reason_of(error, 300)}") from error
         return {
             spec.name: torch.from_numpy(output).to(self.device)
             for spec, output in zip(self.outputs, outputs, strict=True)

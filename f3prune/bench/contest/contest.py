@@ -10,7 +10,7 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from f3prune.bench.equal_quality import CAP_DB, Match, Point, hardest, matches
 from f3prune.bench.speed import machine, summary
 from f3prune.calibration import PruneConfig, suits_pairs
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -145,7 +146,7 @@ def contest(
         "pruned": run.require_current("pruned").digest,
         BUILD_STEP["pruned"]: built.digest,
     }
-    recipe = Manifest("contenders", inputs, json.loads(json.dumps(asdict(options))), package_versions(*PACKAGES))
+    recipe = Manifest("contenders", inputs, json_values(options), package_versions(*PACKAGES))
     run.forget("contenders")
 
     def make(scratch: Path) -> dict[str, Any]:
@@ -323,7 +324,7 @@ def _result(
         "engine_dtype": engine_dtype,
         "torch_dtype": str(generation.dtype).removeprefix("torch."),
         "cap_db": CAP_DB,
-        "rates": None if arithmetic.rates is None else arithmetic.rates.to_dict(),
+        "rates": json_values(arithmetic.rates),
         "rows": rows,
         "equal_quality": [_match(match) for match in found],
         "best_other": _optional(hardest(found)),

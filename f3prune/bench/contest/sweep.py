@@ -20,6 +20,7 @@ from f3prune.calibration import Masks, PruneConfig
 from f3prune.core.atomic_files import sha256_text
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.errors import ArtifactError
+from f3prune.core.json_values import from_json_values
 from f3prune.core.manifest import Manifest
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -74,7 +75,7 @@ class Sweep:
         self.steps, self.guidance_in_batch = generation.steps, generation.guidance_in_batch
         state.run.require("masks")
         self._own = Masks.load(state.run.path / MASKS)
-        self._export = ExportConfig.from_dict(state.run.require_current(EXPORT_STEP["pruned"]).options)
+        self._export = from_json_values(ExportConfig, state.run.require_current(EXPORT_STEP["pruned"]).options)
         self._states: dict[tuple[str, str], RunState] = {}
         self._reuses: dict[float, StepReuse] = {}
         self._recorded: tuple[Recording, Frames] | None = None

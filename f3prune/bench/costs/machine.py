@@ -1,4 +1,4 @@
-"""This machine's own rates: matrix products and copies, measured in under three seconds."""
+"""This machine's own rates of matrix products, measured in under three seconds."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import os
 import platform
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -17,8 +16,6 @@ from f3prune.core.errors import InputError
 
 GEMM_SHAPES = ((3360, 384, 1536), (3360, 1536, 384), (2048, 1024, 1024))
 """Rows, inner and columns of products as a denoiser's feed-forward makes them; the last one is square-ish."""
-CACHED_BYTES, COPY_BYTES = 1 << 23, 1 << 28
-"""A buffer that may stay in the processor's caches, as activations of a small denoiser do, and one that may not."""
 _BUDGET_S = 1.6
 
 
@@ -30,8 +27,6 @@ class MachineRates:
     threads: PyTorch's threads.
     flops: floating-point operations per second of matrix products, by dtype (``fp32``, ``fp16``): the best shape of the
         best library, so that no measured graph should pass it but by noise.
-    bytes: per second, read and written together, of a copy in memory.
-    cached_bytes: the same of a copy that fits the processor's caches.
     measured: every single rate that the best was taken from.
     """
 
@@ -39,8 +34,6 @@ class MachineRates:
     device: str
     threads: int
     flops: Mapping[str, float]
-    bytes: float
-    cached_bytes: float
     measured: Mapping[str, float]
 
     def flops_of(self, dtype: str) -> float:
@@ -53,22 +46,9 @@ class MachineRates:
             raise InputError(f"dtype {dtype!r}: expected fp32, fp16 or bf16")
         return self.flops.get("fp16" if dtype == "bf16" else dtype, self.flops["fp32"])
 
-    def bytes_of(self, amount: float) -> float:
-        """Rate for reading and writing ``amount`` bytes in all, which may lie in a cache if they are few."""
-        return max(self.bytes, self.cached_bytes) if amount <= 2 * CACHED_BYTES else self.bytes
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> MachineRates:
-        """Read :meth:`to_dict`'s values."""
-        return cls(**values)
-
 
 def measure_machine(device: torch.device | str = "cpu") -> MachineRates:
-    """Measure matrix products and copies on all cores, or on a GPU.
+    """Measure matrix products on all cores, or on a GPU.
 
     On a CPU both PyTorch and ONNX Runtime multiply, and the faster one counts. Takes two to three seconds.
     """
@@ -81,8 +61,6 @@ def measure_machine(device: torch.device | str = "cpu") -> MachineRates:
             trials[f"gemm {name} torch {label}"] = (_operations(shape), _torch_gemm(shape, dtype, device))
             if device.type == "cpu":
                 trials[f"gemm {name} onnxruntime {label}"] = (_operations(shape), _onnxruntime_gemm(shape))
-    for size in (CACHED_BYTES, COPY_BYTES):
-        trials[f"copy {size >> 20} MiB"] = (2.0 * size, _copy(size, device))
     budget = _BUDGET_S / len(trials)
     measured = {name: amount / _fastest(run, device, budget) for name, (amount, run) in trials.items()}
     return MachineRates(
@@ -92,8 +70,6 @@ def measure_machine(device: torch.device | str = "cpu") -> MachineRates:
         flops={
             name: max(rate for trial, rate in measured.items() if trial.startswith(f"gemm {name} ")) for name in dtypes
         },
-        bytes=measured[f"copy {COPY_BYTES >> 20} MiB"],
-        cached_bytes=measured[f"copy {CACHED_BYTES >> 20} MiB"],
         measured=measured,
     )
 
@@ -138,12 +114,6 @@ def _onnxruntime_gemm(shape: tuple[int, int, int]) -> Callable[[], object]:
     out = onnxruntime.OrtValue.ortvalue_from_shape_and_type([rows, columns], np.float32)
     binding.bind_ortvalue_output("y", out)
     return lambda: session.run_with_iobinding(binding)
-
-
-def _copy(size: int, device: torch.device) -> Callable[[], object]:
-    source = torch.zeros(size // 4, device=device)
-    target = torch.empty_like(source)
-    return lambda: target.copy_(source)
 
 
 def _fastest(run: Callable[[], object], device: torch.device, budget: float) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,10 +107,6 @@ class Plan:
     shape: Mapping[str, int]
     sites: int
     outlooks: tuple[Outlook, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return asdict(self)
 
 
 def plan(spec: str, options: PlanOptions, rates: MachineRates) -> Plan:

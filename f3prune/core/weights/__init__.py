@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from f3prune.core.weights.lazy_weights import (
     LazyTensor,
-    is_lazy,
     lazily_in_dtype,
     lazy_weights,
     read_lazily,
@@ -17,7 +16,6 @@ from f3prune.core.weights.safetensors_stream import save_streaming
 
 __all__ = [
     "LazyTensor",
-    "is_lazy",
     "lazily_in_dtype",
     "lazily_randomized",
     "lazy_weights",

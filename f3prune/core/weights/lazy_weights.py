@@ -160,11 +160,6 @@ def lazy_weights(module: nn.Module) -> Iterator[tuple[str, LazyTensor]]:
             yield name, tensor
 
 
-def is_lazy(module: nn.Module) -> bool:
-    """Whether any weight of ``module`` is lazy."""
-    return next(lazy_weights(module), None) is not None
-
-
 def with_weights(module: nn.Module, replace: Callable[[LazyTensor], torch.Tensor]) -> nn.Module:
     """A copy of ``module`` with every lazy weight replaced; whatever else it has is shared or copied as it is."""
     memo: dict[int, Any] = {}

@@ -72,18 +72,6 @@ class CogVideoSettings:
         return cls(**given)
 
 
-PUBLISHED_SETTINGS = CogVideoSettings(
-    text="4.0秒<n>{prompt} 视频",
-    guide_text="4.0秒<n>视频",
-    first_frame="spatial",
-    first_frame_text="{prompt} 高清摄影",
-    interpolation_text="{duration}秒<n>{prompt}",
-    log_text=1.4,
-    image_tokens=20000,
-)
-"""What the original's scripts do."""
-
-
 @dataclass
 class CogVideoPipelineOutput:
     """``frames``: ``1 f h w 3`` float32 in [0, 1]; ``tokens``: ``1 f F`` int64; the texts that were used."""

@@ -79,11 +79,3 @@ def translate(state_dict: Mapping[str, torch.Tensor], config: CogVideoConfig) ->
     for published, (ours, _) in expected.items():
         found.update(zip(ours, state_dict[published].chunk(len(ours), dim=0), strict=True))
     return found
-
-
-def published_state(model_state: Mapping[str, torch.Tensor], config: CogVideoConfig) -> dict[str, torch.Tensor]:
-    """The inverse of ``translate``, for dense models."""
-    return {
-        published: torch.cat([model_state[name] for name in ours], dim=0) if len(ours) > 1 else model_state[ours[0]]
-        for published, ours, _ in names(config)
-    }

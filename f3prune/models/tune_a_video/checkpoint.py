@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from f3prune.core.atomic_files import atomic_write
-from f3prune.core.errors import ArtifactError
+from f3prune.core.errors import ArtifactError, reason_of
 
 _FACTS = "facts"
 
@@ -53,7 +53,7 @@ def load_state(
             facts = json.loads((file.metadata() or {})[_FACTS])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a dict)
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = reason_of(error, 120)
         raise ArtifactError(f"checkpoint {path} cannot be read ({reason}): remove it and start again") from error
     states: list[dict[int, dict[str, torch.Tensor]]] = [{} for _ in optimizers]
     for key in [name for name in tensors if name.startswith("optimizer.")]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
+
+from f3prune.core.json_values import from_json_values, json_values
 
 Better = Literal["higher", "lower"] | None
 Kind = Literal["paired", "each", "distance"]
@@ -30,12 +32,12 @@ class MetricInfo:
 
     def to_json(self) -> dict[str, Any]:
         """All but the name."""
-        return {key: value for key, value in asdict(self).items() if key != "name"}
+        return {key: value for key, value in json_values(self).items() if key != "name"}
 
     @classmethod
     def from_json(cls, name: str, value: dict[str, Any]) -> MetricInfo:
         """The inverse of ``to_json``."""
-        return cls(name, value["title"], value["unit"], value["better"], value["kind"])
+        return from_json_values(cls, {"name": name, **value})
 
 
 INFO: dict[str, MetricInfo] = {

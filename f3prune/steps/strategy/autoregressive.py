@@ -102,7 +102,7 @@ class AutoregressiveStrategy(GenerationStrategy):
             made.append(
                 export_autoregressive(model, first, (), config, metadata, spatial_only=True, image_tokens=count)
             )
-        return [result for export in made for result in export.to_dict().values()]
+        return [result for export in made for result in export.to_json().values()]
 
     def build(
         self,

@@ -65,7 +65,7 @@ class DenoisingStrategy(GenerationStrategy):
     ) -> list[dict[str, Any]]:
         del source
         inputs = [call.on(torch.device("cpu"), torch.float32) for call in calls]
-        return [export_denoiser(denoiser, inputs[0], folder, config, metadata, test_inputs=inputs[1:]).to_dict()]
+        return [export_denoiser(denoiser, inputs[0], folder, config, metadata, test_inputs=inputs[1:]).to_json()]
 
     def build(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from f3prune.core.errors import ArtifactError
+from f3prune.core.errors import ArtifactError, reason_of
 from f3prune.zoo.features.network import FeatureNetwork
 
 __all__ = ["WEIGHTS", "FeatureNetwork", "load"]
@@ -26,6 +26,6 @@ def load(weights: Path = WEIGHTS) -> FeatureNetwork:
     try:
         network.load_state_dict(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:120]
+        reason = reason_of(error, 120)
         raise ArtifactError(f"the feature network's weights {weights} cannot be read ({reason})") from error
     return network.eval().requires_grad_(False)

@@ -51,6 +51,7 @@ def plan(model: str, json_file: Path | None, **values: Any) -> None:
     from f3prune.bench.costs.plan import plan as look_ahead
     from f3prune.cli.tables import show
     from f3prune.cli.tables.plan import plan_tables
+    from f3prune.core.json_values import json_values
     from f3prune.pipelines.loading import pick_device
 
     rates = measure_machine(pick_device())
@@ -59,4 +60,4 @@ def plan(model: str, json_file: Path | None, **values: Any) -> None:
     for line in does_not_fit(found, Path.cwd(), psutil.virtual_memory().total):
         click.echo(line)
     if json_file is not None:
-        write_text(json_file, json.dumps({"rates": rates.to_dict(), **found.to_dict()}, indent=1) + "\n")
+        write_text(json_file, json.dumps({"rates": json_values(rates), **json_values(found)}, indent=1) + "\n")

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 
 from f3prune.core.errors import InputError
 
-# JSON has no infinities: they are written as these words.
-_WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+ROUNDING = {"fp32": 1e-4, "fp16": 2e-2, "bf16": 1e-1}
+"""Greatest relative L2 by which an exported graph or an engine may differ from PyTorch, by its dtype."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +37,11 @@ class ParityNumbers:
     candidate_inf: int = 0
 
     @property
+    def badness(self) -> tuple[bool, float]:
+        """Orders distances: what is not finite is worse than anything else, then the relative L2 counts."""
+        return bool(self.non_finite), 0.0 if math.isnan(self.rel_l2) else self.rel_l2
+
+    @property
     def non_finite(self) -> str:
         """What is not finite, in words, e.g. ``candidate has 3 NaN``; empty where all is finite."""
         counts = {
@@ -48,15 +51,6 @@ class ParityNumbers:
             "candidate has {} Inf": self.candidate_inf,
         }
         return ", ".join(text.format(count) for text, count in counts.items() if count)
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON values."""
-        return {name: encode_float(value) for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> ParityNumbers:
-        """Read :meth:`to_dict`'s values."""
-        return cls(**{name: decode_float(value) for name, value in values.items()})
 
 
 def parity(reference: torch.Tensor, candidate: torch.Tensor) -> ParityNumbers:
@@ -93,15 +87,3 @@ def parity(reference: torch.Tensor, candidate: torch.Tensor) -> ParityNumbers:
     else:
         cosine = 1.0 if norm_a == norm_b else 0.0
     return ParityNumbers(float(difference.abs().max()), rel_l2, cosine, elements, **counts)
-
-
-def encode_float(value: Any) -> Any:
-    """A float as JSON can hold it; anything else unchanged."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value
-
-
-def decode_float(value: Any) -> Any:
-    """Undo :func:`encode_float`."""
-    return _WORDS.get(value, value) if isinstance(value, str) else value

@@ -1,0 +1,98 @@
+"""Dataclasses as JSON values, and back. Imports no torch."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
+# JSON has no infinities: they are written as these words.
+_WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
+
+
+def json_values(value: Any) -> Any:
+    """A value as JSON can hold it.
+
+    A dataclass becomes an object of its fields, a tuple a list, a path its text, and a float that is not finite the
+    word for it: ``inf``, ``-inf``, ``nan``.
+
+    Example:
+        >>> json_values({"bounds": (0, math.inf), "file": Path("run/onnx")})
+        {'bounds': [0, 'inf'], 'file': 'run/onnx'}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: json_values(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: json_values(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [json_values(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return str(value) if isinstance(value, Path) else value
+
+
+def from_json_values(kind: type[T], values: Any) -> T:
+    """The dataclass that ``json_values`` was given.
+
+    Args:
+        kind: its class. Fields may be dataclasses, tuples, lists, mappings, paths, plain values, or unions of these,
+            of which the first that takes the value counts.
+        values: an object of all its fields.
+
+    Raises:
+        ValueError, TypeError: not such an object: a field is unknown, missing or of another type.
+    """
+    made: T = _read(kind, values)
+    return made
+
+
+@cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _read(kind: Any, value: Any) -> Any:
+    origin, args = get_origin(kind), get_args(kind)
+    if kind is Any or origin is Literal:
+        return value
+    if origin in (Union, UnionType):
+        if value is None and NoneType in args:
+            return None
+        return _read_one_of([arg for arg in args if arg is not NoneType], value)
+    if dataclasses.is_dataclass(kind):
+        odd = set(_typed(dict, value)) ^ {field.name for field in dataclasses.fields(kind)}
+        if odd:
+            raise ValueError(f"unknown or missing: {', '.join(sorted(odd))}")
+        make: Any = kind
+        hints = _hints(make)
+        return make(**{name: _read(hints[name], item) for name, item in value.items()})
+    if origin is tuple:
+        items = _typed(list, value)
+        kinds = args[:1] * len(items) if args[-1] is ... else args
+        return tuple(_read(of, item) for of, item in zip(kinds, items, strict=True))
+    if origin is list:
+        return [_read(args[0], item) for item in _typed(list, value)]
+    if origin is not None and issubclass(origin, Mapping):
+        return {key: _read(args[1], item) for key, item in _typed(dict, value).items()}
+    if kind is float:
+        return float(_WORDS.get(value, value) if isinstance(value, str) else value)
+    return kind(value) if kind is Path else _typed(kind, value)
+
+
+def _read_one_of(kinds: Sequence[Any], value: Any) -> Any:
+    for kind in kinds[:-1]:
+        with contextlib.suppress(ValueError, TypeError):
+            return _read(kind, value)
+    return _read(kinds[-1], value)
+
+
+def _typed(kind: type, value: Any) -> Any:
+    if not isinstance(value, kind):
+        raise ValueError(f"{value!r} is no {kind.__name__}")
+    return value
