@@ -111,7 +111,7 @@ def collect(state: RunState, entries: dict[str, Manifest]) -> dict[str, Any]:
         "pruning": {
             **{
                 name: chosen[name]
-                for name in ("alpha", "granularity", "aggregate", "mode", "score", "protect", "digest")
+                for name in ("alpha", "granularity", "aggregate", "mode", "score", "protect", "refit", "digest")
             },
             "counts": pruned["counts"],
         },

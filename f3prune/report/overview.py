@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from f3prune.calibration.scores import score_of
+from f3prune.calibration.selection import AUTO
 from f3prune.report.charts import Scale
 from f3prune.report.text import Table, finite, number
 
@@ -44,13 +45,22 @@ class Head:
     def of(cls, data: Mapping[str, Any]) -> Head:
         """The head; ``data`` is the content of ``report.json``."""
         pruning = data["pruning"]
-        what = (
-            f"{data['denoiser_class']} ({data['family']}). {100 * pruning['alpha']:g} % of its "
-            f"{_UNITS[pruning['granularity']]} pruned, those of least {score_of(pruning['score']).title}, aggregated "
-            f"over {pruning['aggregate']}, mode {pruning['mode']}."
-        )
+        what = f"{data['denoiser_class']} ({data['family']}). {_pruned(pruning)}"
+        if count := pruning["refit"]:
+            plural = "s" * (count > 1)
+            what += f" Output projections are refitted on {count} generation{plural} of the dense model."
         note = " Conditioning was synthetic: structure, speed and export are measured, not quality."
         return cls(str(data["model"]), what + note * data["synthetic"], _tiles(data))
+
+
+def _pruned(pruning: Mapping[str, Any]) -> str:
+    share = f"{100 * pruning['alpha']:g} %"
+    if pruning["mode"] == AUTO:
+        return f"Mode auto chose for every layer what takes its place, to save {share} of what the layers multiply."
+    return (
+        f"{share} of its {_UNITS[pruning['granularity']]} pruned, those of least {score_of(pruning['score']).title}, "
+        f"aggregated over {pruning['aggregate']}, mode {pruning['mode']}."
+    )
 
 
 def _tiles(data: Mapping[str, Any]) -> list[tuple[str, str]]:

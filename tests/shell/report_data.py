@@ -69,6 +69,7 @@ def sweep(points: int = 17) -> dict[str, Any]:
                     "mode": "local",
                     "stages": 1 + index % 2,
                     "score": "aas",
+                    "refit": 0,
                 },
                 "masks": f"{index:012x}",
                 "pruned": {
@@ -164,6 +165,7 @@ def report(
             "granularity": granularity,
             "aggregate": "timesteps",
             "score": "aas",
+            "refit": 0,
             "mode": "local",
             "protect": [],
             "digest": "0" * 64,

@@ -27,6 +27,7 @@ def test_the_whole_way(run: Path, tmp_path: Path) -> None:
     plain = Masks.load(run / "masks.json")
     made = f3prune("prune", run, "--alpha", "0.5", "--refit", "--refit-generations", 1)
     assert made.code == 0, made.err
+    assert "refitted on 1 generation of" in made.out
     assert "up to date" in f3prune("prune", run, "--alpha", "0.5", "--refit", "--refit-generations", 1).out
     masks = Masks.load(run / "masks.json")
     assert masks.refit
@@ -42,6 +43,8 @@ def test_the_whole_way(run: Path, tmp_path: Path) -> None:
     video = tmp_path / "video.png"
     assert f3prune("generate", run, "--prompt", "a 1 moving up", "-o", video).code == 0
     assert f3prune("check", run).code == 0
+    assert f3prune("report", run).code == 0
+    assert "refitted on 1 generation of" in (run / "report.html").read_text(encoding="utf-8")
     judged = f3prune("evaluate", run, "--samples", 2, "--runner", "torch")
     assert judged.code == 0, judged.err
 

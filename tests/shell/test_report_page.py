@@ -91,6 +91,14 @@ def test_the_page_says_which_score_chose(score: str) -> None:
     assert ("chose, not this score" in text) == (score != "aas")
 
 
+def test_the_head_says_what_mode_auto_and_a_refit_did() -> None:
+    pruning = report_data.report()["pruning"]
+    text = page(pruning={**pruning, "mode": "auto", "refit": 8})
+    assert "Mode auto chose for every layer what takes its place, to save 40 %" in text
+    assert "refitted on 8 generations of the dense model" in text
+    assert "refitted" not in page(pruning=pruning)
+
+
 def test_better_lies_at_the_right_whichever_way_a_metric_goes() -> None:
     text = page()
     for name, kind in (("Text alignment", "bad"), ("Fréchet video distance", "good"), ("Flicker", "plain")):

@@ -54,6 +54,10 @@ def prune(run: Path, budget: str | None, **values: Any) -> None:
 
     if choices is not None:
         show(*choices_tables(choices))
+    if config.refit:
+        click.echo(
+            f"output projections are refitted on {config.refit} generation{'s' * (config.refit > 1)} of the dense model"
+        )
     for stage, (counts, after) in enumerate(zip(entry.facts["counts"], entry.facts["parameters"], strict=True)):
         name = "pruned" if len(entry.facts["counts"]) == 1 else f"pruned/stage-{stage}"
         click.echo(
