@@ -135,7 +135,7 @@ def compare(subject: Subject, folder: Path, budget_s: float) -> dict[str, Any]:
     run = RunDirectory.create(folder / "run")
     options = CalibrateOptions(model, settings=settings, rows=subject.rows, random_weights=bool(subject.config))
     calibrate(run, options)
-    prune(run, PruneConfig(max(subject.contest.get("alphas", (0.5,))), score="aas"))
+    prune(run, PruneConfig(max(subject.contest.get("alphas", (0.5,))), mode="local", score="aas"))
     export(run)
     build(run)
     return contest(run, ContestOptions(steps=subject.steps, budget_s=budget_s, **subject.contest))

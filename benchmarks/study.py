@@ -71,8 +71,10 @@ def parts(frame_pairs: bool) -> list[Part]:
     """The questions that videos answer; a model that generates token by token has no pairs and no stages."""
     selection = []
     for granularity, alpha in (("layer", 0.35), ("layer", 0.5), ("head", 0.5)):
-        selection += [PruneConfig(alpha, granularity, score=score) for score in SCORES]  # type: ignore[arg-type]
-        selection += [PruneConfig(alpha, granularity, score="random", score_seed=seed) for seed in RANDOM_SEEDS]  # type: ignore[arg-type]
+        selection += [PruneConfig(alpha, granularity, mode="local", score=score) for score in SCORES]  # type: ignore[arg-type]
+        selection += [
+            PruneConfig(alpha, granularity, mode="local", score="random", score_seed=seed) for seed in RANDOM_SEEDS
+        ]  # type: ignore[arg-type]
     mode = [
         PruneConfig(0.5, granularity, mode="drop", score=score)  # type: ignore[arg-type]
         for granularity in ("layer", "head")
@@ -82,7 +84,7 @@ def parts(frame_pairs: bool) -> list[Part]:
     if not frame_pairs:
         return found
     pairs = [PruneConfig(0.5, "frame-pair", score=score) for score in ("aas", "leave-one-out", "reversed", "random")]  # type: ignore[arg-type]
-    stages = [PruneConfig(0.5, "layer", stages=k, score=score) for k in (2, 4) for score in SERIOUS]  # type: ignore[arg-type]
+    stages = [PruneConfig(0.5, mode="local", stages=k, score=score) for k in (2, 4) for score in SERIOUS]  # type: ignore[arg-type]
     return [*found, Part("pairs", tuple(pairs)), Part("stages", tuple(stages))]
 
 
@@ -165,7 +167,7 @@ def seeds_configs() -> tuple[PruneConfig, ...]:
     """What is chosen from every seed's calibration."""
     found = []
     for alpha in (0.35, 0.5):
-        found += [PruneConfig(alpha, score=score) for score in SERIOUS]  # type: ignore[arg-type]
+        found += [PruneConfig(alpha, mode="local", score=score) for score in SERIOUS]  # type: ignore[arg-type]
         found.append(PruneConfig(alpha, mode="drop", score="leave-one-out"))
     return tuple(found)
 

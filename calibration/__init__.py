@@ -14,9 +14,11 @@ from f3prune.calibration.score_table import ScoreTable
 from f3prune.calibration.scores import count_trials, count_units, greedy, leave_one_out, magnitude_scores
 from f3prune.calibration.selection import (
     PruneConfig,
+    default_mode,
     default_score,
     rank_units,
     select_masks,
+    settled,
     stage_ranges,
     suits_pairs,
     unprotected,
@@ -38,6 +40,7 @@ __all__ = [
     "calibrate",
     "count_trials",
     "count_units",
+    "default_mode",
     "default_score",
     "denoise_synthetic",
     "greedy",
@@ -54,6 +57,7 @@ __all__ = [
     "refit",
     "save_pruned",
     "select_masks",
+    "settled",
     "stage_ranges",
     "suits_pairs",
     "unprotected",

@@ -6,8 +6,8 @@ import contextlib
 import fnmatch
 import itertools
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -20,14 +20,12 @@ from f3prune.calibration.replacements import Replacement, replacement_of
 from f3prune.calibration.score_table import Aggregate, Granularity, ScoreTable, units
 from f3prune.calibration.scores import Measurement, score_of
 from f3prune.calibration.unit_masks import site_masks
-from f3prune.core.choices import AGGREGATES, GRANULARITIES
+from f3prune.core.choices import AGGREGATES, DEFAULT, GRANULARITIES
 from f3prune.core.errors import InputError, UnknownSiteError
-from f3prune.families import registry
+from f3prune.families import Layout, registry
 
 AUTO = "auto"
 """Of ``PruneConfig.mode``: a replacement for every site, by ``f3prune.calibration.auto``."""
-DEFAULT = "default"
-"""Of ``PruneConfig.score``: what ``default_score`` says for the unit."""
 Calls = Iterable[tuple[float, Mapping[str, Any]]]
 
 
@@ -44,7 +42,7 @@ class PruneConfig:
             ``static`` (temporal attention keeps its mean map), ``window:1`` (one frame on each side is seen as well)
             or ``pooled:4:1`` (one frame on each side is seen whole, all others in patches of 4 × 4 tokens). ``auto``
             chooses one for every layer, or none; ``alpha`` is then the share of the multiplications at the sites that
-            is saved.
+            is saved. By default what ``default_mode`` says for the model.
         stages: number of contiguous ranges of denoising steps, each with masks of its own.
         protect: globs of site names that are never pruned and not counted.
         score: what units are ranked by, the least first: ``aas``; ``leave-one-out``, what the denoiser's output loses
@@ -71,7 +69,7 @@ class PruneConfig:
     alpha: float
     granularity: Granularity = "layer"
     aggregate: Aggregate = "timesteps"
-    mode: str = "local"
+    mode: str = DEFAULT
     stages: int = 1
     protect: tuple[str, ...] = ()
     score: str = DEFAULT
@@ -94,16 +92,19 @@ class PruneConfig:
         if self.mode == AUTO:
             self._check_auto()
             return
+        if self.mode == DEFAULT and self.granularity == "frame-pair":
+            object.__setattr__(self, "mode", "local")
         if self.speedup is not None or self.candidates:
             given = "speedup" if self.speedup is not None else "candidates"
             raise InputError(f"`{given}` is for `mode='auto'`, not {self.mode}: leave it out, or use `mode='auto'`")
-        # Written out in full, so that equal choices are equal.
-        object.__setattr__(self, "mode", self.replacement.spec)
-        if self.granularity not in self.replacement.granularities:
-            raise InputError(
-                f"mode {self.mode} takes the place of whole heads and has no meaning for frame pairs: "
-                "use `mode='local'`"
-            )
+        if self.mode != DEFAULT:
+            # Written out in full, so that equal choices are equal.
+            object.__setattr__(self, "mode", self.replacement.spec)
+            if self.granularity not in self.replacement.granularities:
+                raise InputError(
+                    f"mode {self.mode} takes the place of whole heads and has no meaning for frame pairs: "
+                    "use `mode='local'`"
+                )
         if (refusal := score_of(self.score).refusal(self.granularity)) is not None:
             raise InputError(refusal)
 
@@ -124,8 +125,10 @@ class PruneConfig:
         """What takes a pruned unit's place.
 
         Raises:
-            InputError: of mode ``auto``, which chooses one for every site.
+            InputError: of mode ``auto``, which chooses one for every site, and before ``settled`` of the default.
         """
+        if self.mode == DEFAULT:
+            raise InputError("the default mode depends on the model: give `mode`, or use settled(config, calibration)")
         if self.mode == AUTO:
             raise InputError("mode auto chooses a replacement for every site: use f3prune.calibration.auto.assign")
         return replacement_of(self.mode)
@@ -138,6 +141,27 @@ def default_score(granularity: Granularity) -> str:
     there are too many of them to leave out one at a time.
     """
     return "aas" if granularity == "frame-pair" else "leave-one-out"
+
+
+def default_mode(layouts: Collection[Layout], autoregressive: bool = False) -> str:
+    """What takes a pruned unit's place unless another mode is asked for.
+
+    ``static`` for temporal attention, which at equal ratio keeps far more of the video than ``local`` does, at the same
+    speed (docs/fidelity.md); ``local`` for everything else: what stand-ins keep there, they pay for with speed.
+    """
+    return "static" if set(layouts) == {"temporal"} and not autoregressive else "local"
+
+
+def settled(config: PruneConfig, calibration: Calibration) -> PruneConfig:
+    """The configuration with the default mode of these sites, if no other was asked for.
+
+    Raises:
+        UnknownSiteError: a ``protect`` glob matches no site.
+    """
+    if config.mode != DEFAULT:
+        return config
+    layouts = [calibration.sites[name].layout for name in unprotected(list(calibration.sites), config.protect)]
+    return replace(config, mode=default_mode(layouts, registry()[calibration.family].autoregressive))
 
 
 def suits_pairs(mode: str, score: str) -> bool:
@@ -172,6 +196,7 @@ def select_masks(calibration: Calibration, config: PruneConfig, table: ScoreTabl
         >>> sum(len(mask.pruned_heads) for mask in sites), sum(mask.heads for mask in sites)
         (4, 8)
     """
+    config = settled(config, calibration)
     candidates = unprotected(list(calibration.sites), config.protect)
     if config.granularity == "frame-pair":
         _refuse_pairs(calibration, candidates)
@@ -287,6 +312,7 @@ def rank_units(denoiser: nn.Module, calibration: Calibration, config: PruneConfi
         >>> sorted(scores.total())
         ['blocks.0.attn1', 'blocks.1.attn1']
     """
+    config = settled(config, calibration)
     recorded = list(calls)
 
     def given() -> list[tuple[float, Mapping[str, Any]]]:

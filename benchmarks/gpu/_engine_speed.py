@@ -41,7 +41,7 @@ def run(visit: Visit) -> None:
     with ExitStack() as stack, torch.no_grad():
         for alpha in ALPHAS:
             with visit.attempt(f"α={alpha:g}"):
-                masks = select_masks(calibration, PruneConfig(alpha, score="aas"))
+                masks = select_masks(calibration, PruneConfig(alpha, mode="local", score="aas"))
                 pruned = prune_denoiser(copy.deepcopy(model), masks)
                 where = folder / f"{alpha:g}"
                 graph = export_denoiser(pruned, inputs, where / "onnx", ExportConfig(dtype=dtype, self_test=False))  # type: ignore[arg-type]

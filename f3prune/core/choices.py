@@ -13,6 +13,8 @@ AGGREGATES = ("timesteps", "layers")
 BACKENDS = ("onnxruntime", "tensorrt-rtx", "tensorrt")
 DTYPES = ("fp32", "fp16", "bf16")
 DYNAMIC = ("batch", "text")
+DEFAULT = "default"
+"""Of a mode or score: what suits the model and the unit."""
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from f3prune import calibration
-from f3prune.calibration import Masks, PruneConfig
+from f3prune.calibration import Calibration, Masks, PruneConfig
 from f3prune.core.errors import InputError
 from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
@@ -14,6 +14,7 @@ from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.pipelines.loading import load_denoiser, stored_dtype
 from f3prune.steps._state import PACKAGES, RunState, stage_directories
+from f3prune.steps.calibrate import AAS
 from f3prune.steps.refit import refit_of
 from f3prune.steps.scores import masks_of
 
@@ -38,7 +39,7 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
             f"use `granularity='layer'` or `'head'`"
         )
     source_digest = state.verified_source_digest()
-
+    config = calibration.settled(config, Calibration.load(run.path / AAS))
     masks = masks_of(state, config, reporter)
 
     def choose(scratch: Path) -> dict[str, Any]:

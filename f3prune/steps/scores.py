@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3prune.calibration import Calibration, Masks, PruneConfig, ScoreTable, select_masks
+from f3prune.calibration import Calibration, Masks, PruneConfig, ScoreTable, select_masks, settled
 from f3prune.calibration.auto import Products, assign, candidates, count_pruned, everywhere
 from f3prune.calibration.replacements import replacement_of
 from f3prune.calibration.scores import Measurement, OutputError, score_of
@@ -41,6 +41,7 @@ def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) 
         InputError: the configuration does not fit the calibration.
         UnknownSiteError: ``protect`` matches no site.
     """
+    config = settled(config, Calibration.load(state.run.path / AAS))
     return refitted(state, _masks_of(state, config, reporter), config.refit, reporter)
 
 

@@ -14,6 +14,7 @@ from f3prune.calibration import (
     ScoreTable,
     count_trials,
     count_units,
+    default_mode,
     denoise_synthetic,
     greedy,
     leave_one_out,
@@ -22,6 +23,7 @@ from f3prune.calibration import (
     rank_units,
     record_calls,
     select_masks,
+    settled,
 )
 from f3prune.calibration.replacements import Local, replacement_of
 from f3prune.calibration.scores import (
@@ -351,8 +353,36 @@ def test_the_default_score_is_one_for_python_and_the_command_line():
     seven = record_calls(subject.denoiser, lambda: denoise_synthetic(subject.denoiser, shape, 7), 3)
     assert [timestep for timestep, _ in seven] == [999.0, 500.0, 1.0]
     table = rank_units(subject.denoiser, subject.calibration, config, calls)
-    expected = leave_one_out(subject.denoiser, subject.calibration, calls, "layer", "local")
+    expected = leave_one_out(subject.denoiser, subject.calibration, calls, "layer", "static")
     assert all(torch.equal(table.values[name], expected.values[name]) for name in expected.values)
     assert select_masks(subject.calibration, config, table).score == "leave-one-out"
     with pytest.raises(InputError, match="record some and pass calls"):
         rank_units(subject.denoiser, subject.calibration, config)
+
+
+@pytest.mark.parametrize(
+    ("variant", "granularity", "mode"),
+    [
+        ("latte", "layer", "static"),
+        ("animatediff", "head", "static"),
+        ("latte", "frame-pair", "local"),
+        ("wan", "layer", "local"),
+    ],
+)
+def test_the_default_mode_goes_by_the_layout(variant, granularity, mode):
+    masks = select_masks(subject_of(variant).calibration, PruneConfig(0.5, granularity, score="aas"))
+    assert masks.mode == mode
+    assert {m.stand_in.spec for m in masks.stages[0].sites.values() if not m.untouched} == {mode}
+
+
+def test_sites_of_two_layouts_take_local_and_protected_ones_do_not_count():
+    assert default_mode(["temporal", "sparse-causal"]) == "local"
+    assert default_mode(["temporal"], autoregressive=True) == "local"
+    mixed = subject_of("latte").calibration
+    first, *_ = mixed.sites
+    sites = {**mixed.sites, first: dataclasses.replace(mixed.sites[first], layout="spatiotemporal")}
+    mixed = dataclasses.replace(mixed, sites=sites)
+    assert settled(PruneConfig(0.5), mixed).mode == "local"
+    assert settled(PruneConfig(0.5, protect=(first,)), mixed).mode == "static"
+    with pytest.raises(InputError, match="depends on the model"):
+        _ = PruneConfig(0.5).replacement

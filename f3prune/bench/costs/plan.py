@@ -16,6 +16,7 @@ from f3prune.bench.costs.published import PREFIX, published
 from f3prune.calibration import Calibration, PruneConfig, prune_denoiser, select_masks
 from f3prune.calibration.auto.products import Products, count_products, empty_denoiser, without_values
 from f3prune.calibration.calibration_file import SiteInfo
+from f3prune.core.choices import DEFAULT
 from f3prune.core.errors import InputError
 from f3prune.core.json_files import read_json
 from f3prune.core.tensors import torch_dtype
@@ -41,7 +42,7 @@ class PlanOptions:
     Attributes:
         alphas: pruning ratios.
         granularity: ``layer`` or ``head``.
-        mode: what takes a pruned unit's place, see ``PruneConfig``.
+        mode: what takes a pruned unit's place, see ``PruneConfig``; its default depends on the model.
         dtype: of the graph.
         frames, height, width: of the latents; ``None`` for the model's own.
         batch: of one denoiser call; ``None``: two, for guidance, or what a published pipeline does.
@@ -49,7 +50,7 @@ class PlanOptions:
 
     alphas: tuple[float, ...] = (0.25, 0.5, 1.0)
     granularity: str = "layer"
-    mode: str = "local"
+    mode: str = DEFAULT
     dtype: str = "fp16"
     frames: int | None = None
     height: int | None = None

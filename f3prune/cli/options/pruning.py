@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from f3prune.cli.options.types import COUNT, Alpha, BoundedFloat, Mode, ModeList, stack
-from f3prune.core.choices import AGGREGATES, GRANULARITIES, score_names
+from f3prune.core.choices import AGGREGATES, DEFAULT, GRANULARITIES, score_names
 from f3prune.core.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,12 +36,10 @@ PRUNING = stack(
     click.option(
         "--mode",
         type=Mode(auto=True),
-        default="local",
-        show_default=True,
         help="What takes a pruned unit's place: attention to its own frame (local), to its own frame and those beside "
         "it (window), or to its own frame in full and all others in patches (pooled); the mean map of temporal "
         "attention (static); or nothing (drop). auto chooses one for every layer, or none, by what the output loses "
-        "and what is saved.",
+        "and what is saved. [default: static for temporal attention, local for joint attention and frame pairs]",
     ),
     click.option(
         "--speedup",
@@ -103,8 +101,8 @@ def prune_config(values: Mapping[str, Any]) -> PruneConfig:
 
     names = ("granularity", "aggregate", "speedup", "candidates", "stages", "protect", "score_seed")
     score = values["score"] or default_score(values["granularity"])
-    mode = values["mode"]
-    if mode != "auto":
+    mode = values["mode"] or DEFAULT
+    if mode not in ("auto", DEFAULT):
         mode = replacement_of(mode, window=values["window"], pool=values["pool"]).spec
     refit = (values["refit_generations"] or REFIT_GENERATIONS) if values["refit"] else 0
     config = {name: values[name] for name in names}
@@ -126,7 +124,12 @@ def check_pruning(values: Mapping[str, Any]) -> None:
     if values["alpha"] is not None and values["speedup"] is not None:
         raise InputError("--speedup takes the place of --alpha: give one of them")
     if values["speedup"] is not None and values["mode"] != "auto":
-        raise InputError(f"--speedup is for --mode auto, not {values['mode']}: leave it out, or use --mode auto")
+        raise InputError(
+            f"--speedup is for --mode auto, not {values['mode'] or 'the default'}: leave it out, or use --mode auto"
+        )
+    if values["mode"] is None and (values["window"] or values["pool"]):
+        option = "--window" if values["window"] else "--pool"
+        raise InputError(f"{option} says how a mode works: give the mode too, e.g. --mode pooled")
     if values["mode"] == "auto" and (values["window"] or values["pool"]):
         raise InputError("--mode auto chooses windows and patches itself: leave --window and --pool out")
     if values["granularity"] == "layer" and values["aggregate"] == "layers":
@@ -138,7 +141,7 @@ def check_pruning(values: Mapping[str, Any]) -> None:
         raise InputError("--refit-generations is for --refit: give both, or leave it out")
     if values["refit"] and values["granularity"] == "frame-pair":
         raise InputError("--refit is for layers and heads: leave it out, or use --granularity layer or head")
-    if values["granularity"] == "frame-pair" and values["mode"] != "local":
+    if values["granularity"] == "frame-pair" and values["mode"] not in (None, "local"):
         raise InputError(
             f"--mode {values['mode']} takes the place of whole heads and has no meaning with --granularity frame-pair: "
             "use --mode local, or --granularity layer or head"

@@ -26,7 +26,11 @@ from f3prune.core import choices
 @click.option(
     "--granularity", type=click.Choice(("layer", "head")), default="layer", show_default=True, help="What a unit is."
 )
-@click.option("--mode", type=Mode(), default="local", show_default=True, help="What takes a pruned unit's place.")
+@click.option(
+    "--mode",
+    type=Mode(),
+    help="What takes a pruned unit's place. [default: static for temporal attention, local for joint]",
+)
 @click.option(
     "--dtype", type=click.Choice(choices.DTYPES), default="fp16", show_default=True, help="Precision of the graph."
 )
@@ -54,6 +58,7 @@ def plan(model: str, json_file: Path | None, **values: Any) -> None:
     from f3prune.core.json_values import json_values
     from f3prune.pipelines.loading import pick_device
 
+    values["mode"] = values["mode"] or choices.DEFAULT
     rates = measure_machine(pick_device())
     found = look_ahead(model, PlanOptions(**values), rates)
     show(*plan_tables(found, rates, values["dtype"]))
