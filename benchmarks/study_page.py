@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from replacement_page import agreement_section, replacement_section
+from replacement_page import agreement_section, replacement_section, speed
 from study_tables import KINDS, SCORES, SIGNIFICANT, Row, change, keeps_quality, number, table
 
 HOME = Path(__file__).parent
@@ -164,6 +164,8 @@ def seeds_kept(data: Mapping[str, Any]) -> str:
 
 def speedup(model: Row, config: Row) -> float | None:
     """Measured speed of an engine that prunes as many units of that kind in that mode, over the dense engine's."""
+    if (found := speed(model, config)) is not None:
+        return found
     for row in model.get("speed", ()):
         own = row["config"]
         if all(own[name] == config[name] for name in ("alpha", "granularity", "mode")) and config["stages"] == 1:
@@ -179,7 +181,8 @@ def speed_of(model: Row, config: Row) -> str:
 
 def videos_of(model: Row) -> list[Row]:
     """All configurations of a model."""
-    return [row for part in ("selection", "mode", "pairs", "stages") for row in model.get(part, ())]
+    found = [row for part in ("selection", "mode", "pairs", "stages") for row in model.get(part, ())]
+    return [*(row for row in model.get("replacements", ()) if "quality" in row), *found]
 
 
 def is_chosen_on_purpose(row: Row) -> bool:
@@ -209,7 +212,7 @@ def verdicts(data: Mapping[str, Any]) -> str:
                         f"zoo:{name}",
                         f"{config['alpha']:g}",
                         config["granularity"],
-                        config["mode"],
+                        config["mode"] + (", refit" if config["refit"] else ""),
                         str(config["stages"]),
                         scores,
                         number(row["difference"]["fvd"], 1),
@@ -317,8 +320,8 @@ def recommended(data: Mapping[str, Any]) -> str:
             rows.append(_recommendation(name, model, "fastest that keeps quality", fastest))
     header = ("kind of model", "to be", "α", "settings", "PSNR, dB", "digit, %", "motion, %", "FVD", "kept", "speed")
     defaults = (
-        "The defaults of `f3prune prune` are `--granularity layer --score leave-one-out --mode local --stages 1` "
-        "(`--score aas` for frame pairs). These settings were measured to be best; *kept* is quality kept as above:\n\n"
+        "The defaults of `f3prune prune` are `--granularity layer --score leave-one-out --stages 1` (`--score aas` "
+        "for frame pairs), and mode `static` for temporal attention, `local` for everything else. These settings were measured to be best; *kept* is quality kept as above:\n\n"
     )
     return defaults + table(header, rows)
 
@@ -330,7 +333,7 @@ def _recommendation(name: str, model: Row, what: str, row: Row) -> tuple[str, ..
         what,
         f"{config['alpha']:g}",
         f"`--granularity {config['granularity']} --score {config['score']} --mode {config['mode']} "
-        f"--stages {config['stages']}`",
+        f"--stages {config['stages']}{' --refit' if config['refit'] else ''}`",
         number(row["quality"]["psnr"], 1),
         change(row, "prompt_digit", 0, 100),
         change(row, "prompt_motion", 0, 100),
