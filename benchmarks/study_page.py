@@ -321,7 +321,8 @@ def recommended(data: Mapping[str, Any]) -> str:
     header = ("kind of model", "to be", "α", "settings", "PSNR, dB", "digit, %", "motion, %", "FVD", "kept", "speed")
     defaults = (
         "The defaults of `f3prune prune` are `--granularity layer --score leave-one-out --stages 1` (`--score aas` "
-        "for frame pairs), and mode `static` for temporal attention, `local` for everything else. These settings were measured to be best; *kept* is quality kept as above:\n\n"
+        "for frame pairs), and mode `static` for temporal attention, `local` for everything else. These settings were "
+        "measured to be best; *kept* is quality kept as above:\n\n"
     )
     return defaults + table(header, rows)
 

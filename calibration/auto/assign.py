@@ -21,9 +21,9 @@ from f3prune.core.errors import InputError
 from f3prune.families import registry
 
 TRIED_TOGETHER = 6
-"""Assignments of every stage that are measured as a whole."""
+"""Assignments of all modes that are measured as a whole in every stage."""
 FINALISTS = 3
-"""Assignments of which videos are made, for the last word."""
+"""Assignments of which videos are made, for the last word; the best of a single mode is one more."""
 
 
 @dataclass(frozen=True)
@@ -148,17 +148,16 @@ def assign(
     found: list[_Measured] = []
     for steps, bounds in stage_ranges(calibration, config.stages):
         groups = _groups(options, tables, dense, pruned, bounds)
-        proposals = least_losses(groups, wanted, TRIED_TOGETHER)
+        proposals = _proposals(groups, wanted)
         if not proposals:
             raise InputError(_too_much(config, groups, dense, at_sites))
         aas = head_scores(calibration, steps)
         made = [Stage(steps, bounds, _sites(calibration, chosen, steps, aas)) for chosen in proposals]
         errors = [together(_masks(calibration, config, (stage,)), bounds) for stage in made]
         found.append(_Measured(groups, proposals, made, errors))
-    count = min(FINALISTS, *(len(one.errors) for one in found))
-    finalists = [[one.ranked[place] for one in found] for place in range(count)]
+    finalists = [list(places) for places in zip(*(one.finalists for one in found), strict=False)]
     psnr: tuple[float, ...] = ()
-    if videos is not None and count > 1:
+    if videos is not None and len(finalists) > 1:
         psnr = tuple(videos([_masks(calibration, config, _stages(found, places)) for places in finalists]))
     best = finalists[psnr.index(max(psnr)) if psnr else 0]
     savings = [sum(i.saved for i in one.proposals[k].values()) for one, k in zip(found, best, strict=True)]
@@ -184,9 +183,20 @@ class _Measured:
     errors: Sequence[float]
 
     @property
-    def ranked(self) -> list[int]:
-        """Proposals, the least error first."""
-        return sorted(range(len(self.errors)), key=lambda place: (self.errors[place], place))
+    def finalists(self) -> list[int]:
+        """Proposals, the least error first: one of every set of modes, and the best of a single mode.
+
+        An error tells alike assignments apart; of unlike ones it may prefer what ruins the video.
+        """
+        ranked = sorted(range(len(self.errors)), key=lambda place: (self.errors[place], place))
+        modes = {place: frozenset(str(item.name) for item in self.proposals[place].values()) for place in ranked}
+        names = {place: frozenset(_name(item) for item in self.proposals[place].values()) for place in ranked}
+        first: dict[frozenset[str], int] = {}
+        for place in ranked:
+            first.setdefault(names[place], place)
+        found = list(first.values())[:FINALISTS]
+        single = next((place for place in ranked if len(modes[place]) == 1), None)
+        return found if single is None or single in found else [*found, single]
 
     def offers(self, chosen: int, at_sites: float) -> tuple[Offer, ...]:
         """All items, those of one proposal marked."""
@@ -196,6 +206,22 @@ class _Measured:
             for name, items in self.groups.items()
             for item in items
         )
+
+
+def _proposals(groups: Mapping[str, Sequence[Item]], wanted: float) -> list[dict[str, Item]]:
+    """Assignments of least summed error: of all modes, without each mode of the first, and of each mode alone."""
+    found = least_losses(groups, wanted, TRIED_TOGETHER)
+    for gone in sorted({_name(item) for item in found[0].values()} if found else ()):
+        left = {site: [item for item in items if _name(item) != gone] for site, items in groups.items()}
+        found += least_losses(left, wanted, TRIED_TOGETHER // 2)
+    for alone in dict.fromkeys(item.name for items in groups.values() for item in items):
+        left = {site: [item for item in items if item.name == alone] for site, items in groups.items()}
+        found += least_losses(left, wanted, 1)
+    return [one for place, one in enumerate(found) if one not in found[:place]]
+
+
+def _name(item: Item) -> str:
+    return str(item.name).partition(":")[0]
 
 
 def _stages(found: Sequence[_Measured], places: Sequence[int]) -> tuple[Stage, ...]:

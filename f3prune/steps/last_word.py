@@ -17,6 +17,7 @@ from f3prune.families import denoiser_component
 from f3prune.pipelines.loading import load_denoiser, load_pipeline, pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.steps._state import RunState
+from f3prune.steps.refit import refit_of, refitted
 
 VIDEOS = 4
 """Of every candidate: few, for they are compared in pairs."""
@@ -26,8 +27,16 @@ EQUAL_DB = 99.0
 """PSNR that two videos without a difference count with."""
 
 
-def video_psnr(state: RunState, candidates: Sequence[Masks], reporter: Reporter = SILENT) -> list[float]:
+def video_psnr(
+    state: RunState, candidates: Sequence[Masks], refit: int = 0, reporter: Reporter = SILENT
+) -> list[float]:
     """Mean PSNR in dB of a few videos of each candidate against the dense model's; -inf where one is no number.
+
+    Args:
+        state: of the run.
+        candidates: what is pruned.
+        refit: generations that each candidate is refitted on first; 0 refits nothing.
+        reporter: of progress.
 
     Raises:
         InputError: the pipeline gives no frames.
@@ -54,9 +63,11 @@ def video_psnr(state: RunState, candidates: Sequence[Masks], reporter: Reporter 
             return made
 
         references = draw(dense)
-        for masks in candidates:
+        for chosen in candidates:
+            masks = refitted(state, chosen, refit, reporter)
+            fitted = refit_of(state, masks)
             baked = [
-                prune_denoiser(load_denoiser(state.source, dtype, device), masks, stage).to(device).eval()
+                prune_denoiser(load_denoiser(state.source, dtype, device), masks, stage, refit=fitted).to(device).eval()
                 for stage in range(len(masks.stages))
             ]
             videos = draw(baked[0] if len(baked) == 1 else StagedDenoiser(masks, baked))

@@ -66,11 +66,11 @@ def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT
     """
     found = Calibration.load(state.run.path / AAS)
     specs = dict.fromkeys(option.spec for options in candidates(found, config).values() for option in options)
-    options = {**json_values(replace(config, refit=0)), "candidates": list(specs)}
+    options = {**json_values(config), "candidates": list(specs)}
     inputs = {"calibrate": state.calibration.digest, "source": state.verified_source_digest()}
 
     def make(scratch: Path) -> dict[str, Any]:
-        plain = replace(config, alpha=0.0, speedup=None, candidates=())
+        plain = replace(config, alpha=0.0, speedup=None, candidates=(), refit=0)
         tables = {spec: score_table(state, found, replace(plain, mode=spec), reporter) for spec in specs}
         device = pick_device()
         dtype = working_dtype(state.source, device)
@@ -99,7 +99,7 @@ def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT
 
         # A token drawn otherwise changes all that follow: videos of models that draw tokens cannot be compared so.
         by_videos = state.strategy.has_steps and state.source.kind == "pipeline"
-        videos = partial(video_psnr, state, reporter=reporter) if by_videos else None
+        videos = partial(video_psnr, state, refit=config.refit, reporter=reporter) if by_videos else None
         with reporter.task("trying the best together"):
             choices = assign(found, config, tables, dense, pruned, together, videos)
         (scratch / MASKS_FILE).write_text(choices.masks.to_json(), encoding="utf-8")

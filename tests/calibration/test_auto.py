@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from f3prune.calibration import Masks, PruneConfig, leave_one_out, prune_denoiser
 from f3prune.calibration.auto import assign, candidates, count_pruned, everywhere
+from f3prune.calibration.auto.assign import _Measured
 from f3prune.calibration.auto.knapsack import BINS, Item, least_losses
 from f3prune.calibration.replacements import replacement_of
 from f3prune.calibration.scores import OutputError
@@ -137,6 +138,33 @@ def test_videos_have_the_last_word(joint):
     assert errors == pytest.approx(sorted(choices.errors[0])[:3])
     chosen = {offer.site: offer.mode for offer in choices.offers[0] if offer.chosen}
     assert chosen == {n: m.stand_in.spec for n, m in seen[1].stages[0].sites.items() if not m.untouched}
+
+
+def test_finalists_are_unlike_and_one_is_of_a_single_mode():
+    def proposal(*names):
+        return {f"site{k}": Item(name, 0.1, 1.0) for k, name in enumerate(names)}
+
+    proposals = [
+        proposal("drop", "local"),
+        proposal("local", "drop"),
+        proposal("drop", "window:1"),
+        proposal("drop", "local", "window:1"),
+        proposal("pooled:2:1", "pooled:2:0"),
+        proposal("pooled:2:1", "pooled:2:1"),
+    ]
+    measured = _Measured({}, proposals, [], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    assert measured.finalists == [0, 2, 3, 5]
+    only = _Measured({}, proposals[5:], [], [0.6])
+    assert only.finalists == [0]
+
+
+def test_each_mode_alone_is_among_what_is_measured(joint):
+    choices = joint(0.15)
+    seen = []
+    joint(0.15, videos=lambda masks: seen.extend(masks) or [0.0] * len(masks))
+    alone = [{m.stand_in.spec for m in masks.stages[0].sites.values() if not m.untouched} for masks in seen]
+    assert any(len(modes) == 1 for modes in alone)
+    assert len(choices.errors[0]) > 3
 
 
 def test_a_speedup_is_reached_in_the_products_of_a_call(joint):
