@@ -14,9 +14,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-PAGES = tuple(
-    HERE.parent / "docs" / page for page in ("performance.md", "benchmarks.md", "how-to/choose.md", "how-to/compare.md")
-)
+DOCS = ("performance.md", "benchmarks.md", "how-to/choose.md", "how-to/compare.md")
+PAGES = (HERE.parent / "README.md", *(HERE.parent / "docs" / page for page in DOCS))
 MODULES = {"full_size_14b": "full_size", "study": "study_page", "gpu_a": "gpu_tables"}
 """Benchmarks whose results have another name than the script that makes them."""
 _BLOCK = re.compile(r"<!-- (?P<name>\w+)\.(?P<block>[\w-]+) -->\n.*?<!-- /(?P=name)\.(?P=block) -->", re.DOTALL)

@@ -24,6 +24,8 @@ def replacement_section(data: Mapping[str, Any]) -> str:
         "yes where no interval says that fewer digits or motions are right, or that FVD is higher. With `--mode "
         "auto`, α is the share of the sites' multiplications that is to be saved; *saved* is what is.\n",
     ]
+    if any(model.get("replacement_speed") for model in data.values()):
+        parts += ["Of every model the fastest setting that keeps quality, pruned minus dense:\n", fastest_kept(data)]
     for name, model in data.items():
         rows = [row for row in model.get("replacements", ()) if "quality" in row]
         if rows:
@@ -40,8 +42,6 @@ def _rows(model: Row, rows: list[Row]) -> str:
         (
             "dense",
             "",
-            "",
-            "",
             "1",
             "",
             f"{100 * dense['prompt_digit']['value']:.0f}",
@@ -55,9 +55,7 @@ def _rows(model: Row, rows: list[Row]) -> str:
         found, share = speed(model, config), saved(model, config)
         body.append(
             (
-                f"`--mode {config['mode']}`" + ("" if config["granularity"] == "layer" else ", heads"),
-                f"{config['alpha']:g}",
-                "refit" if config["refit"] else "",
+                setting(config),
                 "" if share is None else f"{share:.0%}",
                 "not measured" if found is None else f"{found:.2f}×",
                 number(row["quality"]["psnr"], 1),
@@ -68,8 +66,43 @@ def _rows(model: Row, rows: list[Row]) -> str:
             )
         )
     samples = {len(row["psnr"]) for row in rows}
-    header = ("what stands there", "α", "", "saved", "engine", "PSNR, dB", "digit, %", "motion, %", "FVD", "kept")
+    header = ("setting", "saved", "engine", "PSNR, dB", "digit, %", "motion, %", "FVD", "kept")
     return table(header, body) + f"\n{' or '.join(map(str, sorted(samples)))} videos of every row.\n"
+
+
+def fastest_kept(data: Mapping[str, Any]) -> str:
+    """Of every model the setting of the fastest engine that keeps quality, with differences to the dense model."""
+    body = []
+    for name, model in data.items():
+        kept = [row for row in model.get("replacements", ()) if "quality" in row and keeps_quality(row)]
+        timed = [row for row in kept if (speed(model, row["config"]) or 0.0) > 1.0]
+        if not timed:
+            continue
+        row = max(timed, key=lambda row: (speed(model, row["config"]) or 0.0, row["quality"]["psnr"]["value"]))
+        config, apart = row["config"], row["difference"]
+        body.append(
+            (
+                f"zoo:{name}",
+                setting(config),
+                f"{speed(model, config):.2f}×",
+                number(row["quality"]["psnr"], 1),
+                number(apart["prompt_digit"], 1, 100),
+                number(apart["prompt_motion"], 1, 100),
+                number(apart["fvd"], 1),
+            )
+        )
+    header = ("model", "setting", "engine", "PSNR, dB", "digit, % points", "motion, % points", "FVD")
+    return table(header, body)
+
+
+def setting(config: Row) -> str:
+    """Options of ``f3prune prune``, those that are not its defaults."""
+    parts = [f"--alpha {config['alpha']:g}", f"--mode {config['mode']}"]
+    if config["granularity"] != "layer":
+        parts.append(f"--granularity {config['granularity']}")
+    if config["score"] != "leave-one-out":
+        parts.append(f"--score {config['score']}")
+    return f"`{' '.join([*parts, *(['--refit'] if config['refit'] else [])])}`"
 
 
 def speed(model: Row, config: Row) -> float | None:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import replacement_page
 from replacement_page import agreement_section, replacement_section, speed
 from study_tables import KINDS, SCORES, SIGNIFICANT, Row, change, keeps_quality, number, table
 
@@ -286,7 +287,7 @@ def tables(data: Mapping[str, Any]) -> dict[str, str]:
                     )
                 )
     header = ("model", "chosen by", "α", "digit, % points", "motion, % points", "FVD", "PSNR, dB", "engine")
-    return {"short": table(header, rows)}
+    return {"short": table(header, rows), "replacements": replacement_page.fastest_kept(data)}
 
 
 def _largest_kept(model: Row, score: str) -> Row | None:

@@ -14,7 +14,7 @@ from f3prune.core.errors import InputError
 if TYPE_CHECKING:
     from f3prune.calibration import PruneConfig
 
-REFIT_GENERATIONS = 4
+REFIT_GENERATIONS = 8
 
 PRUNING = stack(
     click.option(
