@@ -46,6 +46,12 @@ JUDGING = stack(
     click.option("--fid", type=PLACE, help="TorchScript image network (Inception), for FID."),
 )
 
+RUNNER = click.option(
+    "--runner",
+    type=click.Choice(RUNNERS),
+    help="What runs the models. [default: the engine if one is built, else PyTorch]",
+)
+
 JUDGED_BY = stack(
     click.option("--seed", type=click.IntRange(0, MAX_SEED), help="Seed of the first sample. [default: the run's]"),
     click.option(
@@ -58,11 +64,6 @@ JUDGED_BY = stack(
         type=NameList(METRICS),
         help=f"Some of {', '.join(METRICS)}, with commas between. [default: all that the given networks and videos "
         "allow]",
-    ),
-    click.option(
-        "--runner",
-        type=click.Choice(RUNNERS),
-        help="What runs the models. [default: the engine if one is built, else PyTorch]",
     ),
     click.option(
         "--resamples", type=click.IntRange(100), default=1000, show_default=True, help="Resamples of the bootstrap."

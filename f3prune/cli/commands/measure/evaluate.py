@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from f3prune.cli.options.judging import JUDGED_BY, JUDGING, judge_options
+from f3prune.cli.options.judging import JUDGED_BY, JUDGING, RUNNER, judge_options
 from f3prune.cli.options.places import JSON, RUN
 from f3prune.cli.runs import kept, opened
 
@@ -16,6 +16,7 @@ from f3prune.cli.runs import kept, opened
 @RUN
 @JUDGING
 @JUDGED_BY
+@RUNNER
 @JSON
 def evaluate(run: Path, json_file: Path | None, **values: Any) -> None:
     """Generate many videos with the dense and the pruned model and compare them, metric by metric.

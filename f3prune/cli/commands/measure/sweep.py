@@ -68,8 +68,6 @@ def sweep(run: Path, **values: Any) -> None:
     """
     names = ("alphas", "granularities", "modes", "aggregates", "scores", "stages", "quality", "jobs", "rounds")
     own = {name: values.pop(name) for name in names}
-    if values.pop("runner") == "engine":
-        raise InputError("--runner engine has no meaning for a sweep, which judges in PyTorch: leave it out")
     with opened(run) as (directory, reporter):
         judge = judge_options(values)
         from f3prune.quality.sweep import SweepOptions
