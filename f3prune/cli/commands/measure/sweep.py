@@ -12,7 +12,6 @@ from f3prune.cli.options.places import RUN
 from f3prune.cli.options.types import COUNT, Fractions, ModeList, NameList
 from f3prune.cli.runs import kept, opened
 from f3prune.core import choices
-from f3prune.core.errors import InputError
 
 
 @click.command(short_help="Try many pruning configurations.")
