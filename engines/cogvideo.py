@@ -143,7 +143,7 @@ class EngineCogVideo:
         if tokens.shape[1] - text != expected:
             raise InputError(
                 f"{tokens.shape[1] - text} tokens of given frames, but the engine was exported for {expected}: "
-                f"export for the frames you give"
+                f"run `export(...)` for the frames you give"
             )
         if frames is not None:
             inputs["frames"] = tokens[:, text:]
@@ -221,7 +221,7 @@ class EngineCogVideo:
 
     def _starting(self) -> Session:
         if self._prefill is None:
-            raise InputError("this engine has no prefill graph: build one, or give it caches")
+            raise InputError("this engine has no prefill graph: run `build(...)`, or give it caches")
         return self._prefill
 
     def _spatial(self) -> EngineCogVideo:
@@ -236,7 +236,7 @@ class EngineCogVideo:
     def _size(spec: Any, sizes: dict[str, int]) -> tuple[int, ...]:
         found = spec.resolve(sizes)
         if found is None:
-            raise InputError(f"{spec.name} has sizes {spec.shape} that the caches do not tell: export the model again")
+            raise InputError(f"{spec.name} has sizes {spec.shape} that the caches do not tell: run `export(...)` again")
         return tuple(found)
 
     def _caches(self, tensors: dict[str, torch.Tensor]) -> list[LayerCache]:

@@ -64,7 +64,7 @@ def build_engine(
         names, built = _build(graph, plan, config, directory, progress)
         after = read_graph(onnx_path)
         if (after.sha256, after.weights) != (graph.sha256, graph.weights):
-            raise ArtifactError(f"{onnx_path} changed while its engine was being built: build again")
+            raise ArtifactError(f"{onnx_path} changed while its engine was being built: run `build(...)` again")
         record = replace(plan, files=describe_files(directory, names), built=built, origin="built")
         if cache:
             store(record, cache, directory)
@@ -86,7 +86,7 @@ def plan_engine(graph: Graph, config: BuildConfig, masks_digest: str | None = No
     if masks_digest and graph.masks_digest and masks_digest != graph.masks_digest:
         raise ArtifactError(
             f"{graph.path} was exported with masks {graph.masks_digest[:12]}, "
-            f"expected {masks_digest[:12]}: export again"
+            f"expected {masks_digest[:12]}: run `export(...)` again"
         )
     if config.backend == "onnxruntime":
         from f3prune.engines.backends.onnxruntime import installed_version

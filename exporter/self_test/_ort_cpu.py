@@ -73,7 +73,7 @@ class OrtGraph:
             outputs = self._session.run_with_ort_values(None, feeds)
         except Exception as error:
             raise ExportError(
-                f"ONNX Runtime cannot run {self._name}: {reason_of(error, 300)}; try another opset"
+                f"ONNX Runtime cannot run {self._name}: {reason_of(error, 300)}; try another `opset`"
             ) from error
         names = [value.name for value in self._session.get_outputs()]
         return {name: _tensor(output) for name, output in zip(names, outputs, strict=True)}

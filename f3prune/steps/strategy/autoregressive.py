@@ -187,7 +187,7 @@ def shape_of(folder: Path) -> CogVideoConfig:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return CogVideoConfig(**{field.name: values[field.name] for field in fields(CogVideoConfig)})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{folder}/config.json is not CogVideo's ({error}): prune again") from error
+        raise ArtifactError(f"{folder}/config.json is not CogVideo's ({error}): run `prune(...)` again") from error
 
 
 def given_times(sampling: CogVideoSettings, shape: CogVideoConfig) -> tuple[int, ...]:
