@@ -10,9 +10,8 @@ from typing import Any
 
 from f3prune.core.atomic_files import sha256_file
 from f3prune.core.errors import ArtifactError
+from f3prune.core.graphs import METADATA_PREFIX
 from f3prune.core.tensors import ELEMENT_TYPES, TensorSpec, short_name
-
-METADATA_PREFIX = "f3prune."
 
 
 @dataclass(frozen=True)

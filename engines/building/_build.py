@@ -7,6 +7,7 @@ from pathlib import Path
 
 from f3prune.core.atomic_files import atomic_write
 from f3prune.core.errors import ArtifactError
+from f3prune.core.graphs import GRAPH_FILE
 from f3prune.core.tensors import TensorSpec
 from f3prune.engines._graph import Graph, read_graph
 from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
@@ -137,7 +138,7 @@ def _build(
     graph: Graph, plan: EngineRecord, config: BuildConfig, directory: Path, progress: Progress | None
 ) -> tuple[list[str], dict[str, float]]:
     if config.backend == "onnxruntime":
-        from f3prune.engines.backends.onnxruntime import GRAPH_FILE, write_graph
+        from f3prune.engines.backends.onnxruntime import write_graph
 
         names, facts = write_graph(graph, directory, config.fused_attention)
         try:

@@ -12,9 +12,10 @@ import torch
 import torch.utils.dlpack
 
 from f3prune.core.errors import ExportError, reason_of
+from f3prune.core.tensors import ONNX_TYPES
 from f3prune.exporter.self_test._bfloat16 import save_as_float32
 
-_BFLOAT16 = 16
+_BFLOAT16 = ONNX_TYPES["bfloat16"]
 
 
 class OrtGraph:

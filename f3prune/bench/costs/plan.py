@@ -17,7 +17,7 @@ from f3prune.calibration import Calibration, PruneConfig, prune_denoiser, select
 from f3prune.calibration.auto.products import Products, count_products, empty_denoiser, without_values
 from f3prune.calibration.calibration_file import SiteInfo
 from f3prune.core.errors import InputError
-from f3prune.core.json_files import read_json
+from f3prune.core.json_values import read_json
 from f3prune.core.tensors import torch_dtype
 from f3prune.families import LatentShape, family_of
 from f3prune.pipelines.sources import denoiser_class_name, resolve

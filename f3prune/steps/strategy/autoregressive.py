@@ -15,7 +15,7 @@ from torch import nn
 from f3prune.calibration import Masks
 from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.errors import ArtifactError
-from f3prune.core.json_files import read_json
+from f3prune.core.json_values import read_json
 from f3prune.engines import BuildConfig, EngineRecord
 from f3prune.engines.building import Progress
 from f3prune.engines.check import Coupling
