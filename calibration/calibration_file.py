@@ -70,7 +70,7 @@ class Calibration:
                 header = file.metadata() or {}
                 if header.get("format") != FORMAT:
                     raise ArtifactError(
-                        f"{path} has format {header.get('format')!r}, expected {FORMAT!r}: calibrate again"
+                        f"{path} has format {header.get('format')!r}, expected {FORMAT!r}: run `calibrate(...)` again"
                     )
                 sites = {
                     name: SiteInfo(_layout(layout), int(heads))

@@ -92,7 +92,7 @@ def bake(
     if sites.keys() != wanted.keys():
         odd = sorted(sites.keys() ^ wanted.keys())
         raise UnknownSiteError(
-            f"{len(odd)} sites differ between masks and denoiser, the first is {odd[0]}: calibrate it again"
+            f"{len(odd)} sites differ between masks and denoiser, the first is {odd[0]}: run `calibrate(...)` again"
         )
     handlers: dict[str, Handler] = {}
     for name, site in sites.items():

@@ -114,7 +114,9 @@ def load_pruned(directory: Path | str, dtype: torch.dtype | None = None, lazy: b
         denoiser.load_state_dict(state, strict=True, assign=True)
     except (OSError, SafetensorError, RuntimeError) as error:
         summary = " ".join(str(error).split())[:300]
-        raise ArtifactError(f"{directory / WEIGHTS} does not fit its masks ({summary}): prune again") from error
+        raise ArtifactError(
+            f"{directory / WEIGHTS} does not fit its masks ({summary}): run `prune(...)` again"
+        ) from error
     for buffer_name, buffer_dtype in buffers.items():
         owner, _, leaf = buffer_name.rpartition(".")
         module = denoiser.get_submodule(owner)

@@ -88,11 +88,11 @@ class ScoreTable:
             with safe_open(str(path), framework="pt") as file:
                 header = file.metadata() or {}
                 if header.get("format") != FORMAT:
-                    raise ArtifactError(f"{path} has another format: prune again")
+                    raise ArtifactError(f"{path} has another format: run `prune(...)` again")
                 values = {name: file.get_tensor(name) for name in json.loads(header["sites"])}
                 return cls(header["granularity"], tuple(json.loads(header["timesteps"])), values)  # type: ignore[arg-type]
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise ArtifactError(f"{path} does not hold scores ({error}): prune again") from error
+            raise ArtifactError(f"{path} does not hold scores ({error}): run `prune(...)` again") from error
 
 
 def units(

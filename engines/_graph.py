@@ -10,9 +10,8 @@ from typing import Any
 
 from f3prune.core.atomic_files import sha256_file
 from f3prune.core.errors import ArtifactError
+from f3prune.core.graphs import METADATA_PREFIX
 from f3prune.core.tensors import ELEMENT_TYPES, TensorSpec, short_name
-
-METADATA_PREFIX = "f3prune."
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,11 @@ def constants_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         constants = json.loads(text)
     except ValueError as error:
-        raise ArtifactError(f"the graph's f3prune.constants is no JSON: {text[:80]!r}; export again") from error
+        raise ArtifactError(
+            f"the graph's f3prune.constants is no JSON: {text[:80]!r}; run `export(...)` again"
+        ) from error
     if not isinstance(constants, dict):
-        raise ArtifactError(f"the graph's f3prune.constants is no JSON object: {text[:80]!r}; export again")
+        raise ArtifactError(f"the graph's f3prune.constants is no JSON object: {text[:80]!r}; run `export(...)` again")
     return constants
 
 
@@ -106,7 +107,8 @@ def _spec(value: Any) -> TensorSpec:
     tensor = value.type.tensor_type
     if tensor.elem_type not in ELEMENT_TYPES:
         raise ArtifactError(
-            f"{value.name} has ONNX element type {tensor.elem_type}, which no engine here takes; export again"
+            f"{value.name} has ONNX element type {tensor.elem_type}, which no engine here takes; "
+            f"run `export(...)` again"
         )
     shape = tuple(
         dimension.dim_value if dimension.HasField("dim_value") else dimension.dim_param or f"{value.name}_{axis}"
@@ -152,5 +154,7 @@ def _inside(path: Path, location: str) -> Path:
     # A graph names its data files itself: it must not be able to name any other file of this machine.
     relative = Path(location)
     if relative.is_absolute() or ".." in relative.parts:
-        raise ArtifactError(f"{path.name} names weights outside its directory ({location}): refused; export again")
+        raise ArtifactError(
+            f"{path.name} names weights outside its directory ({location}): refused; run `export(...)` again"
+        )
     return path.parent / relative

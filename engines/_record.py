@@ -91,19 +91,19 @@ class EngineRecord:
             values: dict[str, Any] = json.loads(text)
             version = values.get("version")
             if version != VERSION:
-                raise ArtifactError(f"{where} has version {version}, expected {VERSION}: build the engine again")
+                raise ArtifactError(f"{where} has version {version}, expected {VERSION}: run `build(...)` again")
             digest = values.pop("digest")
             if digest != sha256_text(canonical_json(values)):
-                raise ArtifactError(f"{where} was altered after it was written: build the engine again")
+                raise ArtifactError(f"{where} was altered after it was written: run `build(...)` again")
             key = values.pop("key")
             record = from_json_values(cls, {**values, "origin": "read"})
             for name in record.files:
                 if Path(name).is_absolute() or ".." in Path(name).parts:
-                    raise ArtifactError(f"{where} names a file outside its directory ({name}): build the engine again")
+                    raise ArtifactError(f"{where} names a file outside its directory ({name}): run `build(...)` again")
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ArtifactError(f"{where} is no engine record or was cut short: build the engine again") from error
+            raise ArtifactError(f"{where} is no engine record or was cut short: run `build(...)` again") from error
         if record.key != key:
-            raise ArtifactError(f"{where} was altered after it was written: build the engine again")
+            raise ArtifactError(f"{where} was altered after it was written: run `build(...)` again")
         return record
 
 
@@ -141,7 +141,7 @@ def read_record(directory: Path | str) -> EngineRecord:
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ArtifactError(f"{path} is not text: build the engine again") from error
+        raise ArtifactError(f"{path} is not text: run `build(...)` again") from error
     return EngineRecord.from_json(text, str(path))
 
 
@@ -154,15 +154,16 @@ def verify_files(record: EngineRecord, directory: Path | str) -> None:
     for name, entry in record.files.items():
         path = Path(directory) / name
         if not path.is_file():
-            raise ArtifactError(f"{path} is missing: build the engine again")
+            raise ArtifactError(f"{path} is missing: run `build(...)` again")
         size = path.stat().st_size
         if size != entry["bytes"]:
             raise ArtifactError(
-                f"{path} has {size} bytes, expected {entry['bytes']}: it was cut short or altered; build again"
+                f"{path} has {size} bytes, expected {entry['bytes']}: it was cut short or altered; "
+                f"run `build(...)` again"
             )
         if sha256_file(path) != entry["sha256"]:
             raise ArtifactError(
-                f"{path} does not match the SHA-256 in {RECORD}: it was altered; build the engine again"
+                f"{path} does not match the SHA-256 in {RECORD}: it was altered; run `build(...)` again"
             )
 
 

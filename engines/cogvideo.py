@@ -11,6 +11,7 @@ from typing import Any, Self
 import torch
 
 from f3prune.core.errors import InputError
+from f3prune.core.graphs import DECODE, FRAME_SLOTS, GRAPH_FILE, PREFILL, VIDEO_SLOTS
 from f3prune.engines._record import EngineRecord
 from f3prune.engines.building import BuildConfig, DimensionRange, Progress, build_engine
 from f3prune.engines.session import Session, open_session
@@ -19,9 +20,7 @@ from f3prune.models.cogvideo.config import CogVideoConfig
 from f3prune.models.cogvideo.decoding import replay
 from f3prune.models.cogvideo.model import Step, StepBiases
 
-PREFILL, DECODE = "prefill", "decode"
 GRAPHS = (PREFILL, DECODE)
-_FRAME, _VIDEO = "frame_slots", "video_slots"
 
 
 def autoregressive_ranges(shape: CogVideoConfig, frames: int) -> dict[str, DimensionRange]:
@@ -34,8 +33,8 @@ def autoregressive_ranges(shape: CogVideoConfig, frames: int) -> dict[str, Dimen
     longest, per_frame = shape.text_len, shape.frame_len
     return {
         "text": (1, longest, longest),
-        _FRAME: (1 + per_frame, longest + per_frame, longest + per_frame),
-        _VIDEO: (1 + per_frame, longest + frames * per_frame, longest + frames * per_frame),
+        FRAME_SLOTS: (1 + per_frame, longest + per_frame, longest + per_frame),
+        VIDEO_SLOTS: (1 + per_frame, longest + frames * per_frame, longest + frames * per_frame),
     }
 
 
@@ -62,7 +61,7 @@ def build_autoregressive(
             if progress is not None:
                 progress((done + fraction) / len(GRAPHS), phase)
 
-        graph = Path(onnx_directory) / name / "denoiser.onnx"
+        graph = Path(onnx_directory) / name / GRAPH_FILE
         found[name] = build_engine(graph, Path(directory) / name, config, masks_digest, share)
     return found
 
@@ -143,7 +142,7 @@ class EngineCogVideo:
         if tokens.shape[1] - text != expected:
             raise InputError(
                 f"{tokens.shape[1] - text} tokens of given frames, but the engine was exported for {expected}: "
-                f"export for the frames you give"
+                f"run `export(...)` for the frames you give"
             )
         if frames is not None:
             inputs["frames"] = tokens[:, text:]
@@ -155,10 +154,10 @@ class EngineCogVideo:
             return self._spatial().bind(caches)
         held = {f"layers.{i}.{name}": t for i, cache in enumerate(caches) for name, t in cache.tensors().items()}
         batch = caches[0].spatial_key.shape[0]
-        sizes = {"batch": batch, _FRAME: caches[0].spatial_key.shape[2]}
+        sizes = {"batch": batch, FRAME_SLOTS: caches[0].spatial_key.shape[2]}
         for name, tensor in held.items():
             if ".temporal_" in name:
-                sizes[_VIDEO] = tensor.shape[2]
+                sizes[VIDEO_SLOTS] = tensor.shape[2]
         inputs, outputs = dict(held), {f"{name}.out": tensor for name, tensor in held.items()}
         for spec in self._decode.inputs:
             if spec.name not in inputs:
@@ -189,7 +188,7 @@ class EngineCogVideo:
 
     def empty_caches(self, batch: int, frame_slots: int, video_slots: int) -> list[LayerCache]:
         """Caches of zeros with so many slots, as ``bind`` takes them."""
-        sizes = {"batch": batch, _FRAME: frame_slots, _VIDEO: video_slots}
+        sizes = {"batch": batch, FRAME_SLOTS: frame_slots, VIDEO_SLOTS: video_slots}
         specs = [spec for spec in self._decode.inputs if spec.name.startswith("layers.")]
         return self._caches(
             {
@@ -221,7 +220,7 @@ class EngineCogVideo:
 
     def _starting(self) -> Session:
         if self._prefill is None:
-            raise InputError("this engine has no prefill graph: build one, or give it caches")
+            raise InputError("this engine has no prefill graph: run `build(...)`, or give it caches")
         return self._prefill
 
     def _spatial(self) -> EngineCogVideo:
@@ -236,7 +235,7 @@ class EngineCogVideo:
     def _size(spec: Any, sizes: dict[str, int]) -> tuple[int, ...]:
         found = spec.resolve(sizes)
         if found is None:
-            raise InputError(f"{spec.name} has sizes {spec.shape} that the caches do not tell: export the model again")
+            raise InputError(f"{spec.name} has sizes {spec.shape} that the caches do not tell: run `export(...)` again")
         return tuple(found)
 
     def _caches(self, tensors: dict[str, torch.Tensor]) -> list[LayerCache]:

@@ -54,13 +54,15 @@ class ExportConfig:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise InputError(f"dtype {self.dtype!r}: expected one of {', '.join(DTYPES)}")
+            raise InputError(f"`dtype` is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
         if not MIN_OPSET <= self.opset <= MAX_OPSET:
-            raise InputError(f"opset {self.opset}: expected {MIN_OPSET} to {MAX_OPSET}")
+            raise InputError(f"`opset` is {self.opset}, expected {MIN_OPSET} to {MAX_OPSET}")
         if self.dtype == "bf16" and self.opset < MIN_OPSET_BF16:
-            raise InputError(f"opset {self.opset} has no bfloat16 convolutions: use {MIN_OPSET_BF16} or later for bf16")
+            raise InputError(
+                f"`opset` {self.opset} has no bfloat16 convolutions: use {MIN_OPSET_BF16} or later for bf16"
+            )
         if unknown := sorted(set(self.dynamic) - set(DYNAMIC)):
-            raise InputError(f"dynamic dimension {unknown[0]!r}: expected {' or '.join(DYNAMIC)}")
+            raise InputError(f"`dynamic` has {unknown[0]!r}, expected {' or '.join(DYNAMIC)}")
         if self.max_test_inputs < 1:
             raise InputError(
                 f"max_test_inputs {self.max_test_inputs}: expected 1 or more; self_test=False skips the test"

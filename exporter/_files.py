@@ -11,9 +11,7 @@ import onnx_ir as ir
 
 from f3prune.core.atomic_files import atomic_files
 from f3prune.core.errors import ExportError, InputError, reason_of
-
-GRAPH = "denoiser.onnx"
-DATA = "denoiser.onnx.data"
+from f3prune.core.graphs import DATA_FILE, GRAPH_FILE
 
 
 @contextlib.contextmanager
@@ -25,7 +23,7 @@ def appearing(directory: Path) -> Iterator[Path]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            scratch = stack.enter_context(atomic_files(directory, GRAPH, DATA))
+            scratch = stack.enter_context(atomic_files(directory, GRAPH_FILE, DATA_FILE))
         except OSError as error:
             raise InputError(
                 f"{directory} cannot be written ({error.strerror}): give a directory you can write to"
@@ -42,8 +40,8 @@ def save(model: ir.Model, scratch: Path) -> Path:
     Raises:
         ExportError: the ONNX checker refuses the file.
     """
-    path = scratch / GRAPH
-    ir.save(model, path, external_data=DATA)
+    path = scratch / GRAPH_FILE
+    ir.save(model, path, external_data=DATA_FILE)
     try:
         onnx.checker.check_model(str(path))
     except onnx.checker.ValidationError as error:

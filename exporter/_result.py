@@ -9,9 +9,9 @@ from typing import Any
 
 import onnx_ir as ir
 
+from f3prune.core.graphs import DATA_FILE, GRAPH_FILE
 from f3prune.core.json_values import json_values
 from f3prune.core.tensors import TensorSpec
-from f3prune.exporter._files import DATA, GRAPH
 from f3prune.exporter.graph_facts import GraphFacts, graph_facts
 from f3prune.exporter.self_test import SelfTest
 
@@ -57,9 +57,9 @@ class ExportResult:
         self_test_skipped: str | None = None,
     ) -> ExportResult:
         """What ``graph`` is, whose files lie in ``directory`` now."""
-        data = directory / DATA
+        data = directory / DATA_FILE
         return cls(
-            path=directory / GRAPH,
+            path=directory / GRAPH_FILE,
             data_path=data if data.exists() else None,
             inputs=tuple(map(_spec_of, graph.graph.inputs)),
             outputs=tuple(map(_spec_of, graph.graph.outputs)),

@@ -116,7 +116,7 @@ def traced(
         raise
     except Exception as error:
         raise ExportError(
-            f"torch.export refused {what} with dynamic {', '.join(symbols) or 'nothing'}: {reason_of(error, 400)}"
+            f"torch.export refused {what} with `dynamic` {', '.join(symbols) or 'nothing'}: {reason_of(error, 400)}"
         ) from error
 
 

@@ -12,11 +12,10 @@ from torch import nn
 from f3prune import __version__
 from f3prune.calibration import pruning_of
 from f3prune.core.errors import InputError, UnknownFamilyError
+from f3prune.core.graphs import METADATA_PREFIX
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter.arguments import Arguments
 from f3prune.families import Family, family_of
-
-PREFIX = "f3prune."
 
 
 def family_if_known(denoiser: nn.Module) -> Family | None:
@@ -56,8 +55,11 @@ def describe(
         found["stage"] = str(record.stage)
         found["masks_digest"] = record.masks.digest
         found["source_digest"] = record.source_digest
-    named = {f"{PREFIX}{name}": str(value) for name, value in found.items()}
-    given = {name if name.startswith(PREFIX) else f"{PREFIX}{name}": str(value) for name, value in extra.items()}
+    named = {f"{METADATA_PREFIX}{name}": str(value) for name, value in found.items()}
+    given = {
+        name if name.startswith(METADATA_PREFIX) else f"{METADATA_PREFIX}{name}": str(value)
+        for name, value in extra.items()
+    }
     return dict(sorted({**named, **given}.items()))
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from f3prune.core.atomic_files import atomic_write, copy_file
 from f3prune.core.errors import BackendError, BuildError, reason_of
+from f3prune.core.graphs import GRAPH_FILE
 from f3prune.core.tensors import ONNX_TYPES, TensorSpec
 from f3prune.engines._graph import Graph
 from f3prune.engines._record import EngineRecord
@@ -24,7 +25,6 @@ from f3prune.engines.session import Session, require_version
 if TYPE_CHECKING:
     import torch
 
-GRAPH_FILE = "denoiser.onnx"
 _CUDA = "CUDAExecutionProvider"
 _CPU = "CPUExecutionProvider"
 _ERRORS_ONLY = 3

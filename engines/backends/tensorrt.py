@@ -62,7 +62,7 @@ def load_engine(flavour: str, path: Path, sha256: str, errors: list[str]) -> tup
     runtime = trt.Runtime(Logger())
     with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
         if hashlib.sha256(mapped).hexdigest() != sha256:
-            raise ArtifactError(f"{path} was altered: build the engine again")
+            raise ArtifactError(f"{path} was altered: run `build(...)` again")
         try:
             with G_LOGGER.verbosity(G_LOGGER.CRITICAL + 1):
                 return runtime, engine_from_bytes(lambda: mapped, runtime=runtime)
@@ -97,11 +97,12 @@ class TensorRTSession(Session):
         if record.compute_capabilities and gpu.capability not in record.compute_capabilities:
             raise BackendError(
                 f"the engine in {directory} was compiled for {', '.join(record.compute_capabilities)}, "
-                f"but this GPU is {gpu}: build again with `compute_capabilities={(gpu.capability,)!r}`"
+                f"but this GPU is {gpu}: run `build(...)` again with `compute_capabilities={(gpu.capability,)!r}`"
             )
         if record.device and record.device != str(gpu):
             raise BackendError(
-                f"the engine in {directory} was tuned on {record.device}, but this GPU is {gpu}: build it again here"
+                f"the engine in {directory} was tuned on {record.device}, but this GPU is {gpu}: "
+                f"run `build(...)` again here"
             )
         if not torch.cuda.is_available():
             raise BackendError(
@@ -132,7 +133,7 @@ class TensorRTSession(Session):
         expected = {spec.name for spec in (*self.inputs, *self.outputs)}
         if names != expected:
             raise ArtifactError(
-                f"{path} has tensors {sorted(names)}, expected {sorted(expected)}: build the engine again"
+                f"{path} has tensors {sorted(names)}, expected {sorted(expected)}: run `build(...)` again"
             )
 
     def _unload(self) -> None:
@@ -186,7 +187,7 @@ class TensorRTSession(Session):
         if context is None:
             raise BackendError(
                 f"{self.record.backend} has no room for {self.directory} on the GPU ({self._last_error()}): "
-                f"free GPU memory or build for a smaller batch"
+                f"free GPU memory or run `build(...)` for a smaller `batch`"
             )
         held = {name: tensor.clone() for name, tensor in inputs.items()}
         for name, tensor in held.items():

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from f3prune.core.atomic_files import atomic_write
 from f3prune.core.errors import ArtifactError
+from f3prune.core.graphs import GRAPH_FILE
 from f3prune.core.tensors import TensorSpec
 from f3prune.engines._graph import Graph, read_graph
 from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
@@ -64,7 +65,7 @@ def build_engine(
         names, built = _build(graph, plan, config, directory, progress)
         after = read_graph(onnx_path)
         if (after.sha256, after.weights) != (graph.sha256, graph.weights):
-            raise ArtifactError(f"{onnx_path} changed while its engine was being built: build again")
+            raise ArtifactError(f"{onnx_path} changed while its engine was being built: run `build(...)` again")
         record = replace(plan, files=describe_files(directory, names), built=built, origin="built")
         if cache:
             store(record, cache, directory)
@@ -86,7 +87,7 @@ def plan_engine(graph: Graph, config: BuildConfig, masks_digest: str | None = No
     if masks_digest and graph.masks_digest and masks_digest != graph.masks_digest:
         raise ArtifactError(
             f"{graph.path} was exported with masks {graph.masks_digest[:12]}, "
-            f"expected {masks_digest[:12]}: export again"
+            f"expected {masks_digest[:12]}: run `export(...)` again"
         )
     if config.backend == "onnxruntime":
         from f3prune.engines.backends.onnxruntime import installed_version
@@ -137,7 +138,7 @@ def _build(
     graph: Graph, plan: EngineRecord, config: BuildConfig, directory: Path, progress: Progress | None
 ) -> tuple[list[str], dict[str, float]]:
     if config.backend == "onnxruntime":
-        from f3prune.engines.backends.onnxruntime import GRAPH_FILE, write_graph
+        from f3prune.engines.backends.onnxruntime import write_graph
 
         names, facts = write_graph(graph, directory, config.fused_attention)
         try:

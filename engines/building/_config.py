@@ -77,10 +77,11 @@ class BuildConfig:
         """
         if self.version != VERSION:
             raise InputError(
-                f"BuildConfig version {self.version} is not {VERSION}: written by another f3prune; build again"
+                f"BuildConfig version {self.version} is not {VERSION}: written by another f3prune; "
+                f"run `build(...)` again"
             )
         if self.backend not in BACKENDS:
-            raise InputError(f"no backend {self.backend!r}: choose one of {', '.join(BACKENDS)}")
+            raise InputError(f"`backend` is {self.backend!r}, expected one of {', '.join(BACKENDS)}")
         if self.graph_optimization not in GRAPH_OPTIMIZATIONS:
             raise InputError(
                 f"graph_optimization {self.graph_optimization!r} is not one of {', '.join(GRAPH_OPTIMIZATIONS)}"
@@ -94,8 +95,8 @@ class BuildConfig:
             parse_capability(capability)
         if self.compute_capabilities and self.backend != "tensorrt-rtx":
             raise InputError(
-                f"compute capabilities {', '.join(self.compute_capabilities)} were given for {self.backend}, "
-                f"but only tensorrt-rtx compiles ahead of time for a chosen GPU: leave them out or use that"
+                f"`compute_capabilities` {', '.join(self.compute_capabilities)} are for `backend='tensorrt-rtx'`, "
+                f"which compiles ahead of time for chosen GPUs, not {self.backend}: leave them out, or use that"
             )
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise InputError(f"optimization_level {self.optimization_level} is outside 0 to 5")

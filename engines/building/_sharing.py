@@ -19,11 +19,11 @@ from typing import Any, BinaryIO
 
 from f3prune.core.atomic_files import atomic_write, link_file
 from f3prune.core.errors import BuildError, InputError, reason_of
+from f3prune.core.graphs import DATA_FILE, GRAPH_FILE
 from f3prune.engines._graph import tensors_of
 from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
-from f3prune.engines.backends.onnxruntime import GRAPH_FILE, session_options
+from f3prune.engines.backends.onnxruntime import session_options
 
-DATA_FILE = f"{GRAPH_FILE}.data"
 _PAGE, _LINE = 4096, 64
 _PACKED = "prepacked_"
 _SMALLEST_PACKED = 128

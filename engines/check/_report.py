@@ -186,7 +186,7 @@ class CheckReport:
             values = json.loads(text)
             if values["version"] != VERSION:
                 raise ArtifactError(
-                    f"check report has version {values['version']}, expected {VERSION}: run check again"
+                    f"check report has version {values['version']}, expected {VERSION}: run `check(...)` again"
                 )
             pruning = values["pruning"]
             return cls(
@@ -195,7 +195,7 @@ class CheckReport:
                 coupling={name: Coupling.from_json(item) for name, item in values["coupling"].items()},
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise ArtifactError(f"not a check report: {error}; run check again") from error
+            raise ArtifactError(f"not a check report: {error}; run `check(...)` again") from error
 
     @classmethod
     def read(cls, path: Path | str) -> CheckReport:

@@ -171,7 +171,7 @@ class ArgumentMap:
         if not _same(value, baked):
             raise InputError(
                 f"{self._where} was exported with {name}={baked!r}, but the pipeline passes {value!r}: "
-                f"use the exported value, or export and build again"
+                f"use the exported value, or run `export(...)` and `build(...)` again"
             )
 
 

@@ -224,12 +224,12 @@ def open_session(
     if masks_digest is not None and record.masks_digest != masks_digest:
         raise ArtifactError(
             f"the engine in {directory} was built with masks {_short(record.masks_digest)}, "
-            f"expected {_short(masks_digest)}: export and build again"
+            f"expected {_short(masks_digest)}: run `export(...)` and `build(...)` again"
         )
     if graph is not None and record.graph != graph:
         raise ArtifactError(
             f"the engine in {directory} was built from graph {_short(record.graph)}, "
-            f"expected {_short(graph)}: build again"
+            f"expected {_short(graph)}: run `build(...)` again"
         )
     for name, entry in record.files.items():
         path = directory / name
@@ -240,7 +240,7 @@ def open_session(
                 if size is None
                 else f"has {size} bytes, expected {entry['bytes']}: it was cut short or altered"
             )
-            raise ArtifactError(f"{path} {found}; build the engine again")
+            raise ArtifactError(f"{path} {found}; run `build(...)` again")
     if record.backend == "onnxruntime":
         from f3prune.engines.backends.onnxruntime import OnnxRuntimeSession
 
@@ -259,7 +259,7 @@ def require_version(directory: Path, record: EngineRecord, installed: str) -> No
     if installed != record.backend_version:
         raise BackendError(
             f"the engine in {directory} was built by {record.backend} {record.backend_version}, "
-            f"but {installed} is installed: build it again"
+            f"but {installed} is installed: run `build(...)` again"
         )
 
 

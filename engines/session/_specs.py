@@ -43,7 +43,7 @@ def bind_shapes(
                 if size != wanted:
                     raise InputError(
                         f"input {spec.name} has shape {list(shape)}, but the engine was built for {spec}; "
-                        f"generate at that size, or export and build for this one"
+                        f"generate at that size, or run `export(...)` and `build(...)` for this one"
                     )
                 continue
             factor, name = dimension_of(wanted)
@@ -59,6 +59,6 @@ def bind_shapes(
         if name in ranges and not ranges[name][0] <= size <= ranges[name][-1]:
             raise InputError(
                 f"{name} is {size}, but the engine was built for {name} {ranges[name][0]} to {ranges[name][-1]}; "
-                f"build again with a wider range"
+                f"run `build(...)` again with a wider range"
             )
     return sizes

@@ -84,7 +84,9 @@ class StepReuse:
         """
         try:
             if value["version"] != VERSION:
-                raise ArtifactError(f"step reuse of version {value['version']}: made by another f3prune, make it again")
+                raise ArtifactError(
+                    f"step reuse of version {value['version']}: made by another f3prune, run `reuse(...)` again"
+                )
             return from_json_values(cls, {name: item for name, item in value.items() if name != "version"})
         except (KeyError, TypeError, ValueError) as error:
             raise ArtifactError(f"step reuse cannot be read ({error!r}): run `reuse(...)` again") from error

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3prune.core.calls import step_of
+from f3prune.core.calls import sample_of, step_of
 
 POSITIONS = 65_536
 """Latents are looked at in so many places, drawn once: norms and fits need no more, and all steps fit in memory."""
@@ -52,7 +52,7 @@ class StepRecorder(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The inner denoiser's arguments and result."""
         result = self.inner(*args, **kwargs)
-        output = result[0] if isinstance(result, tuple) else result.sample
+        output = sample_of(result)
         latents = kwargs.get(self._latents, args[0] if args else None)
         timestep = kwargs.get("timestep", args[1] if len(args) > 1 else None)
         if not torch.is_tensor(latents) or timestep is None:

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import torch
 
+from f3prune.core.graphs import FRAME_SLOTS, VIDEO_SLOTS
 from f3prune.models.cogvideo.cache import LayerCache
 from f3prune.models.cogvideo.model import CogVideo
 
-BATCH, TEXT, FRAME_SLOTS, VIDEO_SLOTS = "batch", "text", "frame_slots", "video_slots"
 BIASES = ("spatial", "temporal", "temporal_shifted", "local", "local_shifted")
 """Fields of ``StepBiases``."""
 

@@ -12,6 +12,7 @@ import torch
 from torch.export import Dim
 
 from f3prune.core.errors import ExportError, InputError
+from f3prune.core.graphs import DECODE, PREFILL
 from f3prune.core.parity import ROUNDING, ParityNumbers, parity
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter._dtype import in_dtype
@@ -24,8 +25,6 @@ from f3prune.exporter.autoregressive._graphs import Decode, Graph, Prefill, exam
 from f3prune.exporter.metadata import describe, label
 from f3prune.exporter.self_test import OrtGraph, SelfTest
 from f3prune.models.cogvideo.model import CogVideo
-
-PREFILL, DECODE = "prefill", "decode"
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def load_graph(path: Path | str) -> onnx.ModelProto:
         return onnx.load(str(path), load_external_data=False)
     except Exception as error:  # protobuf and the file system raise many kinds
         reason = reason_of(error, 120)
-        raise ArtifactError(f"{path} cannot be read as ONNX ({reason}): export it again") from error
+        raise ArtifactError(f"{path} cannot be read as ONNX ({reason}): run `export(...)` again") from error
 
 
 def concrete_shapes(model: onnx.ModelProto, sizes: Mapping[str, int]) -> dict[str, Tensor]:
@@ -108,7 +108,7 @@ def _inferred(model: onnx.ModelProto) -> dict[str, Tensor]:
         graph = onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=True, data_prop=True).graph
     except onnx.shape_inference.InferenceError as error:
         reason = reason_of(error)
-        raise ArtifactError(f"the graph's shapes cannot be inferred ({reason}): export it again") from error
+        raise ArtifactError(f"the graph's shapes cannot be inferred ({reason}): run `export(...)` again") from error
     found = {tensor.name: Tensor(tuple(tensor.dims)) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         kind = value.type.tensor_type

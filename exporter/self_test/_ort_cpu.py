@@ -12,9 +12,10 @@ import torch
 import torch.utils.dlpack
 
 from f3prune.core.errors import ExportError, reason_of
+from f3prune.core.tensors import ONNX_TYPES
 from f3prune.exporter.self_test._bfloat16 import save_as_float32
 
-_BFLOAT16 = 16
+_BFLOAT16 = ONNX_TYPES["bfloat16"]
 
 
 class OrtGraph:
@@ -73,7 +74,7 @@ class OrtGraph:
             outputs = self._session.run_with_ort_values(None, feeds)
         except Exception as error:
             raise ExportError(
-                f"ONNX Runtime cannot run {self._name}: {reason_of(error, 300)}; try another opset"
+                f"ONNX Runtime cannot run {self._name}: {reason_of(error, 300)}; try another `opset`"
             ) from error
         names = [value.name for value in self._session.get_outputs()]
         return {name: _tensor(output) for name, output in zip(names, outputs, strict=True)}

@@ -1,15 +1,18 @@
-"""Dataclasses as JSON values, and back. Imports no torch."""
+"""JSON: dataclasses as its values and back, and objects from files. Imports no torch."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from f3prune.core.errors import InputError
 
 T = TypeVar("T")
 # JSON has no infinities: they are written as these words.
@@ -95,4 +98,19 @@ def _read_one_of(kinds: Sequence[Any], value: Any) -> Any:
 def _typed(kind: type, value: Any) -> Any:
     if not isinstance(value, kind):
         raise ValueError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a model.
+
+    Raises:
+        InputError: not JSON, or not an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read as JSON ({error}): download or save the model again") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{path} holds a {type(value).__name__}, expected a JSON object: save the model again")
     return value

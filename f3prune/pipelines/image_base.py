@@ -8,7 +8,7 @@ import torch
 from safetensors import SafetensorError
 
 from f3prune.core.errors import InputError, reason_of
-from f3prune.core.json_files import read_json
+from f3prune.core.json_values import read_json
 from f3prune.models.tune_a_video.pipeline import TuneAVideoPipeline
 from f3prune.pipelines.sources import ModelSource
 

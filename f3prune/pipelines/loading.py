@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from f3prune.core.errors import InputError, reason_of
-from f3prune.core.json_files import read_json
+from f3prune.core.json_values import read_json
 from f3prune.core.quiet import silence_imported
 from f3prune.core.weights import lazily_in_dtype, lazily_randomized, randomize_weights, read_header, read_lazily
 from f3prune.families import denoiser_component, family_of

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from f3prune.core.atomic_files import digest_of_files, sha256_file
 from f3prune.core.errors import InputError
-from f3prune.core.json_files import read_json
+from f3prune.core.json_values import read_json
 
 Kind = Literal["pipeline", "denoiser"]
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")

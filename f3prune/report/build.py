@@ -14,6 +14,7 @@ from f3prune.calibration import Calibration
 from f3prune.calibration.aas import cross_frame
 from f3prune.calibration.replacements import from_json
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.graphs import GRAPH_FILE
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import PLACES, RunDirectory
@@ -33,7 +34,7 @@ VERSION = 1
 """Of ``report.json``."""
 PAGE = 6
 """Of the page: another number writes it again."""
-EVALUATION, SWEEP, GRAPH = "evaluation.json", "sweep.json", "denoiser.onnx"
+EVALUATION, SWEEP = "evaluation.json", "sweep.json"
 _READ = ("generate", "check", "bench", "evaluate", "sweep")
 """Steps whose files go into the report."""
 
@@ -171,8 +172,8 @@ def _ceiling(
     serving = (k for k, stage in enumerate(stages) if speed["timestep"] >= stage["timesteps"][1])
     directories = stage_directories(state.run.directory(EXPORT_STEP["pruned"]), len(stages))
     graphs = {
-        "dense": state.run.directory(EXPORT_STEP["dense"]) / GRAPH,
-        "pruned": directories[next(serving, len(stages) - 1)] / GRAPH,
+        "dense": state.run.directory(EXPORT_STEP["dense"]) / GRAPH_FILE,
+        "pruned": directories[next(serving, len(stages) - 1)] / GRAPH_FILE,
     }
     try:
         flops = {name: graph_costs(graph, sizes_of(state)).matmul_flops for name, graph in graphs.items()}

@@ -9,8 +9,7 @@ from typing import Any
 
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.captured_calls import save_calls
-from f3prune.core.json_files import read_json
-from f3prune.core.json_values import json_values
+from f3prune.core.json_values import json_values, read_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from f3prune.core.atomic_files import atomic_directory
 from f3prune.core.errors import InputError
-from f3prune.core.json_files import read_json
+from f3prune.core.json_values import read_json
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.models.cogvideo import PUBLISHED, CogVideo, CogVideoConfig
 from f3prune.models.cogvideo.checkpoint import read_checkpoint

@@ -40,7 +40,7 @@ def test_the_reference_is_always_among_them() -> None:
         ({"kind": "engine", "alpha": 1}, "no field 'alpha'"),
         ({"kind": "pytorch-pruned"}, "cannot be read"),
         ({"kind": "engine", "config": {"beta": 1}}, "no pruning configuration"),
-        ({"kind": "engine", "backend": "abacus"}, "no backend 'abacus'"),
+        ({"kind": "engine", "backend": "abacus"}, "`backend` is 'abacus'"),
         ({"kind": "onnxruntime", "provider": "abacus"}, "provider 'abacus'"),
     ],
     ids=str,

@@ -273,7 +273,7 @@ def test_tables_come_back_from_disk(granularity, tmp_path):
         )
         assert all(torch.equal(back.values[name], value) for name, value in table.values.items())
     (tmp_path / "scores.safetensors").write_bytes(b"cut short")
-    with pytest.raises(ArtifactError, match="prune again"):
+    with pytest.raises(ArtifactError, match=r"run `prune\(...\)` again"):
         ScoreTable.load(tmp_path / "scores.safetensors")
 
 

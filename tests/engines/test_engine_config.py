@@ -24,12 +24,12 @@ def test_round_trip() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"backend": "openvino"}, "no backend 'openvino'"),
+        ({"backend": "openvino"}, "`backend` is 'openvino'"),
         ({"batch": (2, 1, 2)}, "range of batch"),
         ({"batch": (0, 1, 2)}, "range of batch"),
         ({"ranges": {"text": (1, 2)}}, "range of text"),
         ({"backend": "tensorrt-rtx", "compute_capabilities": ("89",)}, "major.minor"),
-        ({"compute_capabilities": ("8.9",)}, "only tensorrt-rtx"),
+        ({"compute_capabilities": ("8.9",)}, "are for `backend='tensorrt-rtx'`"),
         ({"optimization_level": 6}, "outside 0 to 5"),
         ({"threads": -1}, "negative"),
         ({"graph_optimization": "most"}, "graph_optimization"),

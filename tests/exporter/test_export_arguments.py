@@ -141,10 +141,10 @@ def test_config_round_trip_and_refusals():
     assert from_json_values(ExportConfig, json_values(config)) == config
     assert config.torch_dtype == torch.float16
     for options, message in [
-        ({"dtype": "int8"}, "dtype 'int8': expected one of fp32, fp16, bf16"),
-        ({"opset": 17}, "opset 17: expected 18 to 23"),
-        ({"dtype": "bf16", "opset": 20}, "opset 20 has no bfloat16 convolutions: use 22 or later"),
-        ({"dynamic": ("frames",)}, "dynamic dimension 'frames': expected batch or text"),
+        ({"dtype": "int8"}, "`dtype` is 'int8', expected one of fp32, fp16, bf16"),
+        ({"opset": 17}, "`opset` is 17, expected 18 to 23"),
+        ({"dtype": "bf16", "opset": 20}, "`opset` 20 has no bfloat16 convolutions: use 22 or later"),
+        ({"dynamic": ("frames",)}, "`dynamic` has 'frames', expected batch or text"),
         ({"max_test_inputs": 0}, "max_test_inputs 0"),
     ]:
         with pytest.raises(InputError, match=message):

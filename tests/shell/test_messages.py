@@ -68,6 +68,19 @@ def test_no_message_of_the_library_mentions_a_flag() -> None:
     assert not found
 
 
+def test_what_has_to_be_done_again_is_named_as_a_call() -> None:
+    vague = re.compile(
+        rf"\b({'|'.join(cli.list_commands(click.Context(cli)))})( it| the \w+)? (again|anew)\b(?! with `)"
+    )
+    found = [
+        f"{path}:{line}: {text}"
+        for path, tree in modules()
+        for line, text in texts(tree)
+        if vague.search(QUOTED.sub("`", text))
+    ]
+    assert not found
+
+
 def test_every_argument_that_a_message_names_is_one_and_has_a_flag() -> None:
     context = click.Context(cli)
     flags = {parameter.name for parameter in parameters(context)}

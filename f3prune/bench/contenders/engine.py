@@ -38,9 +38,9 @@ class Engine(Contender):
     def __post_init__(self) -> None:
         """Raises ``InputError`` for another backend, or a share that is none."""
         if not 0 <= self.skip < 1:
-            raise InputError(f"skip is {self.skip:g}: give a share of the steps, at least 0 and below 1")
+            raise InputError(f"`skip` is {self.skip:g}: give a share of the steps, at least 0 and below 1")
         if self.backend not in _TITLES:
-            raise InputError(f"no backend {self.backend!r}: choose one of {', '.join(_TITLES)}")
+            raise InputError(f"`backend` is {self.backend!r}, expected one of {', '.join(_TITLES)}")
 
     @property
     def name(self) -> str:

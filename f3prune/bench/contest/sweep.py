@@ -20,6 +20,7 @@ from f3prune.calibration import Masks, PruneConfig
 from f3prune.core.atomic_files import sha256_text
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.errors import ArtifactError
+from f3prune.core.graphs import GRAPH_FILE
 from f3prune.core.json_values import from_json_values
 from f3prune.core.manifest import Manifest
 from f3prune.core.progress import SILENT, Reporter
@@ -115,14 +116,12 @@ class Sweep:
         """Exported graphs, made where they are missing."""
         if config is None:
             self._dense_engine()
-            return [(float("-inf"), self._state.run.directory(EXPORT_STEP["dense"]) / "denoiser.onnx")]
+            return [(float("-inf"), self._state.run.directory(EXPORT_STEP["dense"]) / GRAPH_FILE)]
         state = self._exported_state(config)
         state.run.require(EXPORT_STEP["pruned"])
         masks = Masks.load(state.run.path / MASKS)
         folders = stage_directories(state.run.directory(EXPORT_STEP["pruned"]), len(masks.stages))
-        return [
-            (stage.timesteps[1], folder / "denoiser.onnx") for stage, folder in zip(masks.stages, folders, strict=True)
-        ]
+        return [(stage.timesteps[1], folder / GRAPH_FILE) for stage, folder in zip(masks.stages, folders, strict=True)]
 
     def build_config(self) -> BuildConfig:
         """How the run's own engine was built."""

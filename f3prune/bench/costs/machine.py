@@ -43,7 +43,7 @@ class MachineRates:
             InputError: unknown dtype.
         """
         if dtype not in {"fp32", "fp16", "bf16"}:
-            raise InputError(f"dtype {dtype!r}: expected fp32, fp16 or bf16")
+            raise InputError(f"`dtype` is {dtype!r}, expected fp32, fp16 or bf16")
         return self.flops.get("fp16" if dtype == "bf16" else dtype, self.flops["fp32"])
 
 

@@ -18,7 +18,7 @@ from f3prune.calibration.auto.products import Products, count_products, empty_de
 from f3prune.calibration.calibration_file import SiteInfo
 from f3prune.core.choices import DEFAULT
 from f3prune.core.errors import InputError
-from f3prune.core.json_files import read_json
+from f3prune.core.json_values import read_json
 from f3prune.core.tensors import torch_dtype
 from f3prune.families import LatentShape, family_of
 from f3prune.pipelines.sources import denoiser_class_name, resolve

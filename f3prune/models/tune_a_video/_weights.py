@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from f3prune.core.errors import InputError
-from f3prune.core.json_files import read_json
+from f3prune.core.json_values import read_json
 from f3prune.models.tune_a_video._config import inflated_config, published_config
 
 if TYPE_CHECKING:

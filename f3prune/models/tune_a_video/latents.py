@@ -29,13 +29,13 @@ def read_latents(path: Path, digest: str) -> torch.Tensor:
         ArtifactError: missing, or not the file that was saved with the pipeline.
     """
     if not path.is_file():
-        raise ArtifactError(f"{path} is missing, and model_index.json names it: tune the model again")
+        raise ArtifactError(f"{path} is missing, and model_index.json names it: run `tune(...)` again")
     if (found := sha256_file(path)) != digest:
-        raise ArtifactError(f"{path} was altered (sha256 {found[:12]}, expected {digest[:12]}): tune the model again")
+        raise ArtifactError(f"{path} was altered (sha256 {found[:12]}, expected {digest[:12]}): run `tune(...)` again")
     try:
         latents = load_file(str(path))[_KEY]
     except (OSError, SafetensorError, KeyError) as error:
-        raise ArtifactError(f"{path} cannot be read ({error}): tune the model again") from error
+        raise ArtifactError(f"{path} cannot be read ({error}): run `tune(...)` again") from error
     if latents.ndim != 5 or latents.shape[0] != 1:
         raise ArtifactError(f"{path} has latents of shape {tuple(latents.shape)}, expected 1 x c x f x h x w")
     return latents

@@ -223,7 +223,9 @@ class TuneAVideoPipeline(DiffusionPipeline):
         else:
             frames = num_frames or self.config.num_frames
             if frames is None:
-                raise InputError("num_frames is not given, and this model was saved without a default: give it, e.g. 8")
+                raise InputError(
+                    "`num_frames` is not given, and this model was saved without a default: give it, e.g. 8"
+                )
             shape = (
                 batch,
                 config.in_channels,
@@ -241,7 +243,7 @@ class TuneAVideoPipeline(DiffusionPipeline):
 
     def _inverted(self, name: str, num_frames: int | None, height: int | None, width: int | None) -> torch.Tensor:
         if name != "inverted":
-            raise InputError(f"latents is {name!r}: expected a tensor, or 'inverted' for those of the tuned clip")
+            raise InputError(f"`latents` is {name!r}: expected a tensor, or 'inverted' for those of the tuned clip")
         if self.inverted is None:
             raise InputError(
                 "this model has no inverted latents: tune one with `tune(...)`, or leave the start latents out"

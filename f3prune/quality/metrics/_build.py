@@ -84,7 +84,7 @@ def build_metrics(names: Sequence[str], given: Networks | None = None) -> list[M
     """
     given = given or Networks()
     if len(set(names)) != len(names):
-        raise InputError(f"metrics {', '.join(names)} name one twice: give each once")
+        raise InputError(f"`metrics` {', '.join(names)} name one twice: give each once")
     for name in names:
         if name not in INFO:
             raise InputError(f"there is no metric {name!r}: choose from {', '.join(INFO)}")

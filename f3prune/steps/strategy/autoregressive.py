@@ -15,7 +15,7 @@ from torch import nn
 from f3prune.calibration import Masks
 from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.json_files import read_json
+from f3prune.core.json_values import read_json
 from f3prune.core.progress import Reporter
 from f3prune.engines import BuildConfig, EngineRecord
 from f3prune.engines.building import Progress
@@ -192,7 +192,7 @@ def shape_of(folder: Path) -> CogVideoConfig:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         return CogVideoConfig(**{field.name: values[field.name] for field in fields(CogVideoConfig)})
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{folder}/config.json is not CogVideo's ({error}): prune again") from error
+        raise ArtifactError(f"{folder}/config.json is not CogVideo's ({error}): run `prune(...)` again") from error
 
 
 def given_times(sampling: CogVideoSettings, shape: CogVideoConfig) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from torch import nn
 
 from f3prune.calibration import Masks
 from f3prune.core.captured_calls import CapturedCall
+from f3prune.core.graphs import GRAPH_FILE
 from f3prune.core.progress import Advance, Reporter
 from f3prune.engines import BuildConfig, EngineDenoiser, EngineRecord, build_engine, open_session
 from f3prune.engines.building import Progress
@@ -77,7 +78,7 @@ class DenoisingStrategy(GenerationStrategy):
         progress: Progress,
     ) -> list[EngineRecord]:
         del pruned
-        return [build_engine(graphs / "denoiser.onnx", folder, config, masks_digest, progress=progress)]
+        return [build_engine(graphs / GRAPH_FILE, folder, config, masks_digest, progress=progress)]
 
     @contextlib.contextmanager
     def open_engine(self, folders: Sequence[Path], config: Path, masks: Masks | None) -> Iterator[EngineDenoiser]:

@@ -1,0 +1,11 @@
+"""Names that whoever writes a graph and whoever reads it agree on. Imports no torch."""
+
+GRAPH_FILE = "denoiser.onnx"
+DATA_FILE = f"{GRAPH_FILE}.data"
+"""The weights, beside the graph."""
+METADATA_PREFIX = "f3prune."
+"""Of the properties of a graph."""
+PREFILL, DECODE = "prefill", "decode"
+"""The two graphs of a model that generates token by token, a directory each."""
+BATCH, TEXT, FRAME_SLOTS, VIDEO_SLOTS = "batch", "text", "frame_slots", "video_slots"
+"""Their symbolic dimensions."""
