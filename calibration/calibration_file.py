@@ -10,9 +10,9 @@ from typing import get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from f3prune.core.errors import ArtifactError
+from f3prune.core.weights.safetensors_stream import save_streaming
 from f3prune.families import Layout, TokenGrid
 
 FORMAT = "2"
@@ -56,7 +56,7 @@ class Calibration:
             "grid": json.dumps(self.grid and astuple(self.grid)),
             "metadata": json.dumps(dict(self.metadata), sort_keys=True),
         }
-        save_file({f"M/{name}": m.contiguous() for name, m in self.mass.items()}, str(path), metadata=header)
+        save_streaming({f"M/{name}": m for name, m in self.mass.items()}, Path(path), header)
 
     @classmethod
     def load(cls, path: Path | str) -> Calibration:

@@ -10,9 +10,9 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.weights.safetensors_stream import save_streaming
 
 Granularity = Literal["layer", "head", "frame-pair"]
 Aggregate = Literal["timesteps", "layers"]
@@ -75,7 +75,7 @@ class ScoreTable:
             "timesteps": json.dumps(list(self.timesteps)),
             "sites": json.dumps(list(self.values)),
         }
-        save_file({name: value.contiguous() for name, value in self.values.items()}, str(path), metadata=header)
+        save_streaming(self.values, Path(path), header)
 
     @classmethod
     def load(cls, path: Path | str) -> ScoreTable:

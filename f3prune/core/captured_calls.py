@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from f3prune.core.calls import bind_arguments, step_of
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.weights.safetensors_stream import save_streaming
 
 FORMAT = "1"
 FILE = "calls.safetensors"
@@ -173,7 +173,7 @@ def save_calls(calls: list[CapturedCall], path: Path) -> None:
         }
         for index, call in enumerate(calls)
     ]
-    save_file(tensors, str(path), metadata={"format": FORMAT, "calls": json.dumps(header)})
+    save_streaming(tensors, path, {"format": FORMAT, "calls": json.dumps(header, sort_keys=True)})
 
 
 def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:

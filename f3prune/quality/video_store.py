@@ -13,8 +13,9 @@ import numpy.typing as npt
 
 from f3prune.core.atomic_files import atomic_write, canonical_json, sha256_file, sha256_text
 from f3prune.core.errors import ArtifactError
+from f3prune.core.places import absolute
 from f3prune.pipelines.pipeline_runs import Frames
-from f3prune.quality._packages import need
+from f3prune.quality._packages import LOCAL, need
 
 INDEX = "videos.json"
 VERSION = 1
@@ -123,5 +124,5 @@ def _encode(pixels: npt.NDArray[np.uint8], path: Path) -> None:
 
 def _decode(path: Path) -> npt.NDArray[np.uint8]:
     av = need("av", "keeping generated videos")
-    with av.open(str(path)) as container:
+    with av.open(str(absolute(path)), options=LOCAL) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
