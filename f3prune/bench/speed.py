@@ -104,7 +104,7 @@ def bench(
         return {}
 
     _, made = run.perform(recipe, make, files=(FILE,))
-    return json.loads((run.path / FILE).read_text(encoding="utf-8")), made
+    return json.loads(run.content("bench", FILE)), made
 
 
 def ensure_dense_engine(run: RunDirectory, reporter: Reporter = SILENT) -> Manifest:

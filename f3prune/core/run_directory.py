@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -240,16 +241,20 @@ class RunDirectory:
             ArtifactError: absent, altered, cut short, or made from other inputs; names the command that makes it again.
         """
         found = self.require_current(step)
-        self._verify_files(found, PLACES[step])
+        self._verify_files(found)
         return found
 
     def require_current(self, step: str) -> Manifest:
         """Like ``require``, without hashing the files: for steps that lie further back and whose files are not read."""
+        found = self._entry(step)
+        self._check_inputs(found)
+        return found
+
+    def _entry(self, step: str) -> Manifest:
         found = self.manifest(step)
         if found is None:
             shown = self.directory(step) / MANIFEST
             raise ArtifactError(f"{shown} has no valid entry for {step!r}: make it with `{self.command(step)}`")
-        self._check_inputs(found)
         return found
 
     def _check_inputs(self, found: Manifest) -> None:
@@ -264,22 +269,49 @@ class RunDirectory:
                         f"(sha256 {digest[:12]}, now {now}): make it again with `{self.command(step)}`"
                     )
 
-    def _verify_files(self, manifest: Manifest, place: StepPlace) -> None:
-        for name, expected in manifest.files.items():
-            path = self.path / place.directory / name
-            try:
-                with self._opened(place.directory, name) as stream:
-                    actual = sha256_stream(stream)
-            except OSError as error:
-                raise ArtifactError(
-                    f"{path} is missing or unreadable ({error.strerror}): "
-                    f"make it again with `{self.command(place.step)}`"
-                ) from error
-            if actual != expected:
-                raise ArtifactError(
-                    f"{path} was altered or cut short (sha256 {actual[:12]}, expected {expected[:12]}): "
-                    f"make it again with `{self.command(place.step)}`"
-                )
+    def content(self, step: str, name: str) -> bytes:
+        """What a step's file holds: it is opened once, and what is hashed is what is returned.
+
+        Raises:
+            ArtifactError: the step has no valid entry, or the file is missing or was altered.
+        """
+        content = b""
+
+        def read(stream: BinaryIO) -> str:
+            nonlocal content
+            content = stream.read()
+            return hashlib.sha256(content).hexdigest()
+
+        self._verify_file(self._entry(step), name, read)
+        return content
+
+    def verify_file(self, step: str, name: str) -> None:
+        """Compare one file of a step with its hash, for what is read by its name right afterwards.
+
+        Raises:
+            ArtifactError: as ``content``.
+        """
+        self._verify_file(self._entry(step), name, sha256_stream)
+
+    def _verify_files(self, manifest: Manifest) -> None:
+        for name in manifest.files:
+            self._verify_file(manifest, name, sha256_stream)
+
+    def _verify_file(self, manifest: Manifest, name: str, digest: Callable[[BinaryIO], str]) -> None:
+        place, expected = PLACES[manifest.step], manifest.files.get(name, "")
+        path = self.path / place.directory / name
+        try:
+            with self._opened(place.directory, name) as stream:
+                actual = digest(stream)
+        except OSError as error:
+            raise ArtifactError(
+                f"{path} is missing or unreadable ({error.strerror}): make it again with `{self.command(place.step)}`"
+            ) from error
+        if actual != expected:
+            raise ArtifactError(
+                f"{path} was altered or cut short (sha256 {actual[:12]}, expected {expected[:12]}): "
+                f"make it again with `{self.command(place.step)}`"
+            )
 
     def up_to_date(self, recipe: Manifest) -> Manifest | None:
         """The entry on disk if it has the same recipe as ``recipe`` and every file is intact; None otherwise."""
@@ -287,7 +319,7 @@ class RunDirectory:
         if found is None or not found.same_recipe(recipe):
             return None
         try:
-            self._verify_files(found, PLACES[recipe.step])
+            self._verify_files(found)
         except ArtifactError:
             return None
         return found
@@ -367,7 +399,7 @@ def _umask() -> int:
 
 
 def _write_manifest(path: Path, entries: Mapping[str, Any]) -> None:
-    steps = {name: asdict(entry) if isinstance(entry, Manifest) else entry for name, entry in entries.items()}
+    steps = {name: entry.to_json() if isinstance(entry, Manifest) else entry for name, entry in entries.items()}
     text = json.dumps({"format": FORMAT, "steps": steps}, indent=2, sort_keys=True, allow_nan=False)
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -119,7 +119,7 @@ def sweep(run: RunDirectory, options: SweepOptions, reporter: Reporter = SILENT)
         return {"points": len(points)}
 
     _, made = run.perform(recipe, make, files=(FILE,))
-    loaded: dict[str, Any] = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = json.loads(run.content("sweep", FILE))
     return loaded, made
 
 

@@ -65,7 +65,7 @@ def report(run: RunDirectory, reporter: Reporter = SILENT) -> tuple[Path, bool]:
             data = collect(state, entries)
             files = {VIDEO, DENSE_VIDEO, SHEET} if "generate" in entries else set()
             pruned, dense, frames = (
-                (run.path / name).read_bytes() if name in files else None for name in (VIDEO, DENSE_VIDEO, SHEET)
+                run.content("generate", name) if name in files else None for name in (VIDEO, DENSE_VIDEO, SHEET)
             )
             media = Media(pruned, dense, frames, FPS)
             (scratch / JSON).write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -90,13 +90,13 @@ def _is_current(run: RunDirectory, step: str) -> bool:
 def collect(state: RunState, entries: dict[str, Manifest]) -> dict[str, Any]:
     """The content of ``report.json``."""
     run = state.run
-    masks = json.loads((run.path / MASKS).read_text(encoding="utf-8"))
+    masks = json.loads(run.content("masks", MASKS))
     measured = Calibration.load(run.path / AAS)
     facts = state.calibration.facts
     chosen, pruned = entries["masks"].facts, entries["pruned"].facts
     generated = entries["generate"].facts if "generate" in entries else {}
     found = {
-        step: json.loads((run.path / file).read_text(encoding="utf-8")) if step in entries else None
+        step: json.loads(run.content(step, file)) if step in entries else None
         for step, file in (("check", CHECK), ("bench", BENCH), ("evaluate", EVALUATION), ("sweep", SWEEP))
     }
     shared = [mass for mass in measured.mass.values() if mass.shape[-1] == next(iter(measured.mass.values())).shape[-1]]
@@ -174,6 +174,8 @@ def _ceiling(
         "dense": state.run.directory(EXPORT_STEP["dense"]) / GRAPH,
         "pruned": directories[next(serving, len(stages) - 1)] / GRAPH,
     }
+    for name, step in (("dense", EXPORT_STEP["dense"]), ("pruned", EXPORT_STEP["pruned"])):
+        state.run.verify_file(step, graphs[name].relative_to(state.run.directory(step)).as_posix())
     try:
         flops = {name: graph_costs(graph, sizes_of(state)).matmul_flops for name, graph in graphs.items()}
         return {**flops, "allow": matmuls_allow(flops["dense"], flops["pruned"])}

@@ -14,7 +14,7 @@ from f3prune.core.errors import InputError
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.psnr import psnr
 from f3prune.families import denoiser_component
-from f3prune.pipelines.loading import load_denoiser, load_pipeline, pick_device, working_dtype
+from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.steps._state import RunState
 
@@ -35,7 +35,7 @@ def video_psnr(state: RunState, candidates: Sequence[Masks], reporter: Reporter 
     device = pick_device()
     dtype = working_dtype(state.source, device)
     with reporter.task("loading the pipeline"):
-        pipeline: Any = load_pipeline(state.source, dtype, device)
+        pipeline: Any = state.load_pipeline(dtype, device)
     component = denoiser_component(pipeline)
     dense = getattr(pipeline, component)
     settings = replace(state.settings, seed=state.settings.seed + HELD_OUT)

@@ -89,7 +89,7 @@ def reuse(run: RunDirectory, options: ReuseOptions, reporter: Reporter = SILENT)
         {
             "calibrate": state.calibration.digest,
             BUILD_STEP["pruned"]: run.require_current(BUILD_STEP["pruned"]).digest,
-            "pipeline": state.source.pipeline_digest(),
+            "pipeline": state.verified_pipeline_digest(),
         },
         {
             "min_psnr": options.min_psnr if options.skip is None else None,
@@ -123,7 +123,7 @@ def chosen(run: RunDirectory, settings: GenerationSettings) -> StepReuse:
     """
     entry = run.require(STEP)
     try:
-        value = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+        value = json.loads(run.content(STEP, FILE))
     except ValueError as error:
         raise ArtifactError(f"{run.path / FILE} is no JSON ({error}): run `{run.command(STEP)}` again") from error
     plan = StepReuse.from_json(value)

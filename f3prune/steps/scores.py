@@ -109,7 +109,8 @@ def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT
     with home.lock():
         recipe = Manifest("scores", inputs, options, package_versions(*PACKAGES))
         home.perform(recipe, make, files=(MASKS_FILE, CHOICES_FILE))
-    return Masks.load(home.path / MASKS_FILE), json.loads((home.path / CHOICES_FILE).read_text(encoding="utf-8"))
+    masks = Masks.from_json(home.content("scores", MASKS_FILE).decode())
+    return masks, json.loads(home.content("scores", CHOICES_FILE))
 
 
 def score_table(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter = SILENT) -> ScoreTable:

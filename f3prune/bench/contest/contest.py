@@ -154,7 +154,7 @@ def contest(
         return {}
 
     run.perform(recipe, make, files=(FILE,))
-    found: dict[str, Any] = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+    found: dict[str, Any] = json.loads(run.content("contenders", FILE))
     return found
 
 

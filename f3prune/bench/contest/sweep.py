@@ -28,14 +28,14 @@ from f3prune.engines import BuildConfig
 from f3prune.engines.step_reuse import Recording, StepRecorder, StepReuse, choose, steps_to_skip
 from f3prune.exporter import ExportConfig
 from f3prune.pipelines.pipeline_runs import Frames
-from f3prune.steps._state import RunState, Variant, stage_directories
+from f3prune.steps._state import RunState, Variant, masks_of_run, stage_directories
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.build import build
 from f3prune.steps.calibrate import AAS
 from f3prune.steps.check import pruned_torch
 from f3prune.steps.export import STEP as EXPORT_STEP
 from f3prune.steps.export import export
-from f3prune.steps.prune import MASKS, prune
+from f3prune.steps.prune import prune
 from f3prune.steps.scores import masks_of
 from f3prune.steps.sessions import engine_denoiser
 
@@ -73,7 +73,7 @@ class Sweep:
         self.device, self.dtype = generation.device, generation.dtype
         self.steps, self.guidance_in_batch = generation.steps, generation.guidance_in_batch
         state.run.require("masks")
-        self._own = Masks.load(state.run.path / MASKS)
+        self._own = masks_of_run(state.run)
         self._export = ExportConfig.from_dict(state.run.require_current(EXPORT_STEP["pruned"]).options)
         self._states: dict[tuple[str, str], RunState] = {}
         self._reuses: dict[float, StepReuse] = {}
@@ -117,7 +117,7 @@ class Sweep:
             return [(float("-inf"), self._state.run.directory(EXPORT_STEP["dense"]) / "denoiser.onnx")]
         state = self._exported_state(config)
         state.run.require(EXPORT_STEP["pruned"])
-        masks = Masks.load(state.run.path / MASKS)
+        masks = masks_of_run(state.run)
         folders = stage_directories(state.run.directory(EXPORT_STEP["pruned"]), len(masks.stages))
         return [
             (stage.timesteps[1], folder / "denoiser.onnx") for stage, folder in zip(masks.stages, folders, strict=True)
@@ -250,6 +250,6 @@ def _recorded_config(run: RunDirectory, key: str) -> PruneConfig | None:
         entry = run.require("masks")
     except ArtifactError:
         return None
-    if masks_key(Masks.load(run.path / MASKS)) != key:
+    if masks_key(masks_of_run(run)) != key:
         return None
     return PruneConfig(**{**entry.options, "protect": tuple(entry.options["protect"])})
