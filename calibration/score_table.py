@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_files import parse_json
 from f3prune.core.weights.safetensors_stream import save_streaming
 
 Granularity = Literal["layer", "head", "frame-pair"]
@@ -89,8 +90,8 @@ class ScoreTable:
                 header = file.metadata() or {}
                 if header.get("format") != FORMAT:
                     raise ArtifactError(f"{path} has another format: prune again")
-                values = {name: file.get_tensor(name) for name in json.loads(header["sites"])}
-                return cls(header["granularity"], tuple(json.loads(header["timesteps"])), values)  # type: ignore[arg-type]
+                values = {name: file.get_tensor(name) for name in parse_json(header["sites"])}
+                return cls(header["granularity"], tuple(parse_json(header["timesteps"])), values)  # type: ignore[arg-type]
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ArtifactError(f"{path} does not hold scores ({error}): prune again") from error
 

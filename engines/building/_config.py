@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 from f3prune.core.choices import BACKENDS
 from f3prune.core.errors import InputError
+from f3prune.core.json_files import parse_json
 
 Backend = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 GraphOptimization = Literal["disable", "basic", "extended", "all"]
@@ -147,7 +148,7 @@ class BuildConfig:
             InputError: it is no such text.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = parse_json(text)
             unknown = set(values) - {item.name for item in fields(cls)}
             if unknown:
                 raise InputError(f"BuildConfig has no field {', '.join(sorted(unknown))}: written by another f3prune")

@@ -18,6 +18,7 @@ from torch import nn
 
 from f3prune.core.calls import bind_arguments, step_of
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_files import parse_json
 from f3prune.core.weights.safetensors_stream import save_streaming
 
 FORMAT = "1"
@@ -200,7 +201,7 @@ def load_calls(path: Path) -> list[CapturedCall]:
                 raise ArtifactError(f"{path} has another format: run `calibrate(...)` again")
             return [
                 CapturedCall(float(call["timestep"]), {name: _unpack(v, file) for name, v in call["arguments"].items()})
-                for call in json.loads(metadata["calls"])
+                for call in parse_json(metadata["calls"])
             ]
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path} is not readable ({error}): run `calibrate(...)` again") from error

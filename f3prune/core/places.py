@@ -79,6 +79,16 @@ def open_regular(path: Path | str, flags: int = os.O_RDONLY, directory: int | No
     return descriptor
 
 
+def read_regular(path: Path | str) -> bytes:
+    """The content of a regular file.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with open(path, "rb", opener=open_regular) as stream:
+        return stream.read()
+
+
 def open_in(root: Path, name: str, flags: int = os.O_RDONLY) -> int:
     """A descriptor of a regular file below a directory. ``root`` may be a link; nothing below it is followed.
 

@@ -37,6 +37,7 @@ from f3prune.core.atomic_files import (
     sha256_stream,
 )
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_files import parse_json
 from f3prune.core.manifest import Manifest
 from f3prune.core.places import absolute, links_below, open_in, refuse_to_replace
 
@@ -219,7 +220,7 @@ class RunDirectory:
     def _entries(self, step: str) -> dict[str, Any]:
         """The manifest file's raw entries; an unreadable one has none, so it is never trusted."""
         try:
-            value = json.loads(self.read(step, MANIFEST))
+            value = parse_json(self.read(step, MANIFEST))
         except (OSError, ValueError):
             return {}
         if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("steps"), dict):

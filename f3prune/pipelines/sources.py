@@ -69,7 +69,7 @@ class ModelSource:
         return digest_of_files(files)
 
     def pipeline_digest(self) -> str:
-        """SHA-256 over everything else of the pipeline: text encoders, autoencoder, scheduler, tokenizers."""
+        """SHA-256 over everything else of the pipeline: text encoders, autoencoder, scheduler, tokenizers, tables."""
         if self.kind == "denoiser":
             return digest_of_files({})
         denoiser = self.denoiser_path
@@ -81,7 +81,7 @@ class ModelSource:
                 and denoiser not in path.parents
                 and path.suffix not in PICKLES
                 and not any(part.startswith(".") for part in path.relative_to(self.path).parts)
-                and (path.parent != self.path or path.name == "model_index.json")
+                and (path.parent != self.path or path.suffix in {".json", ".safetensors"})
             }
         )
 

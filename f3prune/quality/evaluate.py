@@ -9,6 +9,7 @@ from typing import Any
 
 from f3prune.bench.speed import ensure_dense_engine
 from f3prune.core.errors import ArtifactError
+from f3prune.core.json_files import parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -56,7 +57,7 @@ def evaluate(run: RunDirectory, options: JudgeOptions, reporter: Reporter = SILE
         return {"samples": len(judging.samples), "metrics": list(judging.names)}
 
     _, made = run.perform(recipe, make, files=(FILE,))
-    loaded: dict[str, Any] = json.loads(run.content("evaluate", FILE))
+    loaded: dict[str, Any] = parse_json(run.content("evaluate", FILE))
     return loaded, made
 
 

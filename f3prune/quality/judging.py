@@ -10,6 +10,7 @@ from typing import Any, Literal
 from f3prune.calibration import Masks
 from f3prune.core.atomic_files import atomic_directory, canonical_json, sha256_file, sha256_text
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.places import read_regular
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.pipelines.pipeline_runs import Frames
 from f3prune.pipelines.prompts import Prompt, read_prompts
@@ -272,7 +273,7 @@ class Judging:
     def _load(self, name: str, digest: str) -> Measured | None:
         folder = self._folder(f"measured-{name}")
         try:
-            if (folder / "made-from").read_text(encoding="utf-8").split() != [self.key, digest]:
+            if read_regular(folder / "made-from").decode(errors="replace").split() != [self.key, digest]:
                 return None
             return Measured.load(folder)
         except OSError:

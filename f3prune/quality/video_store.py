@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from f3prune.core.atomic_files import atomic_write, canonical_json, sha256_file, sha256_text
 from f3prune.core.errors import ArtifactError
-from f3prune.core.places import absolute
+from f3prune.core.json_files import parse_json
+from f3prune.core.places import absolute, read_regular
 from f3prune.pipelines.pipeline_runs import Frames
 from f3prune.quality._packages import LOCAL, need
 
@@ -106,7 +107,7 @@ def _hash(path: Path) -> str | None:
 
 def _read_index(path: Path) -> tuple[str, dict[str, str]] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_regular(path))
         return str(found["recipe"]), {str(name): str(value) for name, value in found["videos"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

@@ -14,6 +14,7 @@ from f3prune.calibration import Calibration
 from f3prune.calibration.aas import cross_frame
 from f3prune.calibration.replacements import from_json
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_files import parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import PLACES, RunDirectory
@@ -90,13 +91,13 @@ def _is_current(run: RunDirectory, step: str) -> bool:
 def collect(state: RunState, entries: dict[str, Manifest]) -> dict[str, Any]:
     """The content of ``report.json``."""
     run = state.run
-    masks = json.loads(run.content("masks", MASKS))
+    masks = parse_json(run.content("masks", MASKS))
     measured = Calibration.load(run.path / AAS)
     facts = state.calibration.facts
     chosen, pruned = entries["masks"].facts, entries["pruned"].facts
     generated = entries["generate"].facts if "generate" in entries else {}
     found = {
-        step: json.loads(run.content(step, file)) if step in entries else None
+        step: parse_json(run.content(step, file)) if step in entries else None
         for step, file in (("check", CHECK), ("bench", BENCH), ("evaluate", EVALUATION), ("sweep", SWEEP))
     }
     shared = [mass for mass in measured.mass.values() if mass.shape[-1] == next(iter(measured.mass.values())).shape[-1]]

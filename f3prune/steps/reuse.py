@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_files import parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -123,7 +124,7 @@ def chosen(run: RunDirectory, settings: GenerationSettings) -> StepReuse:
     """
     entry = run.require(STEP)
     try:
-        value = json.loads(run.content(STEP, FILE))
+        value = parse_json(run.content(STEP, FILE))
     except ValueError as error:
         raise ArtifactError(f"{run.path / FILE} is no JSON ({error}): run `{run.command(STEP)}` again") from error
     plan = StepReuse.from_json(value)
