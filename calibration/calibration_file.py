@@ -10,9 +10,10 @@ from typing import get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from f3prune.core.errors import ArtifactError
+from f3prune.core.json_values import parse_json
+from f3prune.core.weights.safetensors_stream import save_streaming
 from f3prune.families import Layout, TokenGrid
 
 FORMAT = "2"
@@ -56,7 +57,7 @@ class Calibration:
             "grid": json.dumps(self.grid and astuple(self.grid)),
             "metadata": json.dumps(dict(self.metadata), sort_keys=True),
         }
-        save_file({f"M/{name}": m.contiguous() for name, m in self.mass.items()}, str(path), metadata=header)
+        save_streaming({f"M/{name}": m for name, m in self.mass.items()}, Path(path), header)
 
     @classmethod
     def load(cls, path: Path | str) -> Calibration:
@@ -74,15 +75,15 @@ class Calibration:
                     )
                 sites = {
                     name: SiteInfo(_layout(layout), int(heads))
-                    for name, (layout, heads) in json.loads(header["sites"]).items()
+                    for name, (layout, heads) in parse_json(header["sites"]).items()
                 }
                 return cls(
                     family=header["family"],
-                    timesteps=tuple(json.loads(header["timesteps"])),
+                    timesteps=tuple(parse_json(header["timesteps"])),
                     sites=sites,
                     mass={name: file.get_tensor(f"M/{name}") for name in sites},
-                    grid=None if (sizes := json.loads(header["grid"])) is None else TokenGrid(*sizes),
-                    metadata=json.loads(header["metadata"]),
+                    grid=None if (sizes := parse_json(header["grid"])) is None else TokenGrid(*sizes),
+                    metadata=parse_json(header["metadata"]),
                 )
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ArtifactError(f"{path} is not a calibration ({error}): run `calibrate(...)` again") from error

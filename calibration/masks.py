@@ -13,6 +13,8 @@ from typing import Any
 from f3prune.calibration.replacements import Replacement, from_json
 from f3prune.calibration.score_table import Aggregate, Granularity
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_values import parse_json
+from f3prune.core.places import read_regular
 from f3prune.families import Layout
 
 VERSION = 2
@@ -123,7 +125,7 @@ class Masks:
             ArtifactError: not masks of this version.
         """
         try:
-            data = json.loads(text)
+            data = parse_json(text)
             if data.pop("version") != VERSION:
                 raise ArtifactError("masks.json has another version: run `prune(...)` again")
             stages = tuple(
@@ -146,7 +148,7 @@ class Masks:
             ArtifactError: the file is missing, or holds no masks of this version.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(read_regular(path).decode(errors="replace"))
         except OSError as error:
             raise ArtifactError(f"cannot read {path}: run `prune(...)` first") from error
 

@@ -15,6 +15,8 @@ from f3prune.calibration.masks import Masks
 from f3prune.calibration.prune import PruningRecord, bake, pruning_of
 from f3prune.calibration.staged import StagedDenoiser
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_values import parse_json
+from f3prune.core.places import read_regular
 from f3prune.core.weights import lazily_in_dtype, read_lazily, save_streaming
 from f3prune.families.classes import denoiser_class
 
@@ -94,8 +96,8 @@ def load_pruned(directory: Path | str, dtype: torch.dtype | None = None, lazy: b
     from accelerate import init_empty_weights
 
     try:
-        pruning = json.loads((directory / "pruning.json").read_text(encoding="utf-8"))
-        config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+        pruning = parse_json(read_regular(directory / "pruning.json"))
+        config = parse_json(read_regular(directory / "config.json"))
         if pruning["version"] != VERSION:
             raise ArtifactError(f"{directory}/pruning.json has another version: run `prune(...)` again")
         record = PruningRecord(

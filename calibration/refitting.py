@@ -17,7 +17,6 @@ from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from f3prune.calibration.attention_hook import AttentionCall, AttentionHook
@@ -27,6 +26,7 @@ from f3prune.calibration.masks import Masks, SiteMask
 from f3prune.calibration.reference import replaced_output
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.weights.lazy_weights import LazyTensor
+from f3prune.core.weights.safetensors_stream import save_streaming
 from f3prune.families import Family, Layout, Site, family_of
 
 FORMAT = "1"
@@ -76,7 +76,7 @@ class Refit:
 
     def save(self, path: Path) -> None:
         """Write a safetensors file."""
-        save_file(dict(self.tensors), str(path), {"format": FORMAT, "digest": self.digest})
+        save_streaming(self.tensors, path, {"format": FORMAT, "digest": self.digest})
 
     @classmethod
     def load(cls, path: Path) -> Refit:

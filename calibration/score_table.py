@@ -10,9 +10,10 @@ from typing import Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_values import parse_json
+from f3prune.core.weights.safetensors_stream import save_streaming
 
 Granularity = Literal["layer", "head", "frame-pair"]
 Aggregate = Literal["timesteps", "layers"]
@@ -75,7 +76,7 @@ class ScoreTable:
             "timesteps": json.dumps(list(self.timesteps)),
             "sites": json.dumps(list(self.values)),
         }
-        save_file({name: value.contiguous() for name, value in self.values.items()}, str(path), metadata=header)
+        save_streaming(self.values, Path(path), header)
 
     @classmethod
     def load(cls, path: Path | str) -> ScoreTable:
@@ -89,8 +90,8 @@ class ScoreTable:
                 header = file.metadata() or {}
                 if header.get("format") != FORMAT:
                     raise ArtifactError(f"{path} has another format: run `prune(...)` again")
-                values = {name: file.get_tensor(name) for name in json.loads(header["sites"])}
-                return cls(header["granularity"], tuple(json.loads(header["timesteps"])), values)  # type: ignore[arg-type]
+                values = {name: file.get_tensor(name) for name in parse_json(header["sites"])}
+                return cls(header["granularity"], tuple(parse_json(header["timesteps"])), values)  # type: ignore[arg-type]
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise ArtifactError(f"{path} does not hold scores ({error}): run `prune(...)` again") from error
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from f3prune.core.atomic_files import sha256_file
 from f3prune.core.errors import ArtifactError
-from f3prune.core.graphs import METADATA_PREFIX
-from f3prune.core.tensors import ELEMENT_TYPES, TensorSpec, short_name
+from f3prune.core.json_values import parse_json
+from f3prune.core.tensors import ELEMENT_TYPES, METADATA_PREFIX, TensorSpec, short_name
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ def constants_of(metadata: Mapping[str, str]) -> dict[str, Any]:
     """
     text = metadata.get(f"{METADATA_PREFIX}constants") or "{}"
     try:
-        constants = json.loads(text)
+        constants = parse_json(text)
     except ValueError as error:
         raise ArtifactError(
             f"the graph's f3prune.constants is no JSON: {text[:80]!r}; run `export(...)` again"

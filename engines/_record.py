@@ -10,7 +10,8 @@ from typing import Any
 
 from f3prune.core.atomic_files import atomic_write, canonical_json, sha256_file, sha256_text
 from f3prune.core.errors import ArtifactError
-from f3prune.core.json_values import from_json_values, json_values
+from f3prune.core.json_values import from_json_values, json_values, parse_json
+from f3prune.core.places import read_regular
 from f3prune.core.tensors import TensorSpec
 from f3prune.engines._graph import constants_of
 
@@ -88,7 +89,7 @@ class EngineRecord:
             ArtifactError: it is no such text, was altered, or has another version.
         """
         try:
-            values: dict[str, Any] = json.loads(text)
+            values: dict[str, Any] = parse_json(text)
             version = values.get("version")
             if version != VERSION:
                 raise ArtifactError(f"{where} has version {version}, expected {VERSION}: run `build(...)` again")
@@ -139,7 +140,7 @@ def read_record(directory: Path | str) -> EngineRecord:
     if not path.is_file():
         raise ArtifactError(f"no finished engine in {directory} ({RECORD} is missing): run `build(...)` first")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_regular(path).decode()
     except UnicodeDecodeError as error:
         raise ArtifactError(f"{path} is not text: run `build(...)` again") from error
     return EngineRecord.from_json(text, str(path))

@@ -11,7 +11,7 @@ from typing import Any, Self
 import torch
 
 from f3prune.core.errors import InputError
-from f3prune.core.graphs import DECODE, FRAME_SLOTS, GRAPH_FILE, PREFILL, VIDEO_SLOTS
+from f3prune.core.tensors import DECODE, FRAME_SLOTS, GRAPH_FILE, PREFILL, VIDEO_SLOTS
 from f3prune.engines._record import EngineRecord
 from f3prune.engines.building import BuildConfig, DimensionRange, Progress, build_engine
 from f3prune.engines.session import Session, open_session

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from f3prune.core.atomic_files import atomic_files
 from f3prune.core.errors import ExportError, InputError, reason_of
-from f3prune.core.graphs import DATA_FILE, GRAPH_FILE
+from f3prune.core.tensors import DATA_FILE, GRAPH_FILE
 
 
 @contextlib.contextmanager

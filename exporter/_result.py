@@ -9,9 +9,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from f3prune.core.graphs import DATA_FILE, GRAPH_FILE
 from f3prune.core.json_values import json_values
-from f3prune.core.tensors import TensorSpec
+from f3prune.core.tensors import DATA_FILE, GRAPH_FILE, TensorSpec
 from f3prune.exporter.graph_facts import GraphFacts, graph_facts
 from f3prune.exporter.self_test import SelfTest
 

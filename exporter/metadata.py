@@ -12,7 +12,7 @@ from torch import nn
 from f3prune import __version__
 from f3prune.calibration import pruning_of
 from f3prune.core.errors import InputError, UnknownFamilyError
-from f3prune.core.graphs import METADATA_PREFIX
+from f3prune.core.tensors import METADATA_PREFIX
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter.arguments import Arguments
 from f3prune.families import Family, family_of

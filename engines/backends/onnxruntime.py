@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from f3prune.core.atomic_files import atomic_write, copy_file
 from f3prune.core.errors import BackendError, BuildError, reason_of
-from f3prune.core.graphs import GRAPH_FILE
-from f3prune.core.tensors import ONNX_TYPES, TensorSpec
+from f3prune.core.tensors import GRAPH_FILE, ONNX_TYPES, TensorSpec
 from f3prune.engines._graph import Graph
 from f3prune.engines._record import EngineRecord
 from f3prune.engines.backends.cuda import find_gpu

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from f3prune.core.atomic_files import atomic_write
 from f3prune.core.errors import ArtifactError
-from f3prune.core.graphs import GRAPH_FILE
-from f3prune.core.tensors import TensorSpec
+from f3prune.core.tensors import GRAPH_FILE, TensorSpec
 from f3prune.engines._graph import Graph, read_graph
 from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
 from f3prune.engines.backends import require_gpu

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from f3prune.core.choices import BACKENDS
 from f3prune.core.errors import InputError
-from f3prune.core.json_values import from_json_values, json_values
+from f3prune.core.json_values import from_json_values, json_values, parse_json
 
 Backend = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 GraphOptimization = Literal["disable", "basic", "extended", "all"]
@@ -149,7 +149,7 @@ class BuildConfig:
             InputError: it is no such text.
         """
         try:
-            return from_json_values(cls, json.loads(text))
+            return from_json_values(cls, parse_json(text))
         except (ValueError, TypeError) as error:
             raise InputError(f"not a BuildConfig ({error}): written by another f3prune") from error
 

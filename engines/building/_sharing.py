@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 
 from f3prune.core.atomic_files import atomic_write, link_file
 from f3prune.core.errors import BuildError, InputError, reason_of
-from f3prune.core.graphs import DATA_FILE, GRAPH_FILE
+from f3prune.core.tensors import DATA_FILE, GRAPH_FILE
 from f3prune.engines._graph import tensors_of
 from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
 from f3prune.engines.backends.onnxruntime import session_options

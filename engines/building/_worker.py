@@ -1,4 +1,4 @@
-"""The process that builds: ``python -m f3prune.engines.building._worker``, a job as JSON in its argument.
+"""The process that builds, started by ``f3prune.core.processes``: a job as JSON in its argument.
 
 TensorRT keeps what it allocates, prints where it likes, and exists in two flavours that cannot share a process; here
 it does all that without the caller noticing. Progress, the result or the error go as JSON lines to the file descriptor

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
-import f3prune
 from f3prune.core.errors import BackendError, BuildError
+from f3prune.core.processes import python_child
 
 Progress = Callable[[float, str], None]
 _ERRORS = {"BuildError": BuildError, "BackendError": BackendError}
@@ -32,17 +30,16 @@ def run_job(job: Mapping[str, Any], progress: Progress | None = None) -> dict[st
         BackendError: the backend cannot run here.
     """
     reader, writer = os.pipe()
-    root = str(Path(f3prune.__file__).resolve().parent.parent)
-    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    command, environment = python_child("f3prune.engines.building._worker", json.dumps({**job, "channel": writer}))
     with tempfile.TemporaryFile() as log, os.fdopen(reader, encoding="utf-8") as messages:
         try:
             worker = subprocess.Popen(
-                [sys.executable, "-m", "f3prune.engines.building._worker", json.dumps({**job, "channel": writer})],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 pass_fds=(writer,),
-                env={**os.environ, "PYTHONPATH": search},
+                env=environment,
             )
         finally:
             # The worker holds its own end; ours must close, or reading would never end.

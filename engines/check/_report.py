@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from f3prune.core.errors import ArtifactError, CheckFailed, InputError
-from f3prune.core.json_values import from_json_values, json_values
+from f3prune.core.json_values import from_json_values, json_values, parse_json
 from f3prune.core.parity import ROUNDING, ParityNumbers
+from f3prune.core.places import read_regular
 from f3prune.engines.check._coupling import Coupling
 
 VERSION = 1
@@ -183,7 +184,7 @@ class CheckReport:
             ArtifactError: it is no such text, or has another version.
         """
         try:
-            values = json.loads(text)
+            values = parse_json(text)
             if values["version"] != VERSION:
                 raise ArtifactError(
                     f"check report has version {values['version']}, expected {VERSION}: run `check(...)` again"
@@ -205,6 +206,6 @@ class CheckReport:
             ArtifactError: it is missing or no report.
         """
         try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+            return cls.from_json(read_regular(path).decode(errors="replace"))
         except OSError as error:
             raise ArtifactError(f"no check report at {path}: run `check(...)` first") from error

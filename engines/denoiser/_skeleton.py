@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
 import re
 import sys
 import typing
@@ -15,6 +14,8 @@ from diffusers.utils import BaseOutput
 from torch import nn
 
 from f3prune.core.errors import ArtifactError
+from f3prune.core.json_values import parse_json
+from f3prune.core.places import read_regular
 
 # Where denoiser classes live; the second holds those that no library has.
 _LIBRARIES = ("diffusers", "f3prune.models")
@@ -28,7 +29,7 @@ def load_skeleton(directory: Path | str) -> nn.Module:
     """
     path = Path(directory) / "config.json"
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = parse_json(read_regular(path))
         name = str(config["_class_name"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"no denoiser configuration in {path}: expected a diffusers config.json") from error

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from f3prune.core.graphs import FRAME_SLOTS, VIDEO_SLOTS
+from f3prune.core.tensors import FRAME_SLOTS, VIDEO_SLOTS
 from f3prune.models.cogvideo.cache import LayerCache
 from f3prune.models.cogvideo.model import CogVideo
 

@@ -12,8 +12,8 @@ import torch
 from torch.export import Dim
 
 from f3prune.core.errors import ExportError, InputError
-from f3prune.core.graphs import DECODE, PREFILL
 from f3prune.core.parity import ROUNDING, ParityNumbers, parity
+from f3prune.core.tensors import DECODE, PREFILL
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter._dtype import in_dtype
 from f3prune.exporter._files import appearing, save

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3prune.core.graphs import BATCH, FRAME_SLOTS, TEXT, VIDEO_SLOTS
+from f3prune.core.tensors import BATCH, FRAME_SLOTS, TEXT, VIDEO_SLOTS
 from f3prune.exporter._axes import Axes, Symbol
 from f3prune.exporter.autoregressive._caches import BIASES, cache_shapes, layer_caches, used_biases
 from f3prune.models.cogvideo.cache import LayerCache

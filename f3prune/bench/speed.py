@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from f3prune.core.json_values import from_json_values
+from f3prune.core.json_values import from_json_values, parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -105,7 +105,7 @@ def bench(
         return {}
 
     _, made = run.perform(recipe, make, files=(FILE,))
-    return json.loads((run.path / FILE).read_text(encoding="utf-8")), made
+    return parse_json(run.content("bench", FILE)), made
 
 
 def ensure_dense_engine(run: RunDirectory, reporter: Reporter = SILENT) -> Manifest:

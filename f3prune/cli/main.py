@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import importlib
+import io
 import os
 import sys
 from typing import NoReturn
@@ -82,8 +85,33 @@ def cli(context: click.Context, debug: bool) -> None:
     silence(debug)
 
 
+def _check_surroundings() -> None:
+    """Refuse what no command can work with, before any file is opened."""
+    for descriptor in (0, 2):
+        with contextlib.suppress(OSError):
+            os.fstat(descriptor)
+            continue
+        # A file of ours must not get the number of a standard stream: whatever is said there would end up in it.
+        os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        _fail("standard output is closed: send it to a file, or to /dev/null", 2)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal's or a pipe's encoding lacks (ASCII has no lines of tables) is shown as a question mark.
+        sys.stdout.reconfigure(errors="replace")
+    try:
+        os.getcwd()
+    except OSError:
+        _fail("the working directory does not exist any more: change to one that does", 2)
+
+
+def _abandon_output() -> None:
+    """Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line; exits 0 done, 1 a check failed, 2 the user can mend it."""
+    _check_surroundings()
     arguments = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in arguments
     # ``--debug`` works in front of the command and behind it.
@@ -103,12 +131,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except (_InterruptedError, KeyboardInterrupt, click.Abort):
         _fail("interrupted; what was finished is kept, run the same command to go on", 130)
     except BrokenPipeError:
-        # The reader of a pipe has gone; Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe has gone.
+        _abandon_output()
         raise SystemExit(1) from None
     except Exception as error:  # the last resort: one line instead of a traceback
         if debug:
             raise
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            _abandon_output()
+            _fail("what was to be printed or written does not fit on its disk: make room, and run it again", 1)
         reason = reason_of(error, 300)
         _fail(f"unexpected {type(error).__name__}: {reason}; rerun with --debug for the traceback", 1)
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from f3prune.core.errors import InputError
 from f3prune.core.progress import Reporter, RichReporter
-from f3prune.core.run_directory import LOCK, RunDirectory
+from f3prune.core.run_directory import RunDirectory
 
 
 @contextlib.contextmanager
@@ -25,16 +25,18 @@ def written(path: Path) -> Iterator[tuple[RunDirectory, Reporter]]:
     existed = path.exists()
     missing = [parent for parent in path.absolute().parents if not parent.exists()]
     directory = RunDirectory.create(path)
-    try:
-        with directory.lock(), RichReporter() as reporter:
-            yield directory, reporter
-    except BaseException:
-        if not existed and {entry.name for entry in path.iterdir()} <= {LOCK}:
-            shutil.rmtree(path, ignore_errors=True)
-            for parent in missing:
-                with contextlib.suppress(OSError):
-                    parent.rmdir()
-        raise
+    with directory.lock():
+        try:
+            with RichReporter() as reporter:
+                yield directory, reporter
+        except BaseException:
+            # Only who holds the lock may: the directory may be another process's by now.
+            if not existed:
+                directory.remove_if_empty()
+                for parent in missing:
+                    with contextlib.suppress(OSError):
+                        parent.rmdir()
+            raise
 
 
 def kept(made: bool) -> str:
@@ -43,8 +45,15 @@ def kept(made: bool) -> str:
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write a file that was asked for beside the run's own, whole or not at all."""
+    """Write a file that was asked for beside the run's own, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written, or something else than a regular file is there.
+    """
     from f3prune.core.atomic_files import atomic_write
 
-    with atomic_write(file) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    try:
+        with atomic_write(file) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"{file} cannot be written ({error.strerror}): give another place") from error

@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from f3prune.core.places import absolute, open_regular, refuse_to_replace
+
 TEMPORARY = ".tmp-"
 """Prefix of what a write in progress is called; a killed process may leave it behind."""
 _CHUNK = 1 << 22
@@ -42,6 +44,9 @@ def atomic_write(path: Path | str) -> Iterator[Path]:
 
     The temporary name keeps the suffix, so writers that look at it work. After an exception nothing is left behind and
     an older ``path`` is untouched.
+
+    Raises:
+        InputError: ``path`` is something else than a regular file.
     """
     path = Path(path)
     with atomic_files(path.parent, path.name) as scratch:
@@ -59,7 +64,13 @@ def atomic_files(directory: Path, name: str, *beside: str) -> Iterator[Path]:
         directory: where the files go; made if need be.
         name: of the file that the block has to write.
         beside: names of files that belong to it; those that the block does not write are gone afterwards.
+
+    Raises:
+        InputError: one of them is something else than a regular file.
     """
+    directory = absolute(directory)
+    for each in (name, *beside):
+        refuse_to_replace(directory / each)
     directory.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=directory))
     try:
@@ -67,6 +78,8 @@ def atomic_files(directory: Path, name: str, *beside: str) -> Iterator[Path]:
         made = [*(other for other in beside if (scratch / other).exists()), name]
         for each in made:
             fsync_file(scratch / each)
+        for each in made:
+            refuse_to_replace(directory / each)
         for old in (name, *beside) if beside else ():
             (directory / old).unlink(missing_ok=True)
         for each in made:
@@ -78,8 +91,13 @@ def atomic_files(directory: Path, name: str, *beside: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_directory(path: Path | str) -> Iterator[Path]:
-    """Yield an empty temporary directory beside ``path``; when the block ends well it takes the place of ``path``."""
-    path = Path(path)
+    """Yield an empty temporary directory beside ``path``; when the block ends well it takes the place of ``path``.
+
+    Raises:
+        InputError: ``path`` is something else than a directory.
+    """
+    path = absolute(path)
+    refuse_to_replace(path, folder=True)
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=path.parent))
     temporary = scratch / path.name
@@ -90,6 +108,7 @@ def atomic_directory(path: Path | str) -> Iterator[Path]:
             for name in names:
                 fsync_file(Path(folder, name))
             fsync_directory(Path(folder))
+        refuse_to_replace(path, folder=True)
         if path.exists():
             # A rename cannot replace a directory that is not empty: the old one moves into the scratch directory.
             os.replace(path, scratch / "replaced")
@@ -115,21 +134,30 @@ def link_file(source: Path, target: Path) -> None:
 
 
 def sha256_file(path: Path | str) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal; read once per process for as long as the file stays as it is."""
-    with open(path, "rb") as stream:
-        state = _state(stream)
-        if state not in _HASHES:
-            # A write within one tick of the file system's clock leaves no mark: wait until this tick is over.
-            grain = _TICK_NS if state[-1] % 1_000_000 else _COARSE_TICK_NS
-            age = time.time_ns() - max(state[-2:])
-            if age < _TICK_NS:
-                time.sleep(_TICK_NS / 1e9)
-                age += _TICK_NS
-            digest = _read_sha256(stream)
-            if age < grain or _state(stream) != state:
-                return digest
-            _HASHES[state] = digest
-        return _HASHES[state]
+    """SHA-256 of a regular file's bytes, in hexadecimal; read once per process for as long as the file stays as it is.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    with open(path, "rb", opener=open_regular) as stream:
+        return sha256_stream(stream)
+
+
+def sha256_stream(stream: BinaryIO) -> str:
+    """Like ``sha256_file``, of a file that was just opened."""
+    state = _state(stream)
+    if state not in _HASHES:
+        # A write within one tick of the file system's clock leaves no mark: wait until this tick is over.
+        grain = _TICK_NS if state[-1] % 1_000_000 else _COARSE_TICK_NS
+        age = time.time_ns() - max(state[-2:])
+        if age < _TICK_NS:
+            time.sleep(_TICK_NS / 1e9)
+            age += _TICK_NS
+        digest = _read_sha256(stream)
+        if age < grain or _state(stream) != state:
+            return digest
+        _HASHES[state] = digest
+    return _HASHES[state]
 
 
 _HASHES: dict[tuple[int, ...], str] = {}

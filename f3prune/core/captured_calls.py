@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from f3prune.core.calls import bind_arguments, step_of
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_values import parse_json
+from f3prune.core.weights.safetensors_stream import save_streaming
 
 FORMAT = "1"
 FILE = "calls.safetensors"
@@ -173,7 +174,7 @@ def save_calls(calls: list[CapturedCall], path: Path) -> None:
         }
         for index, call in enumerate(calls)
     ]
-    save_file(tensors, str(path), metadata={"format": FORMAT, "calls": json.dumps(header)})
+    save_streaming(tensors, path, {"format": FORMAT, "calls": json.dumps(header, sort_keys=True)})
 
 
 def _pack(value: Any, name: str, tensors: dict[str, torch.Tensor]) -> dict[str, Any]:
@@ -200,7 +201,7 @@ def load_calls(path: Path) -> list[CapturedCall]:
                 raise ArtifactError(f"{path} has another format: run `calibrate(...)` again")
             return [
                 CapturedCall(float(call["timestep"]), {name: _unpack(v, file) for name, v in call["arguments"].items()})
-                for call in json.loads(metadata["calls"])
+                for call in parse_json(metadata["calls"])
             ]
     except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
         raise ArtifactError(f"{path} is not readable ({error}): run `calibrate(...)` again") from error

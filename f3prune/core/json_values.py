@@ -13,6 +13,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from f3prune.core.errors import InputError
+from f3prune.core.places import read_regular
 
 T = TypeVar("T")
 # JSON has no infinities: they are written as these words.
@@ -101,6 +102,22 @@ def _typed(kind: type, value: Any) -> Any:
     return value
 
 
+def parse_json(text: str | bytes) -> Any:
+    """A JSON value, without what is no JSON but Python reads all the same: NaN and infinities.
+
+    Raises:
+        ValueError: not JSON in UTF-8, or nested too deeply.
+    """
+    try:
+        return json.loads(text if isinstance(text, str) else text.decode(), parse_constant=_no_constant)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file of a model.
 
@@ -108,7 +125,7 @@ def read_json(path: Path) -> dict[str, Any]:
         InputError: not JSON, or not an object.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = parse_json(read_regular(path))
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as JSON ({error}): download or save the model again") from error
     if not isinstance(value, dict):

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from f3prune import __version__
-from f3prune.core.atomic_files import canonical_json, digest_of_files
+from f3prune.core.atomic_files import canonical_json, digest_of_files, sha256_text
+
+SEAL = "sha256"
+
+
+def seal(entry: Mapping[str, Any]) -> str:
+    """SHA-256 of an entry of a manifest, but for the hash itself."""
+    return sha256_text(canonical_json({name: part for name, part in entry.items() if name != SEAL}))
 
 
 def package_versions(*packages: str) -> dict[str, str]:
@@ -53,9 +62,14 @@ class Manifest:
             for part in ("step", "inputs", "options", "versions")
         )
 
+    def to_json(self) -> dict[str, Any]:
+        """Every part, and a SHA-256 over all of them, so that no fact can be edited."""
+        parts: dict[str, Any] = json.loads(canonical_json(asdict(self)))
+        return {**parts, SEAL: seal(parts)}
+
     @classmethod
     def from_json(cls, value: Any) -> Manifest:
-        """Parse one entry; raises ``ValueError`` unless every part is there and of the right type."""
+        """Parse one entry; raises ``ValueError`` unless every part is there, of the right type and not edited."""
         if not isinstance(value, dict):
             raise ValueError("not an object")
         step, files = value.get("step"), value.get("files")
@@ -71,4 +85,6 @@ class Manifest:
         for name in files:
             if Path(name).is_absolute() or ".." in Path(name).parts:
                 raise ValueError(f"file {name!r} is outside the directory")
+        if value.get(SEAL) != seal(value):
+            raise ValueError("it was edited")
         return cls(step=step, **tables)  # type: ignore[arg-type]

@@ -17,14 +17,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from f3prune.core.atomic_files import (
     TEMPORARY,
@@ -33,9 +34,12 @@ from f3prune.core.atomic_files import (
     fsync_directory,
     fsync_file,
     sha256_file,
+    sha256_stream,
 )
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_values import parse_json
 from f3prune.core.manifest import Manifest
+from f3prune.core.places import absolute, links_below, open_in, refuse_to_replace
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -133,15 +137,9 @@ class RunDirectory:
         """Hold the run for writing. The lock goes with the process that holds it, so it is never stale.
 
         Raises:
-            InputError: another process holds it, or the directory cannot be written.
+            InputError: another process holds it, the directory cannot be written, or there is a link in it.
         """
-        path = self.path / LOCK
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise InputError(
-                f"run directory {self.path} cannot be written ({error.strerror}): check its permissions"
-            ) from error
+        descriptor = self._open_lock()
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -150,12 +148,42 @@ class RunDirectory:
                 raise InputError(
                     f"run directory {self.path} is in use by process {holder}: wait for it, or give another directory"
                 ) from error
+            if not self._is_lock(descriptor):
+                raise InputError(f"run directory {self.path} was just removed by another process: start again")
+            for link in links_below(self.path):
+                raise InputError(f"{link} is a link, and a run has none: put what it leads to in its place")
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
             self._sweep()
             yield
         finally:
             os.close(descriptor)
+
+    def _open_lock(self) -> int:
+        try:
+            descriptor = open_in(self.path, LOCK, os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            raise InputError(
+                f"run directory {self.path} cannot be written ({LOCK}: {error.strerror}): check its permissions"
+            ) from error
+        if os.fstat(descriptor).st_nlink > 1:
+            os.close(descriptor)
+            raise InputError(f"{self.path / LOCK} has another name elsewhere: remove it")
+        return descriptor
+
+    def _is_lock(self, descriptor: int) -> bool:
+        """Whether the file that was locked still is the run's lock."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.lstat(self.path / LOCK))
+        except FileNotFoundError:
+            return False
+
+    def remove_if_empty(self) -> None:
+        """Remove the directory if nothing but the lock is in it; only the holder of the lock may."""
+        if {entry.name for entry in self.path.iterdir()} <= {LOCK}:
+            (self.path / LOCK).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self.path.rmdir()
 
     def _sweep(self) -> None:
         """Remove what a killed process left; only the holder of the lock may."""
@@ -175,10 +203,24 @@ class RunDirectory:
         """The call that makes the step's files again; the command line shows it as a command."""
         return PLACES[step].command.format(run=str(self.path))
 
+    def read(self, step: str, name: str) -> bytes:
+        """A file beside the step's own.
+
+        Raises:
+            OSError: it cannot be read, or is a link or no regular file.
+        """
+        with self._opened(PLACES[step].directory, name) as stream:
+            return stream.read()
+
+    def _opened(self, directory: str, name: str) -> BinaryIO:
+        """A file of the run. Everything in it is opened here: no link is followed, and nothing that blocks is."""
+        relative = os.path.join(directory, name)
+        return open(self.path / relative, "rb", opener=lambda _, flags: open_in(self.path, relative, flags))
+
     def _entries(self, step: str) -> dict[str, Any]:
         """The manifest file's raw entries; an unreadable one has none, so it is never trusted."""
         try:
-            value = json.loads((self.directory(step) / MANIFEST).read_text(encoding="utf-8"))
+            value = parse_json(self.read(step, MANIFEST))
         except (OSError, ValueError):
             return {}
         if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("steps"), dict):
@@ -200,16 +242,20 @@ class RunDirectory:
             ArtifactError: absent, altered, cut short, or made from other inputs; names the command that makes it again.
         """
         found = self.require_current(step)
-        self._verify_files(found, PLACES[step])
+        self._verify_files(found)
         return found
 
     def require_current(self, step: str) -> Manifest:
         """Like ``require``, without hashing the files: for steps that lie further back and whose files are not read."""
+        found = self._entry(step)
+        self._check_inputs(found)
+        return found
+
+    def _entry(self, step: str) -> Manifest:
         found = self.manifest(step)
         if found is None:
             shown = self.directory(step) / MANIFEST
             raise ArtifactError(f"{shown} has no valid entry for {step!r}: make it with `{self.command(step)}`")
-        self._check_inputs(found)
         return found
 
     def _check_inputs(self, found: Manifest) -> None:
@@ -224,21 +270,49 @@ class RunDirectory:
                         f"(sha256 {digest[:12]}, now {now}): make it again with `{self.command(step)}`"
                     )
 
-    def _verify_files(self, manifest: Manifest, place: StepPlace) -> None:
-        for name, expected in manifest.files.items():
-            path = self.path / place.directory / name
-            try:
-                actual = sha256_file(path)
-            except OSError as error:
-                raise ArtifactError(
-                    f"{path} is missing or unreadable ({error.strerror}): "
-                    f"make it again with `{self.command(place.step)}`"
-                ) from error
-            if actual != expected:
-                raise ArtifactError(
-                    f"{path} was altered or cut short (sha256 {actual[:12]}, expected {expected[:12]}): "
-                    f"make it again with `{self.command(place.step)}`"
-                )
+    def content(self, step: str, name: str) -> bytes:
+        """What a step's file holds: it is opened once, and what is hashed is what is returned.
+
+        Raises:
+            ArtifactError: the step has no valid entry, or the file is missing or was altered.
+        """
+        content = b""
+
+        def read(stream: BinaryIO) -> str:
+            nonlocal content
+            content = stream.read()
+            return hashlib.sha256(content).hexdigest()
+
+        self._verify_file(self._entry(step), name, read)
+        return content
+
+    def verify_file(self, step: str, name: str) -> None:
+        """Compare one file of a step with its hash, for what is read by its name right afterwards.
+
+        Raises:
+            ArtifactError: as ``content``.
+        """
+        self._verify_file(self._entry(step), name, sha256_stream)
+
+    def _verify_files(self, manifest: Manifest) -> None:
+        for name in manifest.files:
+            self._verify_file(manifest, name, sha256_stream)
+
+    def _verify_file(self, manifest: Manifest, name: str, digest: Callable[[BinaryIO], str]) -> None:
+        place, expected = PLACES[manifest.step], manifest.files.get(name, "")
+        path = self.path / place.directory / name
+        try:
+            with self._opened(place.directory, name) as stream:
+                actual = digest(stream)
+        except OSError as error:
+            raise ArtifactError(
+                f"{path} is missing or unreadable ({error.strerror}): make it again with `{self.command(place.step)}`"
+            ) from error
+        if actual != expected:
+            raise ArtifactError(
+                f"{path} was altered or cut short (sha256 {actual[:12]}, expected {expected[:12]}): "
+                f"make it again with `{self.command(place.step)}`"
+            )
 
     def up_to_date(self, recipe: Manifest) -> Manifest | None:
         """The entry on disk if it has the same recipe as ``recipe`` and every file is intact; None otherwise."""
@@ -246,7 +320,7 @@ class RunDirectory:
         if found is None or not found.same_recipe(recipe):
             return None
         try:
-            self._verify_files(found, PLACES[recipe.step])
+            self._verify_files(found)
         except ArtifactError:
             return None
         return found
@@ -268,8 +342,9 @@ class RunDirectory:
         found = self.up_to_date(recipe)
         if found is not None:
             return found, False
-        target = self.directory(recipe.step)
+        target = absolute(self.directory(recipe.step))
         if PLACES[recipe.step].owns:
+            refuse_to_replace(target, folder=True, own=MANIFEST)
             with atomic_directory(target) as scratch:
                 facts = dict(make(scratch) or {})
                 entry = _with_files(recipe, scratch, files, facts)
@@ -280,6 +355,7 @@ class RunDirectory:
             facts = dict(make(scratch) or {})
             entry = _with_files(recipe, scratch, files, facts)
             for name in entry.files:
+                refuse_to_replace(target / name)
                 fsync_file(scratch / name)
             # The old entry goes first: from here to the new entry the step counts as absent.
             self.forget(recipe.step)
@@ -324,7 +400,7 @@ def _umask() -> int:
 
 
 def _write_manifest(path: Path, entries: Mapping[str, Any]) -> None:
-    steps = {name: asdict(entry) if isinstance(entry, Manifest) else entry for name, entry in entries.items()}
+    steps = {name: entry.to_json() if isinstance(entry, Manifest) else entry for name, entry in entries.items()}
     text = json.dumps({"format": FORMAT, "steps": steps}, indent=2, sort_keys=True, allow_nan=False)
     with atomic_write(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Tensors as graphs and engines describe them: dtypes by name, shapes with symbols. Imports no torch by itself."""
+"""What graphs and engines agree on: names of files and dimensions, dtypes, shapes. Imports no torch by itself."""
 
 from __future__ import annotations
 
@@ -16,6 +16,16 @@ Dtype = Literal["fp32", "fp16", "bf16"]
 """What a graph can be written in."""
 _TORCH_NAMES = {"fp64": "float64", "fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
 _SHORT_NAMES = {name: short for short, name in _TORCH_NAMES.items()}
+
+GRAPH_FILE = "denoiser.onnx"
+DATA_FILE = f"{GRAPH_FILE}.data"
+"""The weights, beside the graph."""
+METADATA_PREFIX = "f3prune."
+"""Of the properties of a graph."""
+PREFILL, DECODE = "prefill", "decode"
+"""The two graphs of a model that generates token by token, a directory each."""
+BATCH, TEXT, FRAME_SLOTS, VIDEO_SLOTS = "batch", "text", "frame_slots", "video_slots"
+"""Their symbolic dimensions."""
 
 ELEMENT_TYPES: dict[int, str] = {
     1: "float32",

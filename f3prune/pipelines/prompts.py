@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from f3prune.core.atomic_files import canonical_json, sha256_file, sha256_text
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import parse_json
 
 BUILT_IN = (
     "a red car drives along a coastal road",
@@ -94,7 +94,7 @@ def _parse(path: Path, number: int, line: str) -> Prompt:
     where = f"`prompts` {path} line {number}"
     example = 'expected {"prompt": "…"}, with "image" and "negative_prompt" as text if any'
     try:
-        value: Any = json.loads(line)
+        value: Any = parse_json(line)
     except ValueError as error:
         raise InputError(f"{where} is not JSON ({error}): {example}") from error
     if not isinstance(value, dict):

@@ -15,6 +15,9 @@ from f3prune.core.json_values import read_json
 Kind = Literal["pipeline", "denoiser"]
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_WEIGHT_MAPS = "*.safetensors.index*.json"
+"""Of both libraries, with or without a variant's name."""
+_SHARD = re.compile(r"[\w-][\w.-]*\.safetensors")
 _DENOISERS = ("transformer", "unet")
 _BESIDE_DENOISER = ("motion_adapter",)
 """Components whose weights become part of the denoiser when the pipeline is put together (AnimateDiff)."""
@@ -66,7 +69,7 @@ class ModelSource:
         return digest_of_files(files)
 
     def pipeline_digest(self) -> str:
-        """SHA-256 over everything else of the pipeline: text encoders, autoencoder, scheduler, tokenizers."""
+        """SHA-256 over everything else of the pipeline: text encoders, autoencoder, scheduler, tokenizers, tables."""
         if self.kind == "denoiser":
             return digest_of_files({})
         denoiser = self.denoiser_path
@@ -78,7 +81,7 @@ class ModelSource:
                 and denoiser not in path.parents
                 and path.suffix not in PICKLES
                 and not any(part.startswith(".") for part in path.relative_to(self.path).parts)
-                and (path.parent != self.path or path.name == "model_index.json")
+                and (path.parent != self.path or path.suffix in {".json", ".safetensors"})
             }
         )
 
@@ -118,6 +121,7 @@ def _describe(spec: str, path: Path, random_weights: bool, weights_seed: int) ->
                 f"give {path / _denoiser_folder(path)}, or leave the option out"
             )
         _refuse_pickles(path, index)
+        _check_weight_maps(path)
         _need_weights(source.denoiser_path, allow_none=False)
         return source
     if (path / "config.json").is_file():
@@ -128,6 +132,7 @@ def _describe(spec: str, path: Path, random_weights: bool, weights_seed: int) ->
                 f"give a denoiser's directory as diffusers' save_pretrained writes it"
             )
         _need_weights(path, allow_none=random_weights)
+        _check_weight_maps(path)
         return ModelSource(spec, path, "denoiser", class_name, random_weights, weights_seed if random_weights else 0)
     raise InputError(
         f"`model` {spec} has neither model_index.json (a diffusers pipeline) nor config.json (a denoiser): "
@@ -170,6 +175,20 @@ def _refuse_pickles(path: Path, index: dict[str, Any]) -> None:
         pickles = _pickles(path / name)
         if pickles and not _weights(path / name):
             raise InputError(_pickle_message(pickles[0]))
+
+
+def _check_weight_maps(path: Path) -> None:
+    """What a weight map names is loaded, so that it must be what is hashed: safetensors files beside it."""
+    for file in sorted(path.rglob(_WEIGHT_MAPS)):
+        places = read_json(file).get("weight_map")
+        if not isinstance(places, dict):
+            raise InputError(f"{file} has no weight_map: download or save the model again")
+        for name in places.values():
+            if not isinstance(name, str) or not _SHARD.fullmatch(name):
+                raise InputError(
+                    f"{file} names the weights {name!r}, expected a .safetensors file in the same directory: "
+                    f"download or save the model again"
+                )
 
 
 def _pickle_message(path: Path) -> str:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from f3prune.core.atomic_files import atomic_directory, atomic_write
 from f3prune.core.errors import InputError
+from f3prune.core.places import absolute, refuse_to_replace
 
 Frames = npt.NDArray[np.float32]
 FPS = 8
@@ -27,6 +28,8 @@ def check_output(path: Path) -> None:
     """
     if path.suffix not in {".mp4", ".gif", ".png", ""}:
         raise InputError(f"`output` {path}: expected .mp4, .gif, a .png pattern like frame-%03d.png, or a directory")
+    if path.name in {"", ".."}:
+        raise InputError(f"`output` {path} has no name of its own: give a file name, or a new directory")
     if path.suffix in {".mp4", ".gif"} and path.is_dir():
         raise InputError(f"`output` {path} is a directory: give a file name that does not exist as one")
     if path.suffix == "" and path.is_file():
@@ -35,6 +38,7 @@ def check_output(path: Path) -> None:
         raise InputError(
             f"`output` {path} is a directory that is not empty: give a new one, or a file name such as out.mp4"
         )
+    refuse_to_replace(absolute(path), folder=path.suffix == "")
     parent = path.parent
     while not parent.exists():
         parent = parent.parent
@@ -77,13 +81,14 @@ def _write_png(pixels: npt.NDArray[np.uint8], path: Path) -> list[Path]:
         with atomic_write(path) as temporary:
             temporary.write_bytes(png_bytes(np.concatenate(list(pixels), axis=1)))
         return [path]
-    written = []
-    for index, frame in enumerate(pixels):
-        name = path.name[: pattern.start()] + pattern.group() % index + path.name[pattern.end() :]
-        with atomic_write(path.with_name(name)) as temporary:
+    before, after = path.name[: pattern.start()], path.name[pattern.end() :]
+    files = [path.with_name(before + pattern.group() % index + after) for index in range(len(pixels))]
+    for file in files:
+        refuse_to_replace(absolute(file))
+    for file, frame in zip(files, pixels, strict=True):
+        with atomic_write(file) as temporary:
             temporary.write_bytes(png_bytes(frame))
-        written.append(path.with_name(name))
-    return written
+    return files
 
 
 def to_bytes(frames: Frames) -> npt.NDArray[np.uint8]:

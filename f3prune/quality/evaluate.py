@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from f3prune.bench.speed import ensure_dense_engine
-from f3prune.calibration import Masks
 from f3prune.core.errors import ArtifactError
-from f3prune.core.json_values import json_values
+from f3prune.core.json_values import json_values, parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.quality.compare import compare
 from f3prune.quality.judging import JudgeOptions, Judging
 from f3prune.quality.variants import Runner, Variant
-from f3prune.steps._state import PACKAGES, RunState
+from f3prune.steps._state import PACKAGES, RunState, masks_of_run
 from f3prune.steps.build import STEP as BUILD_STEP
-from f3prune.steps.prune import MASKS
 
 FILE = "evaluation.json"
 VERSION = 1
@@ -36,7 +34,7 @@ def evaluate(run: RunDirectory, options: JudgeOptions, reporter: Reporter = SILE
     """
     state = RunState.of(run)
     chosen = run.require("masks")
-    masks = Masks.load(run.path / MASKS)
+    masks = masks_of_run(run)
     runner = options.runner or _best_runner(run)
     inputs = {"calibrate": state.calibration.digest, "masks": chosen.digest}
     if runner == "engine":
@@ -57,7 +55,7 @@ def evaluate(run: RunDirectory, options: JudgeOptions, reporter: Reporter = SILE
         return {"samples": len(judging.samples), "metrics": list(judging.names)}
 
     _, made = run.perform(recipe, make, files=(FILE,))
-    loaded: dict[str, Any] = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = parse_json(run.content("evaluate", FILE))
     return loaded, made
 
 

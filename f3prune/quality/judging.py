@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from f3prune.calibration import Masks
-from f3prune.core.atomic_files import atomic_directory, canonical_json, sha256_file, sha256_text
+from f3prune.core.atomic_files import atomic_directory, canonical_json, digest_of_files, sha256_file, sha256_text
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.places import read_regular
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.pipelines.pipeline_runs import Frames
 from f3prune.pipelines.prompts import Prompt, read_prompts
 from f3prune.quality.compare import Measured, measure
 from f3prune.quality.datasets import RealVideo, captions, decode, ucf101
+from f3prune.quality.measured import ARRAYS, META
 from f3prune.quality.metrics import INFO, DistanceMetric, Networks, build_metrics, request_of
 from f3prune.quality.samples import Sample, samples_of, zoo_samples
 from f3prune.quality.variants import Runner, Variant, generate_missing, recipe_of
@@ -265,14 +267,15 @@ class Judging:
         measured: Measured = make()
         folder = self._folder(f"measured-{name}")
         with atomic_directory(folder) as scratch:
-            measured.save(scratch)
-            (scratch / "made-from").write_text(f"{self.key} {digest}\n", encoding="utf-8")
+            hashes = _hashes_of(measured.save(scratch))
+            (scratch / "made-from").write_text(f"{self.key} {digest} {hashes}\n", encoding="utf-8")
         return measured
 
     def _load(self, name: str, digest: str) -> Measured | None:
         folder = self._folder(f"measured-{name}")
         try:
-            if (folder / "made-from").read_text(encoding="utf-8").split() != [self.key, digest]:
+            made_from = read_regular(folder / "made-from").decode(errors="replace").split()
+            if made_from != [self.key, digest, _hashes_of([folder / ARRAYS, folder / META])]:
                 return None
             return Measured.load(folder)
         except OSError:
@@ -295,6 +298,11 @@ def _zoo_clips(frames: int) -> Iterator[Frames]:
     for _ in range(ZOO_REAL):
         video = source.batch(1, frames).video[0]
         yield (video * 0.5 + 0.5).clamp(0.0, 1.0).permute(1, 2, 3, 0).float().numpy()
+
+
+def _hashes_of(files: Sequence[Path]) -> str:
+    """One SHA-256 of a measurement's files."""
+    return digest_of_files({file.name: sha256_file(file) for file in files})
 
 
 def _hashes(path: Path) -> dict[str, str]:

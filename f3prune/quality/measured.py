@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 from f3prune.core.atomic_files import atomic_write
 from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.json_values import parse_json
+from f3prune.core.places import read_regular
 from f3prune.quality.metrics._build import DistanceMetric, EachMetric, Metric, PairedMetric
 from f3prune.quality.metrics._info import MetricInfo
 
@@ -65,7 +67,7 @@ class Measured:
         from safetensors.numpy import load_file
 
         try:
-            meta = json.loads((directory / META).read_text(encoding="utf-8"))
+            meta = parse_json(read_regular(directory / META))
             info = {name: MetricInfo.from_json(name, value) for name, value in meta["metrics"].items()}
             arrays = load_file(directory / ARRAYS)
             parts: dict[str, dict[str, Array]] = {"values": {}, "features": {}}

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from f3prune.bench.contest.sweep import masks_key
 from f3prune.calibration import Masks
+from f3prune.core.processes import safe_path
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.quality.compare import Measured
@@ -54,6 +55,7 @@ def _in_workers(judging: Judging, masks: Sequence[Masks], jobs: int, reporter: R
     # Fork would copy the parent's thread pools in whatever state they are in.
     context = multiprocessing.get_context("spawn")
     with (
+        safe_path(),
         reporter.task(f"judging in {jobs} processes", total=len(missing)) as advance,
         ProcessPoolExecutor(jobs, context, _start, (threads,)) as pool,
     ):

@@ -15,7 +15,7 @@ from f3prune.bench.contest.sweep import Sweep, masks_key
 from f3prune.bench.speed import BenchOptions, alternate, ensure_dense_engine, machine, summary
 from f3prune.calibration import Masks, PruneConfig, default_score, suits_pairs
 from f3prune.core.errors import InputError
-from f3prune.core.json_values import json_values
+from f3prune.core.json_values import json_values, parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -120,7 +120,7 @@ def sweep(run: RunDirectory, options: SweepOptions, reporter: Reporter = SILENT)
         return {"points": len(points)}
 
     _, made = run.perform(recipe, make, files=(FILE,))
-    loaded: dict[str, Any] = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+    loaded: dict[str, Any] = parse_json(run.content("sweep", FILE))
     return loaded, made
 
 

@@ -14,7 +14,7 @@ from f3prune.core.errors import InputError
 from f3prune.core.json_values import json_values
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.families import denoiser_component
-from f3prune.pipelines.loading import load_denoiser, load_pipeline, pick_device, working_dtype
+from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.quality.samples import Sample
 from f3prune.quality.video_store import VideoStore
@@ -52,7 +52,7 @@ def pipeline_of(state: RunState, variant: Variant) -> Iterator[Any]:
     device = pick_device()
     dtype = working_dtype(state.source, device)
     digest = state.verified_source_digest()
-    pipeline = load_pipeline(state.source, dtype, device)
+    pipeline = state.load_pipeline(dtype, device)
     if variant.masks is not None:
         stages: list[nn.Module] = []
         refit = refit_of(state, variant.masks)
@@ -68,7 +68,7 @@ def recipe_of(state: RunState, variant: Variant, samples: Sequence[Sample]) -> d
     """What the variant's videos are made from, for ``VideoStore``."""
     return {
         "source": state.calibration.inputs["source"],
-        "pipeline": state.source.pipeline_digest(),
+        "pipeline": state.verified_pipeline_digest(),
         "masks": None if variant.masks is None else variant.masks.digest,
         "runner": variant.runner,
         "settings": json_values(state.settings),

@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 from f3prune.core.atomic_files import atomic_write, canonical_json, sha256_file, sha256_text
 from f3prune.core.errors import ArtifactError
+from f3prune.core.json_values import parse_json
+from f3prune.core.places import absolute, read_regular
 from f3prune.pipelines.pipeline_runs import Frames
-from f3prune.quality._packages import need
+from f3prune.quality._packages import LOCAL, need
 
 INDEX = "videos.json"
 VERSION = 1
@@ -105,7 +107,7 @@ def _hash(path: Path) -> str | None:
 
 def _read_index(path: Path) -> tuple[str, dict[str, str]] | None:
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse_json(read_regular(path))
         return str(found["recipe"]), {str(name): str(value) for name, value in found["videos"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
@@ -123,5 +125,5 @@ def _encode(pixels: npt.NDArray[np.uint8], path: Path) -> None:
 
 def _decode(path: Path) -> npt.NDArray[np.uint8]:
     av = need("av", "keeping generated videos")
-    with av.open(str(path)) as container:
+    with av.open(str(absolute(path)), options=LOCAL) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

@@ -14,10 +14,11 @@ from f3prune.calibration import Calibration
 from f3prune.calibration.aas import cross_frame
 from f3prune.calibration.replacements import from_json
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.graphs import GRAPH_FILE
+from f3prune.core.json_values import parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import PLACES, RunDirectory
+from f3prune.core.tensors import GRAPH_FILE
 from f3prune.exporter import graph_costs
 from f3prune.pipelines.video import FPS
 from f3prune.report.page import Media, render
@@ -66,7 +67,7 @@ def report(run: RunDirectory, reporter: Reporter = SILENT) -> tuple[Path, bool]:
             data = collect(state, entries)
             files = {VIDEO, DENSE_VIDEO, SHEET} if "generate" in entries else set()
             pruned, dense, frames = (
-                (run.path / name).read_bytes() if name in files else None for name in (VIDEO, DENSE_VIDEO, SHEET)
+                run.content("generate", name) if name in files else None for name in (VIDEO, DENSE_VIDEO, SHEET)
             )
             media = Media(pruned, dense, frames, FPS)
             (scratch / JSON).write_text(json.dumps(data, indent=1, allow_nan=False) + "\n", encoding="utf-8")
@@ -91,13 +92,13 @@ def _is_current(run: RunDirectory, step: str) -> bool:
 def collect(state: RunState, entries: dict[str, Manifest]) -> dict[str, Any]:
     """The content of ``report.json``."""
     run = state.run
-    masks = json.loads((run.path / MASKS).read_text(encoding="utf-8"))
+    masks = parse_json(run.content("masks", MASKS))
     measured = Calibration.load(run.path / AAS)
     facts = state.calibration.facts
     chosen, pruned = entries["masks"].facts, entries["pruned"].facts
     generated = entries["generate"].facts if "generate" in entries else {}
     found = {
-        step: json.loads((run.path / file).read_text(encoding="utf-8")) if step in entries else None
+        step: parse_json(run.content(step, file)) if step in entries else None
         for step, file in (("check", CHECK), ("bench", BENCH), ("evaluate", EVALUATION), ("sweep", SWEEP))
     }
     shared = [mass for mass in measured.mass.values() if mass.shape[-1] == next(iter(measured.mass.values())).shape[-1]]
@@ -175,6 +176,8 @@ def _ceiling(
         "dense": state.run.directory(EXPORT_STEP["dense"]) / GRAPH_FILE,
         "pruned": directories[next(serving, len(stages) - 1)] / GRAPH_FILE,
     }
+    for name, step in (("dense", EXPORT_STEP["dense"]), ("pruned", EXPORT_STEP["pruned"])):
+        state.run.verify_file(step, graphs[name].relative_to(state.run.directory(step)).as_posix())
     try:
         flops = {name: graph_costs(graph, sizes_of(state)).matmul_flops for name, graph in graphs.items()}
         return {**flops, "allow": matmuls_allow(flops["dense"], flops["pruned"])}

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import torch
+
+from f3prune.calibration import Masks
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.captured_calls import CapturedCall, load_calls
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.manifest import Manifest
 from f3prune.core.run_directory import RunDirectory
 from f3prune.families import Family, family_of
+from f3prune.pipelines.loading import load_pipeline
 from f3prune.pipelines.pipeline_runs import GenerationSettings
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.sources import ModelSource, resolve
 from f3prune.steps.strategy import GenerationStrategy, strategy_of
 
 Variant = Literal["pruned", "dense"]
+MASKS = "masks.json"
 PACKAGES = ("torch", "diffusers", "transformers", "safetensors")
 
 
@@ -90,9 +95,46 @@ class RunState:
             )
         return digest
 
+    def verified_pipeline_digest(self) -> str:
+        """The digest of text encoders, autoencoder, scheduler and tokenizers, recomputed.
+
+        Raises:
+            ArtifactError: one of them changed since calibration.
+        """
+        digest = self.source.pipeline_digest()
+        expected = self.calibration.inputs["pipeline"]
+        if digest != expected:
+            raise ArtifactError(
+                f"`model` {self.source.spec} has another text encoder, autoencoder, scheduler or tokenizer than when "
+                f"it was calibrated (sha256 {digest[:12]}, expected {expected[:12]}): calibrate it again with "
+                f"`{self.run.command('calibrate')}`"
+            )
+        return digest
+
+    def load_pipeline(self, dtype: torch.dtype, device: torch.device) -> Any:
+        """MODEL's whole pipeline, after its files were hashed.
+
+        Raises:
+            ArtifactError: the model changed since it was calibrated.
+            InputError: a denoiser alone, or a file of it cannot be loaded.
+        """
+        self.verified_source_digest()
+        self.verified_pipeline_digest()
+        return load_pipeline(self.source, dtype, device)
+
     def calls(self) -> list[CapturedCall]:
         """The recorded denoiser calls, first to last timestep."""
         return load_calls(self.run.path / CALLS)
+
+
+def masks_of_run(run: RunDirectory) -> Masks:
+    """What the run prunes, as it was chosen.
+
+    Raises:
+        ArtifactError: not pruned, or ``masks.json`` was altered.
+    """
+    run.require_current("masks")
+    return Masks.from_json(run.content("masks", MASKS).decode(errors="replace"))
 
 
 def stage_directories(parent: Path, stages: int) -> list[Path]:

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from f3prune.calibration import Masks
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Advance, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.engines import BuildConfig, EngineRecord, share_weights
 from f3prune.families import registry
-from f3prune.steps._state import Variant, stage_directories
+from f3prune.steps._state import Variant, masks_of_run, stage_directories
 from f3prune.steps.export import STEP as EXPORT_STEP
 from f3prune.steps.strategy import strategy_of
 
@@ -46,8 +45,7 @@ def build(
     config = _with_text_range(run, config, graph) if strategy.one_graph else config
     masks_digest = None
     if variant == "pruned":
-        run.require("masks")
-        masks_digest = Masks.load(run.path / "masks.json").digest
+        masks_digest = masks_of_run(run).digest
     recipe = Manifest(
         STEP[variant],
         {EXPORT_STEP[variant]: graph.digest},

@@ -85,7 +85,7 @@ def _recipe(state: RunState, built: Manifest, asked: _Asked) -> Manifest:
         BUILD_STEP["pruned"]: built.digest,
     }
     if asked.videos and not state.synthetic:
-        inputs["pipeline"] = state.source.pipeline_digest()
+        inputs["pipeline"] = state.verified_pipeline_digest()
     return Manifest("check", inputs, asdict(asked), package_versions("torch", "diffusers"))
 
 

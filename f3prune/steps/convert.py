@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from f3prune.core.atomic_files import atomic_directory
 from f3prune.core.errors import InputError
 from f3prune.core.json_values import read_json
+from f3prune.core.places import absolute, refuse_to_replace
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.models.cogvideo import PUBLISHED, CogVideo, CogVideoConfig
 from f3prune.models.cogvideo.checkpoint import read_checkpoint
@@ -81,6 +82,7 @@ def check_output(output: Path) -> None:
     """
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise InputError(f"`output` {output} exists already: give a new directory, or remove this one")
+    refuse_to_replace(absolute(output), folder=True)
     parent = output.absolute().parent
     while not parent.exists():
         parent = parent.parent

@@ -18,7 +18,7 @@ from f3prune.core.run_directory import RunDirectory
 from f3prune.core.tensors import torch_dtype
 from f3prune.exporter import ExportConfig
 from f3prune.pipelines.loading import load_denoiser
-from f3prune.steps._state import RunState, Variant, stage_directories
+from f3prune.steps._state import RunState, Variant, masks_of_run, stage_directories
 
 STEP: dict[Variant, str] = {"pruned": "onnx", "dense": "dense-onnx"}
 PACKAGES = ("torch", "diffusers", "onnx", "onnxscript")
@@ -93,6 +93,6 @@ def calls_of_stage(state: RunState, calls: list[CapturedCall], variant: Variant,
     """The recorded calls that a stage serves; all of them for the dense model, and never none."""
     if variant == "dense":
         return calls
-    masks = calibration.Masks.load(state.run.path / "masks.json")
+    masks = masks_of_run(state.run)
     chosen = [call for call in calls if masks.stage_of(call.timestep) == stage]
     return chosen or calls[:1]

@@ -14,7 +14,7 @@ from f3prune.core.run_directory import RunDirectory
 from f3prune.engines import StepReuse
 from f3prune.families import denoiser_component
 from f3prune.pipelines.fidelity import fidelity
-from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
+from f3prune.pipelines.loading import pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.video import check_output, contact_sheet, png_bytes, write_video
@@ -97,7 +97,7 @@ def generate_into_run(
         {
             "calibrate": state.calibration.digest,
             BUILD_STEP["pruned"]: run.require_current(BUILD_STEP["pruned"]).digest,
-            "pipeline": state.source.pipeline_digest(),
+            "pipeline": state.verified_pipeline_digest(),
         },
         {"prompt": prompt.to_json(), "settings": json_values(settings)},
         package_versions(*PACKAGES, "imageio-ffmpeg"),
@@ -139,7 +139,6 @@ def _with_engine(
 
 
 def _dense(state: RunState, settings: GenerationSettings, prompt: Prompt, reporter: Reporter) -> Frames:
-    state.verified_source_digest()
     device = pick_device()
-    pipeline = load_pipeline(state.source, working_dtype(state.source, device), device)
+    pipeline = state.load_pipeline(working_dtype(state.source, device), device)
     return generate_frames(pipeline, state, settings, prompt, "generating with the dense model", reporter)

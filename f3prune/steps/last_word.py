@@ -14,7 +14,7 @@ from f3prune.core.errors import InputError
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.psnr import psnr
 from f3prune.families import denoiser_component
-from f3prune.pipelines.loading import load_denoiser, load_pipeline, pick_device, working_dtype
+from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.steps._state import RunState
 from f3prune.steps.refit import refit_of, refitted
@@ -30,7 +30,7 @@ EQUAL_DB = 99.0
 def video_psnr(
     state: RunState, candidates: Sequence[Masks], refit: int = 0, reporter: Reporter = SILENT
 ) -> list[float]:
-    """Mean PSNR in dB of a few videos of each candidate against the dense model's; -inf where one is no number.
+    """Mean PSNR in dB of a few videos of each candidate against the dense model's; 0 where one is no number.
 
     Args:
         state: of the run.
@@ -44,7 +44,7 @@ def video_psnr(
     device = pick_device()
     dtype = working_dtype(state.source, device)
     with reporter.task("loading the pipeline"):
-        pipeline: Any = load_pipeline(state.source, dtype, device)
+        pipeline: Any = state.load_pipeline(dtype, device)
     component = denoiser_component(pipeline)
     dense = getattr(pipeline, component)
     settings = replace(state.settings, seed=state.settings.seed + HELD_OUT)
@@ -73,5 +73,5 @@ def video_psnr(
             videos = draw(baked[0] if len(baked) == 1 else StagedDenoiser(masks, baked))
             values = [psnr(one, other) for one, other in zip(references, videos, strict=True)]
             mean = math.fsum(min(value, EQUAL_DB) for value in values) / VIDEOS
-            found.append(-math.inf if math.isnan(mean) else mean)
+            found.append(0.0 if math.isnan(mean) else mean)
     return found

@@ -13,7 +13,7 @@ from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.pipelines.loading import load_denoiser, stored_dtype
-from f3prune.steps._state import PACKAGES, RunState, stage_directories
+from f3prune.steps._state import PACKAGES, RunState, masks_of_run, stage_directories
 from f3prune.steps.calibrate import AAS
 from f3prune.steps.refit import refit_of
 from f3prune.steps.scores import masks_of
@@ -52,7 +52,7 @@ def prune(run: RunDirectory, config: PruneConfig, reporter: Reporter = SILENT) -
     )
 
     def bake(scratch: Path) -> dict[str, Any]:
-        masks = Masks.load(run.path / MASKS)
+        masks = masks_of_run(run)
         refit = refit_of(state, masks)
         dtype = stored_dtype(state.source)
         after = []

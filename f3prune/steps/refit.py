@@ -33,6 +33,7 @@ def refitted(state: RunState, masks: Masks, generations: int, reporter: Reporter
         return masks
 
     def make(scratch: Path) -> dict[str, Any]:
+        state.verified_pipeline_digest()
         loop = state.strategy.loop(state.source, state.settings, reporter)
         with reporter.task("refitting", total=loop.steps * generations * passes(masks)) as advance:
 
@@ -53,7 +54,7 @@ def refitted(state: RunState, masks: Masks, generations: int, reporter: Reporter
     with run.lock():
         recipe = Manifest("refit", inputs, {"generations": generations}, package_versions(*PACKAGES))
         run.perform(recipe, make, files=(FILE, MASKS))
-    return Masks.load(home / MASKS)
+    return Masks.from_json(run.content("refit", MASKS).decode())
 
 
 def refit_of(state: RunState, masks: Masks) -> Refit | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.json_values import json_values
+from f3prune.core.json_values import json_values, parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -90,7 +90,7 @@ def reuse(run: RunDirectory, options: ReuseOptions, reporter: Reporter = SILENT)
         {
             "calibrate": state.calibration.digest,
             BUILD_STEP["pruned"]: run.require_current(BUILD_STEP["pruned"]).digest,
-            "pipeline": state.source.pipeline_digest(),
+            "pipeline": state.verified_pipeline_digest(),
         },
         {
             "min_psnr": options.min_psnr if options.skip is None else None,
@@ -124,7 +124,7 @@ def chosen(run: RunDirectory, settings: GenerationSettings) -> StepReuse:
     """
     entry = run.require(STEP)
     try:
-        value = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+        value = parse_json(run.content(STEP, FILE))
     except ValueError as error:
         raise ArtifactError(f"{run.path / FILE} is no JSON ({error}): run `{run.command(STEP)}` again") from error
     plan = StepReuse.from_json(value)

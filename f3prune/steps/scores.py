@@ -18,7 +18,7 @@ from f3prune.calibration.replacements import replacement_of
 from f3prune.calibration.scores import Measurement, OutputError, score_of
 from f3prune.calibration.selection import AUTO
 from f3prune.core.atomic_files import canonical_json, sha256_text
-from f3prune.core.json_values import json_values
+from f3prune.core.json_values import json_values, parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -111,7 +111,8 @@ def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT
     with home.lock():
         recipe = Manifest("scores", inputs, options, package_versions(*PACKAGES))
         home.perform(recipe, make, files=(MASKS_FILE, CHOICES_FILE))
-    return Masks.load(home.path / MASKS_FILE), json.loads((home.path / CHOICES_FILE).read_text(encoding="utf-8"))
+    masks = Masks.from_json(home.content("scores", MASKS_FILE).decode())
+    return masks, parse_json(home.content("scores", CHOICES_FILE))
 
 
 def score_table(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter = SILENT) -> ScoreTable:

@@ -7,17 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from f3prune.calibration import Masks
 from f3prune.core.errors import BackendError, InputError
 from f3prune.core.progress import Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.pipelines.loading import pick_device
 from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings, run_prompt
 from f3prune.pipelines.prompts import Prompt
-from f3prune.steps._state import RunState, Variant, stage_directories
+from f3prune.steps._state import RunState, Variant, masks_of_run, stage_directories
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.export import STEP as EXPORT_STEP
-from f3prune.steps.prune import MASKS
 
 
 def verified_engine(run: RunDirectory, variant: Variant = "pruned", backend: str | None = None) -> list[Path]:
@@ -51,11 +49,14 @@ def engine_denoiser(state: RunState, variant: Variant = "pruned", backend: str |
     folders = verified_engine(state.run, variant, backend)
     masks = None
     if variant == "pruned":
-        state.run.require("masks")
-        masks = Masks.load(state.run.path / MASKS)
-    config = stage_directories(state.run.directory("pruned"), len(folders))[0]
-    if not (config / "config.json").is_file():
+        masks = masks_of_run(state.run)
+    pruned = state.run.directory("pruned")
+    config = stage_directories(pruned, len(folders))[0]
+    if (config / "config.json").is_file():
+        state.run.verify_file("pruned", (config / "config.json").relative_to(pruned).as_posix())
+    else:
         # AnimateDiff's configuration exists only once it was put together and saved.
+        state.verified_source_digest()
         config = state.source.denoiser_path
     with state.strategy.open_engine(folders, config, masks) as engine:
         yield engine
@@ -70,6 +71,7 @@ def engine_pipeline(state: RunState, variant: Variant = "pruned", backend: str |
         ArtifactError, BackendError: see ``engine_denoiser``.
     """
     device = pick_device()
+    state.verified_pipeline_digest()
     with engine_denoiser(state, variant, backend) as denoiser:
         yield state.strategy.pipeline_with(state.source, denoiser, device)
 

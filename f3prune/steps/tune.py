@@ -12,6 +12,7 @@ import torch
 from f3prune.core.atomic_files import atomic_directory, canonical_json, sha256_file, sha256_text
 from f3prune.core.errors import InputError
 from f3prune.core.manifest import package_versions
+from f3prune.core.places import absolute, refuse_to_replace
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.quiet import silence_imported
 from f3prune.models.tune_a_video.clips import read_clip
@@ -81,6 +82,7 @@ def check_output(output: Path, resume: bool) -> None:
     """
     if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise InputError(f"`output` {output} exists already: give a new directory, or remove this one")
+    refuse_to_replace(absolute(output), folder=True)
     checkpoint = checkpoint_of(output)
     if resume and not checkpoint.is_file():
         raise InputError(f"`resume`: there is no checkpoint {checkpoint}: leave `resume` out to start")

@@ -11,6 +11,7 @@ from networks import VideoFeatures, save_script
 
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.quality.compare import Measured, compare, measure
+from f3prune.quality.judging import Judging
 from f3prune.quality.metrics import INFO, Networks, build_metrics
 
 PROMPTS = [f"prompt {index}" for index in range(8)]
@@ -97,6 +98,27 @@ def test_a_damaged_measurement_is_refused(measured, tmp_path):
     (tmp_path / "measured.safetensors").write_bytes(b"cut")
     with pytest.raises(ArtifactError, match="no whole measurement"):
         Measured.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["measured.json", "measured.safetensors", "made-from"])
+def test_an_edited_measurement_is_made_again(measured, tmp_path, monkeypatch, name):
+    judging = object.__new__(Judging)
+    judging.key = "key"
+    monkeypatch.setattr(Judging, "_folder", lambda self, kind: tmp_path / kind)
+    made = []
+
+    def kept():
+        return judging._kept("dense", "digest", lambda: made.append(1) or measured[0])
+
+    assert kept().prompts == kept().prompts
+    assert len(made) == 1
+    with (tmp_path / "measured-dense" / name).open("r+b") as stream:
+        stream.seek(-2, 2)
+        last = stream.read(1)
+        stream.seek(-2, 2)
+        stream.write(b"0" if last != b"0" else b"1")
+    kept()
+    assert len(made) == 2
 
 
 def test_what_does_not_fit_together_is_named(measured):

@@ -190,6 +190,29 @@ def test_a_malformed_entry_is_never_trusted(run: RunDirectory, entry: object) ->
     assert run.manifest("masks") is None
 
 
+@pytest.mark.parametrize("part", ["inputs", "options", "versions", "files", "facts"])
+def test_an_edited_entry_is_never_trusted(run: RunDirectory, part: str) -> None:
+    made, _ = run.perform(recipe(aas="1"), write(b"x"))
+    text = json.loads((run.path / MANIFEST).read_text())
+    table = text["steps"]["masks"][part]
+    table[min(table)] = "edited"
+    (run.path / MANIFEST).write_text(json.dumps(text))
+    assert run.manifest("masks") is None
+    assert run.perform(recipe(aas="1"), write(b"x")) == (made, True)
+
+
+def test_what_is_parsed_is_what_was_hashed(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    run.perform(recipe(), write(b"good"))
+    opened: list[str] = []
+    reopen = RunDirectory._opened
+    monkeypatch.setattr(RunDirectory, "_opened", lambda *names: (opened.append(names[-1]), reopen(*names))[1])
+    assert run.content("masks", "masks.json") == b"good"
+    assert opened.count("masks.json") == 1
+    (run.path / "masks.json").write_bytes(b"Good")
+    with pytest.raises(ArtifactError, match="was altered"):
+        run.content("masks", "masks.json")
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", '{"format": 2, "steps": {}}', '{"format": 1, "steps": []}', "\0", ""])
 def test_a_foreign_manifest_is_never_trusted(run: RunDirectory, text: str) -> None:
     (run.path / MANIFEST).write_text(text)

@@ -20,7 +20,7 @@ from browser import OFFLINE, chromium, measured, needs_browser
 from command_line import Outcome, f3prune
 
 from f3prune.calibration import PruneConfig, StagedDenoiser, load_pruned
-from f3prune.core.manifest import Manifest
+from f3prune.core.manifest import SEAL, Manifest, seal
 from f3prune.core.run_directory import PLACES, RunDirectory, StepPlace
 from f3prune.report.build import report
 from f3prune.steps.prune import prune
@@ -274,7 +274,9 @@ def test_a_changed_model_is_noticed(tiny_pipeline: Path, run: Path, tmp_path: Pa
     manifest = json.loads((run / "manifest.json").read_text())
     model = tmp_path / "model"
     shutil.copytree(tiny_pipeline, model)
-    manifest["steps"]["calibrate"]["facts"]["model"] = str(model)
+    entry = manifest["steps"]["calibrate"]
+    entry["facts"]["model"] = str(model)
+    entry[SEAL] = seal(entry)
     (run / "manifest.json").write_text(json.dumps(manifest))
     config = model / "transformer" / "config.json"
     config.write_text(config.read_text() + "\n")
@@ -285,6 +287,66 @@ def test_a_changed_model_is_noticed(tiny_pipeline: Path, run: Path, tmp_path: Pa
     outcome = f3prune("prune", run, "--alpha", 0.5)
     assert outcome.code == 2
     assert str(model) in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"), [("seed", 7), ("steps", 3), ("guidance", 9.0), ("model", "zoo:digits"), ("random_weights", True)]
+)
+def test_an_edited_fact_is_noticed(run: Path, tmp_path: Path, fact: str, value: object) -> None:
+    manifest = json.loads((run / "manifest.json").read_text())
+    facts = manifest["steps"]["calibrate"]["facts"]
+    (facts["settings"] if fact in facts["settings"] else facts)[fact] = value
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    outcome = f3prune("generate", run, "--prompt", "x", "-o", tmp_path / "o.mp4")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome.err
+    assert "no valid entry for 'calibrate'" in outcome.err
+    assert not (tmp_path / "o.mp4").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        (("export",), "masks.json"),
+        (("build",), "masks.json"),
+        (("generate", "--prompt", "x", "-o", "o.mp4"), "pruned/config.json"),
+        (("generate", "--prompt", "x", "-o", "o.mp4"), "masks.json"),
+        (("report",), "onnx/denoiser.onnx"),
+        (("report",), "dense/onnx/denoiser.onnx"),
+    ],
+)
+def test_nothing_that_steers_a_result_is_used_unverified(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], file: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for made in {"export": ("onnx",), "build": ("engine",)}.get(command[0], ()):
+        shutil.rmtree(run / made)
+    (run / "report.html").unlink()
+    # JSON of the same meaning and a graph of the same meaning: only the hash tells.
+    with (run / file).open("ab") as stream:
+        stream.write(b" " if file.endswith(".json") else b"\x12\x00")
+    outcome = f3prune(command[0], run, *command[1:])
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome.err
+    assert f"{run / file} was altered" in outcome.err
+
+
+@pytest.mark.parametrize(
+    "part", ["vae/config.json", "vae/diffusion_pytorch_model.safetensors", "text_encoder/config.json"]
+)
+def test_a_part_of_the_model_that_was_swapped_is_noticed(
+    tiny_pipeline: Path, run: Path, tmp_path: Path, part: str
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(tiny_pipeline, model)
+    manifest = json.loads((run / "manifest.json").read_text())
+    entry = manifest["steps"]["calibrate"]
+    entry["facts"]["model"] = str(model)
+    entry[SEAL] = seal(entry)
+    (run / "manifest.json").write_text(json.dumps(manifest))
+    with (model / part).open("ab") as stream:
+        stream.write(b" ")
+    outcome = f3prune("generate", run, "--prompt", "x", "-o", tmp_path / "o.mp4")
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1), outcome.err
+    assert "another text encoder, autoencoder, scheduler or tokenizer" in outcome.err
 
 
 def test_unknown_sites_are_named(run: Path) -> None:

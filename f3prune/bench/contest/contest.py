@@ -26,7 +26,7 @@ from f3prune.bench.equal_quality import CAP_DB, Match, Point, hardest, matches
 from f3prune.bench.speed import machine, summary
 from f3prune.calibration import PruneConfig, suits_pairs
 from f3prune.core.errors import InputError
-from f3prune.core.json_values import json_values
+from f3prune.core.json_values import json_values, parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -155,7 +155,7 @@ def contest(
         return {}
 
     run.perform(recipe, make, files=(FILE,))
-    found: dict[str, Any] = json.loads((run.path / FILE).read_text(encoding="utf-8"))
+    found: dict[str, Any] = parse_json(run.content("contenders", FILE))
     return found
 
 

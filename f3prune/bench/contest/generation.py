@@ -16,7 +16,7 @@ from f3prune.bench.contest.timed import TimedDenoiser
 from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.errors import F3PruneError
 from f3prune.families import Family, LatentShape, denoiser_component
-from f3prune.pipelines.loading import load_denoiser, load_pipeline
+from f3prune.pipelines.loading import load_denoiser
 from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.steps._state import RunState
 
@@ -115,7 +115,7 @@ class PipelineGeneration(Generation):
     latents = False
 
     def __init__(self, state: RunState, steps: int | None, device: torch.device, dtype: torch.dtype) -> None:
-        self._pipeline = load_pipeline(state.source, dtype, device)
+        self._pipeline = state.load_pipeline(dtype, device)
         self._component = denoiser_component(self._pipeline)
         self._settings = state.strategy.settings_of(self._pipeline, state.settings, steps)
         super().__init__(state, self._settings.steps or 0, device, dtype)

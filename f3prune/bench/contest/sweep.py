@@ -20,24 +20,23 @@ from f3prune.calibration import Masks, PruneConfig
 from f3prune.core.atomic_files import sha256_text
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.errors import ArtifactError
-from f3prune.core.graphs import GRAPH_FILE
 from f3prune.core.json_values import from_json_values
 from f3prune.core.manifest import Manifest
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
-from f3prune.core.tensors import short_name
+from f3prune.core.tensors import GRAPH_FILE, short_name
 from f3prune.engines import BuildConfig
 from f3prune.engines.step_reuse import Recording, StepRecorder, StepReuse, choose, steps_to_skip
 from f3prune.exporter import ExportConfig
 from f3prune.pipelines.pipeline_runs import Frames
-from f3prune.steps._state import RunState, Variant, stage_directories
+from f3prune.steps._state import RunState, Variant, masks_of_run, stage_directories
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.build import build
 from f3prune.steps.calibrate import AAS
 from f3prune.steps.check import pruned_torch
 from f3prune.steps.export import STEP as EXPORT_STEP
 from f3prune.steps.export import export
-from f3prune.steps.prune import MASKS, prune
+from f3prune.steps.prune import prune
 from f3prune.steps.scores import masks_of
 from f3prune.steps.sessions import engine_denoiser
 
@@ -75,7 +74,7 @@ class Sweep:
         self.device, self.dtype = generation.device, generation.dtype
         self.steps, self.guidance_in_batch = generation.steps, generation.guidance_in_batch
         state.run.require("masks")
-        self._own = Masks.load(state.run.path / MASKS)
+        self._own = masks_of_run(state.run)
         self._export = from_json_values(ExportConfig, state.run.require_current(EXPORT_STEP["pruned"]).options)
         self._states: dict[tuple[str, str], RunState] = {}
         self._reuses: dict[float, StepReuse] = {}
@@ -119,7 +118,7 @@ class Sweep:
             return [(float("-inf"), self._state.run.directory(EXPORT_STEP["dense"]) / GRAPH_FILE)]
         state = self._exported_state(config)
         state.run.require(EXPORT_STEP["pruned"])
-        masks = Masks.load(state.run.path / MASKS)
+        masks = masks_of_run(state.run)
         folders = stage_directories(state.run.directory(EXPORT_STEP["pruned"]), len(masks.stages))
         return [(stage.timesteps[1], folder / GRAPH_FILE) for stage, folder in zip(masks.stages, folders, strict=True)]
 
@@ -250,6 +249,6 @@ def _recorded_config(run: RunDirectory, key: str) -> PruneConfig | None:
         entry = run.require("masks")
     except ArtifactError:
         return None
-    if masks_key(Masks.load(run.path / MASKS)) != key:
+    if masks_key(masks_of_run(run)) != key:
         return None
     return PruneConfig(**{**entry.options, "protect": tuple(entry.options["protect"])})

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from f3prune.core.choices import shipped_modes
+from f3prune.core.places import absolute, refuse_to_replace
 
 MAX_SEED = 2**63 - 1
 
@@ -127,8 +128,21 @@ class Capability(click.ParamType[Any]):
         return str(value)
 
 
+class NewFile(click.Path):
+    """A file to write; a device, a link or a FIFO of that name is refused before any work is done."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path, dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Look at what is there."""
+        path: Any = super().convert(value, param, ctx)
+        refuse_to_replace(absolute(path))
+        return path
+
+
 COUNT = click.IntRange(min=1)
-FILE = click.Path(path_type=Path, dir_okay=False)
+FILE = NewFile()
 PLACE = click.Path(path_type=Path)
 
 

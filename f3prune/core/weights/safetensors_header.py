@@ -6,7 +6,6 @@ left. A model of 14 billion parameters in one file is.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
+
+from f3prune.core.json_values import parse_json
 
 DTYPES = {
     "U64": torch.uint64,
@@ -71,7 +72,7 @@ def read_header(path: Path) -> dict[str, Entry]:
             raise SafetensorError(f"its header of {size} bytes does not fit into a file of {length}")
         text = stream.read(size)
     try:
-        header = json.loads(text)
+        header = parse_json(text)
         header.pop("__metadata__", None)
         found = {name: _entry(value, 8 + size) for name, value in header.items()}
     except (ValueError, TypeError, KeyError, AttributeError) as error:

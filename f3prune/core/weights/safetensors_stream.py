@@ -22,7 +22,8 @@ def save_streaming(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Ma
 
     Does:
         writes the header from shapes and dtypes, then tensor after tensor: of lazy ones, one at a time is in memory.
-        Tensors that share memory are written each.
+        Tensors that share memory are written each. Equal content gives equal bytes: ``save_file`` puts metadata in
+        another order in every process.
 
     Source:
         the format's specification, https://huggingface.co/docs/safetensors: length of the header (u64, little endian),
@@ -36,7 +37,7 @@ def save_streaming(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Ma
         if tensor.dtype not in ranks:
             raise InputError(f"weight {name} is {tensor.dtype}, which cannot be saved: convert it first")
     names = sorted(tensors, key=lambda name: (ranks[tensors[name].dtype], name))
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     end = 0
     for name in names:
         tensor = tensors[name]

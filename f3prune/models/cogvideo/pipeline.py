@@ -14,6 +14,8 @@ import numpy as np
 import torch
 
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import parse_json
+from f3prune.core.places import read_regular
 from f3prune.models.cogvideo.decoding import TokenModel
 from f3prune.models.cogvideo.generation import generate_tokens, interpolate_tokens
 from f3prune.models.cogvideo.sampling import ClusterSampler, Sampler, TopKSampler
@@ -127,7 +129,7 @@ class CogVideoPipeline:
         """
         folder = Path(path)
         try:
-            index = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+            index = parse_json(read_regular(folder / INDEX))
         except (OSError, ValueError) as error:
             raise InputError(f"{folder / INDEX} cannot be read ({error}): give a CogVideo pipeline") from error
         classes = {name: _part_class(folder, name, index[name]) for name in _PARTS if name in index}
@@ -144,7 +146,7 @@ class CogVideoPipeline:
         settings = CogVideoSettings.read(index)
         labels = None
         if (folder / "cluster_labels.json").is_file():
-            labels = torch.tensor(json.loads((folder / "cluster_labels.json").read_text(encoding="utf-8")))
+            labels = torch.tensor(parse_json(read_regular(folder / "cluster_labels.json")))
         for part in found.values():
             if isinstance(part, torch.nn.Module):
                 part.eval().requires_grad_(False)

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Protocol
 
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import parse_json
+from f3prune.core.places import read_regular
 
 FILE = "tokenizer.json"
 
@@ -94,7 +96,7 @@ class WordTokenizer:
         """
         file = Path(folder) / FILE
         try:
-            content = json.loads(file.read_text(encoding="utf-8"))
+            content = parse_json(read_regular(file))
             words, first, text_len = content["words"], content["first"], content["text_len"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{file} is not a word tokenizer ({error}): expected words, first and text_len") from error

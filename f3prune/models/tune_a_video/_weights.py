@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import re
 from collections.abc import Mapping
@@ -15,7 +14,8 @@ from safetensors.torch import load_file
 from torch import nn
 
 from f3prune.core.errors import InputError
-from f3prune.core.json_values import read_json
+from f3prune.core.json_values import parse_json, read_json
+from f3prune.core.places import read_regular
 from f3prune.models.tune_a_video._config import inflated_config, published_config
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _read(folder: Path, pickles: bool) -> dict[str, torch.Tensor]:
         if whole.is_file():
             return load_file(str(whole))
         if index.is_file():
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            shards = sorted(set(parse_json(read_regular(index))["weight_map"].values()))
             return {name: t for shard in shards for name, t in load_file(str(folder / Path(shard).name)).items()}
     except (OSError, SafetensorError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"the weights in {folder} cannot be read ({error}): download or save them again") from error

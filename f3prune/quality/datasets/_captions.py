@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import parse_json
 from f3prune.quality.datasets._decode import RealVideo
 from f3prune.quality.datasets._files import draw, videos_under
 
@@ -108,7 +108,7 @@ def _read(file: Path) -> list[tuple[str, str]]:
 
 def _msr_vtt(file: Path, text: str) -> list[tuple[str, str]]:
     try:
-        return [(str(row["video_id"]), _caption(row["caption"])) for row in json.loads(text)["sentences"]]
+        return [(str(row["video_id"]), _caption(row["caption"])) for row in parse_json(text)["sentences"]]
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f'caption file {file} is not of MSR-VTT ({error!r}): expected {{"sentences": [{{"video_id", "caption"}}]}}'
@@ -121,7 +121,7 @@ def _json_lines(file: Path, text: str) -> list[tuple[str, str]]:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             found.append((str(row["file"]), _caption(row["caption"])))
         except (ValueError, TypeError, KeyError) as error:
             raise InputError(

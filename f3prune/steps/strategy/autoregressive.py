@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,7 +14,8 @@ from torch import nn
 from f3prune.calibration import Masks
 from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.json_values import read_json
+from f3prune.core.json_values import parse_json, read_json
+from f3prune.core.places import read_regular
 from f3prune.core.progress import Reporter
 from f3prune.engines import BuildConfig, EngineRecord
 from f3prune.engines.building import Progress
@@ -189,7 +189,7 @@ def shape_of(folder: Path) -> CogVideoConfig:
         ArtifactError: it is missing or of another class.
     """
     try:
-        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        values = parse_json(read_regular(folder / "config.json"))
         return CogVideoConfig(**{field.name: values[field.name] for field in fields(CogVideoConfig)})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{folder}/config.json is not CogVideo's ({error}): run `prune(...)` again") from error

@@ -13,8 +13,8 @@ from torch import nn
 
 from f3prune.calibration import Masks
 from f3prune.core.captured_calls import CapturedCall
-from f3prune.core.graphs import GRAPH_FILE
 from f3prune.core.progress import Advance, Reporter
+from f3prune.core.tensors import GRAPH_FILE
 from f3prune.engines import BuildConfig, EngineDenoiser, EngineRecord, build_engine, open_session
 from f3prune.engines.building import Progress
 from f3prune.engines.check import Coupling, coupling

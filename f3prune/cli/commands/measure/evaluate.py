@@ -9,7 +9,7 @@ import click
 
 from f3prune.cli.options.judging import JUDGED_BY, JUDGING, RUNNER, judge_options
 from f3prune.cli.options.places import JSON, RUN
-from f3prune.cli.runs import kept, opened
+from f3prune.cli.runs import kept, opened, write_text
 
 
 @click.command(short_help="Judge the pruned model on many videos.")
@@ -34,7 +34,5 @@ def evaluate(run: Path, json_file: Path | None, **values: Any) -> None:
 
     show(evaluation_table(data))
     if json_file is not None:
-        import shutil
-
-        shutil.copyfile(directory.path / "evaluation.json", json_file)
+        write_text(json_file, (directory.path / "evaluation.json").read_text(encoding="utf-8"))
     click.echo(f"{directory.path / 'evaluation.json'}{kept(made)}")
