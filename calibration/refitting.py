@@ -34,6 +34,10 @@ RIDGE: Mapping[Layout, float] = {"temporal": 1e-2, "spatiotemporal": 0.1}
 """Strength of the pull, relative to the diagonal of ``ΦᵀΦ``."""
 
 
+class NothingToRefit(InputError):
+    """Whatever is pruned is gone, output projections too."""
+
+
 @dataclass(frozen=True, eq=False)
 class Refit:
     """What is folded into output projections.
@@ -121,7 +125,8 @@ def refit(
         go to ``prune_denoiser``.
 
     Raises:
-        InputError: nothing is replaced that could be refitted, or the calls are too few.
+        NothingToRefit: nothing is replaced that could be refitted.
+        InputError: a unit or site that cannot be refitted, or the calls are too few.
     """
     family = family_of(denoiser)
     _refuse(family, masks)
@@ -134,7 +139,7 @@ def refit(
         if fitted is not None:
             tensors[f"{stage}/{name}"] = fitted
     if not tensors:
-        raise InputError("nothing is left of the attention at the pruned sites, so that there is nothing to refit")
+        raise NothingToRefit("nothing is left of the attention at the pruned sites, so that there is nothing to refit")
     found = Refit(tensors)
     return replace(masks, refit=found.digest), found
 

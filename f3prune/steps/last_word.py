@@ -17,7 +17,7 @@ from f3prune.families import denoiser_component
 from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.steps._state import RunState
-from f3prune.steps.refit import refit_of, refitted
+from f3prune.steps.refit import refit_of, refitted_if_possible
 
 VIDEOS = 4
 """Of every candidate: few, for they are compared in pairs."""
@@ -64,12 +64,12 @@ def video_psnr(
 
         references = draw(dense)
         for chosen in candidates:
-            masks = refitted(state, chosen, refit, reporter)
+            masks = refitted_if_possible(state, chosen, refit, reporter)
             fitted = refit_of(state, masks)
-            baked = [
-                prune_denoiser(load_denoiser(state.source, dtype, device), masks, stage, refit=fitted).to(device).eval()
-                for stage in range(len(masks.stages))
-            ]
+            baked = []
+            for stage in range(len(masks.stages)):
+                denoiser = load_denoiser(state.source, dtype, device)
+                baked.append(prune_denoiser(denoiser, masks, stage, refit=fitted).to(device).eval())
             videos = draw(baked[0] if len(baked) == 1 else StagedDenoiser(masks, baked))
             values = [psnr(one, other) for one, other in zip(references, videos, strict=True)]
             mean = math.fsum(min(value, EQUAL_DB) for value in values) / VIDEOS

@@ -7,7 +7,7 @@ from typing import Any
 
 from f3prune import calibration
 from f3prune.calibration import Masks, Refit
-from f3prune.calibration.refitting import passes
+from f3prune.calibration.refitting import NothingToRefit, passes
 from f3prune.core.errors import ArtifactError
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
@@ -55,6 +55,14 @@ def refitted(state: RunState, masks: Masks, generations: int, reporter: Reporter
         recipe = Manifest("refit", inputs, {"generations": generations}, package_versions(*PACKAGES))
         run.perform(recipe, make, files=(FILE, MASKS))
     return Masks.from_json(run.content("refit", MASKS).decode())
+
+
+def refitted_if_possible(state: RunState, masks: Masks, generations: int, reporter: Reporter = SILENT) -> Masks:
+    """``refitted``, or the masks themselves where nothing is left to refit: mode auto may drop whole layers."""
+    try:
+        return refitted(state, masks, generations, reporter)
+    except NothingToRefit:
+        return masks
 
 
 def refit_of(state: RunState, masks: Masks) -> Refit | None:

@@ -27,7 +27,7 @@ from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
 from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.calibrate import AAS
 from f3prune.steps.last_word import video_psnr
-from f3prune.steps.refit import refitted
+from f3prune.steps.refit import refitted, refitted_if_possible
 
 FILE, FOLDER = "scores.safetensors", "scores"
 MASKS_FILE, CHOICES_FILE = "masks.json", "choices.json"
@@ -42,7 +42,8 @@ def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) 
         UnknownSiteError: ``protect`` matches no site.
     """
     config = settled(config, Calibration.load(state.run.path / AAS))
-    return refitted(state, _masks_of(state, config, reporter), config.refit, reporter)
+    fit = refitted_if_possible if config.mode == AUTO else refitted
+    return fit(state, _masks_of(state, config, reporter), config.refit, reporter)
 
 
 def _masks_of(state: RunState, config: PruneConfig, reporter: Reporter) -> Masks:

@@ -33,3 +33,12 @@ def test_the_best_videos_are_taken(run: Path) -> None:
     assert own == pytest.approx(max(psnr), abs=1e-6)
     again = f3prune("prune", run, "--mode", "auto", "--alpha", "0.3", "--candidates", "local,drop,window:1")
     assert "up to date" in again.out
+
+
+def test_layers_that_are_dropped_whole_need_no_refit(run: Path) -> None:
+    options = ("--mode", "auto", "--alpha", "0.3", "--candidates", "drop", "--refit", "--refit-generations", 1)
+    made = f3prune("prune", run, *options)
+    assert made.code == 0, made.err
+    masks = Masks.load(run / "masks.json")
+    assert masks.refit == ""
+    assert {m.stand_in.spec for m in masks.stages[0].sites.values() if not m.untouched} == {"drop"}
