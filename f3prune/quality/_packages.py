@@ -7,9 +7,6 @@ from typing import Any
 
 from f3prune.core.errors import InputError
 
-LOCAL = {"protocol_whitelist": "file"}
-"""For FFmpeg's readers: a playlist in the guise of a video must not fetch anything from elsewhere."""
-
 
 def need(module: str, what: str, extra: str = "quality") -> Any:
     """The module, imported.

@@ -16,7 +16,7 @@ from f3prune.core.errors import ArtifactError
 from f3prune.core.json_values import parse_json
 from f3prune.core.places import absolute, read_regular
 from f3prune.pipelines.pipeline_runs import Frames
-from f3prune.quality._packages import LOCAL, need
+from f3prune.quality._packages import need
 
 INDEX = "videos.json"
 VERSION = 1
@@ -125,5 +125,5 @@ def _encode(pixels: npt.NDArray[np.uint8], path: Path) -> None:
 
 def _decode(path: Path) -> npt.NDArray[np.uint8]:
     av = need("av", "keeping generated videos")
-    with av.open(str(absolute(path)), options=LOCAL) as container:
+    with av.open(str(absolute(path))) as container:
         return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])

@@ -131,14 +131,17 @@ def test_ffmpeg_reads_no_name_as_a_protocol(tmp_path: Path, monkeypatch: pytest.
     assert {path.name for path in (tmp_path / folder).iterdir()} == {"a.mp4", "a.gif"}
 
 
-def test_a_playlist_is_not_followed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("folder", ["http:", "pipe:", "concat:x|y"])
+def test_videos_are_kept_and_read_by_files_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
     pytest.importorskip("av")
     from f3prune.quality.datasets._decode import _count
+    from f3prune.quality.video_store import VideoStore
 
-    video = tmp_path / "a.mp4"
-    video.write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:9/a.ts\n#EXT-X-ENDLIST\n")
-    with pytest.raises(InputError, match=r"is broken|no picture"):
-        _count(video)
+    monkeypatch.chdir(tmp_path)
+    store = VideoStore(Path(folder), 1, {})
+    store.add(0, FRAMES)
+    assert store[0].shape == FRAMES.shape
+    assert _count(Path(folder, "00000.mkv")) == len(FRAMES)
 
 
 # -- links in a run ---------------------------------------------------------------------------------------------------

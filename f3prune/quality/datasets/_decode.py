@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from f3prune.core.errors import InputError
 from f3prune.core.places import absolute
-from f3prune.quality._packages import LOCAL, need
+from f3prune.quality._packages import need
 
 Frames = npt.NDArray[np.float32]
 Sampling = Literal["contiguous", "even"]
@@ -73,7 +73,7 @@ def _count(path: Path) -> int:
     """Frames by counting packets, without decoding: the number in a file's header is often missing or wrong."""
     av = need("av", "reading real videos")
     try:
-        with av.open(str(absolute(path)), options=LOCAL) as container:
+        with av.open(str(absolute(path))) as container:
             if not container.streams.video:
                 raise InputError(f"video {path} has no picture: leave it out")
             return sum(1 for packet in container.demux(container.streams.video[0]) if packet.size)
@@ -86,7 +86,7 @@ def _chosen(path: Path, wanted: npt.NDArray[np.int_]) -> Iterator[Any]:
     av = need("av", "reading real videos")
     indices = set(wanted.tolist())
     try:
-        with av.open(str(absolute(path)), options=LOCAL) as container:
+        with av.open(str(absolute(path))) as container:
             for index, frame in enumerate(container.decode(container.streams.video[0])):
                 if index in indices:
                     yield frame
