@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import sys
@@ -39,10 +40,21 @@ COMMANDS = {
 """Every command, in the order that help lists them in, and where it is; a command is imported when it is asked for."""
 
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
 def _fail(message: str, code: int) -> NoReturn:
     line = " ".join(message.split())
     print(f"f3prune: {line}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def _last_resort(error: Exception, debug: bool) -> NoReturn:
+    """One line instead of a traceback."""
+    if debug:
+        raise error
+    reason = " ".join(str(error).split())[:300]
+    _fail(f"unexpected {type(error).__name__}: {reason}; rerun with --debug for the traceback", 1)
 
 
 class _Commands(click.Group):
@@ -106,9 +118,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         # The reader of a pipe has gone; Python would complain again when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
-    except Exception as error:  # the last resort: one line instead of a traceback
-        if debug:
-            raise
-        reason = " ".join(str(error).split())[:300]
-        _fail(f"unexpected {type(error).__name__}: {reason}; rerun with --debug for the traceback", 1)
+    except OSError as error:
+        if debug or error.errno not in _NO_ROOM:
+            _last_resort(error, debug)
+        where = f" to {error.filename}" if error.filename else ""
+        _fail(f"nothing more can be written{where} ({error.strerror}): free space, then run the same command again", 2)
+    except Exception as error:
+        _last_resort(error, debug)
     raise SystemExit(code if isinstance(code, int) else 0)
