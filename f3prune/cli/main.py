@@ -14,7 +14,7 @@ import click
 
 from f3prune import __version__
 from f3prune.cli.messages import for_command_line
-from f3prune.core.errors import F3PruneError, reason_of
+from f3prune.core.errors import F3PruneError
 
 
 class _InterruptedError(Exception):
@@ -42,10 +42,21 @@ COMMANDS = {
 """Every command, in the order that help lists them in, and where it is; a command is imported when it is asked for."""
 
 
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
 def _fail(message: str, code: int) -> NoReturn:
     line = " ".join(message.split())
     print(f"f3prune: {line}", file=sys.stderr)
     raise SystemExit(code)
+
+
+def _last_resort(error: Exception, debug: bool) -> NoReturn:
+    """One line instead of a traceback."""
+    if debug:
+        raise error
+    reason = " ".join(str(error).split())[:300]
+    _fail(f"unexpected {type(error).__name__}: {reason}; rerun with --debug for the traceback", 1)
 
 
 class _Commands(click.Group):
@@ -134,12 +145,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         # The reader of a pipe has gone.
         _abandon_output()
         raise SystemExit(1) from None
-    except Exception as error:  # the last resort: one line instead of a traceback
-        if debug:
-            raise
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+    except OSError as error:
+        if debug or error.errno not in _NO_ROOM:
+            _last_resort(error, debug)
+        if error.errno == errno.ENOSPC and error.filename is None:
             _abandon_output()
             _fail("what was to be printed or written does not fit on its disk: make room, and run it again", 1)
-        reason = reason_of(error, 300)
-        _fail(f"unexpected {type(error).__name__}: {reason}; rerun with --debug for the traceback", 1)
+        where = f" to {error.filename}" if error.filename else ""
+        _fail(f"nothing more can be written{where} ({error.strerror}): free space, then run the same command again", 2)
+    except Exception as error:
+        _last_resort(error, debug)
     raise SystemExit(code if isinstance(code, int) else 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,8 @@ def write_video(frames: Frames, path: Path, fps: int = FPS) -> list[Path]:
     without suffix is a directory of ``frame-000.png`` and so on. Returns the files.
 
     Raises:
-        InputError: no such kind of output.
+        InputError: no such kind of output, or ffmpeg could not write an mp4 (a full disk); an older file stays.
+        OSError: another kind of output could not be written.
     """
     check_output(path)
     pixels = to_bytes(frames)
@@ -100,26 +102,29 @@ def _write_mp4(pixels: npt.NDArray[np.uint8], path: Path, fps: int) -> None:
     """H.264 in 4:2:0, which every player reads: small frames are enlarged by a whole factor, odd edges repeated."""
     import imageio_ffmpeg
 
-    _, height, width, _ = pixels.shape
-    enlarge = max(1, -(-128 // min(height, width)))
+    enlarge = max(1, -(-128 // min(pixels.shape[1:3])))
     pixels = pixels.repeat(enlarge, axis=1).repeat(enlarge, axis=2)
     pixels = np.pad(pixels, ((0, 0), (0, pixels.shape[1] % 2), (0, pixels.shape[2] % 2), (0, 0)), mode="edge")
-    writer = imageio_ffmpeg.write_frames(
-        str(path),
-        size=(pixels.shape[2], pixels.shape[1]),
-        fps=fps,
-        codec="libx264",
-        quality=None,
-        bitrate=None,
-        macro_block_size=2,
-        output_params=["-crf", "16", "-movflags", "+faststart", "-map_metadata", "-1", "-fflags", "+bitexact"],
-    )
-    writer.send(None)
+    height, width = pixels.shape[1:3]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        *("-y", "-nostdin", "-v", "error"),
+        *("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "pipe:0"),
+        *("-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "16", "-movflags", "+faststart"),
+        *("-map_metadata", "-1", "-fflags", "+bitexact", f"file:{path}"),
+    ]
     try:
-        for frame in pixels:
-            writer.send(np.ascontiguousarray(frame))
-    finally:
-        writer.close()
+        done = subprocess.run(command, input=np.ascontiguousarray(pixels).data, capture_output=True, check=False)
+    except OSError as error:
+        raise InputError(f"ffmpeg cannot be run ({error}): reinstall imageio-ffmpeg") from error
+    # Some write errors, such as those of a full disk, end with a message and exit code 0.
+    said = done.stderr.decode(errors="replace").strip().splitlines()
+    if done.returncode or said:
+        reason = said[-1][:160] if said else f"exit code {done.returncode}"
+        raise InputError(
+            f"the video could not be written to {path.parent.parent} ({reason}): "
+            f"free space on its disk, or give an `output` elsewhere"
+        )
 
 
 def png_bytes(image: npt.NDArray[np.uint8]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,3 +252,21 @@ def test_interrupt_is_one_line(
         main(["report", str(tmp_path)])
     assert stopped.value.code == 130
     assert "interrupted" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import f3prune.core.run_directory
+
+    def full(path: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "r/aas.safetensors")
+
+    monkeypatch.setattr(f3prune.core.run_directory.RunDirectory, "open", full)
+    with pytest.raises(SystemExit) as stopped:
+        main(["report", str(tmp_path)])
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err == (
+        "f3prune: nothing more can be written to r/aas.safetensors (No space left on device): "
+        "free space, then run the same command again\n"
+    )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import imageio_ffmpeg
@@ -70,6 +73,37 @@ def test_mp4_has_every_frame_and_keeps_its_brightness(tmp_path: Path, shape: tup
 def test_the_same_frames_give_the_same_file(tmp_path: Path, frames: np.ndarray) -> None:
     files = [write_video(frames, tmp_path / name)[0].read_bytes() for name in ("a.mp4", "b.mp4")]
     assert files[0] == files[1]
+
+
+@contextmanager
+def full_disk(limit: int) -> Iterator[None]:
+    """No file grows beyond ``limit`` bytes, in this process and its children."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.png", "a-%d.png", "a"])
+def test_what_cannot_be_written_whole_is_not_written(tmp_path: Path, name: str) -> None:
+    noise = np.random.default_rng(0).random((5, 64, 64, 3), dtype=np.float32)
+    with pytest.raises((InputError, OSError), match=r"could not be written|File too large"), full_disk(2048):
+        write_video(noise, tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("script", ["cat >/dev/null; exit 3", "exit 3", "cat >/dev/null; echo 'No space left' >&2"])
+def test_what_ffmpeg_says_is_read(tmp_path: Path, frames: np.ndarray, script: str, monkeypatch: Any) -> None:
+    program = tmp_path / "ffmpeg"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(imageio_ffmpeg, "get_ffmpeg_exe", lambda: str(program))
+    (tmp_path / "a.mp4").write_text("older")
+    with pytest.raises(InputError, match=r"could not be written .*\((exit code 3|No space left)\)"):
+        write_video(frames, tmp_path / "a.mp4")
+    assert (tmp_path / "a.mp4").read_text() == "older"
 
 
 @pytest.mark.parametrize("name", ["a.avi", "a.mp4.txt", "a.jpg"])
