@@ -6,9 +6,11 @@ Every part can be run by itself, goes on where it was interrupted, and adds its 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,7 +22,8 @@ from torch import nn
 
 from f3prune import zoo
 from f3prune.bench.contest.sweep import masks_key
-from f3prune.calibration import Calibration, Masks, PruneConfig, rank_units
+from f3prune.bench.speed import BenchOptions, alternate, summary
+from f3prune.calibration import Calibration, Masks, PruneConfig, prune_denoiser, rank_units, save_pruned
 from f3prune.calibration.auto import candidates, count_pruned, everywhere
 from f3prune.calibration.score_table import Unit, units
 from f3prune.calibration.scores import attention_scores
@@ -28,6 +31,8 @@ from f3prune.core.atomic_files import atomic_write
 from f3prune.core.errors import InputError
 from f3prune.core.progress import Reporter, RichReporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.engines import BuildConfig
+from f3prune.exporter import ExportConfig
 from f3prune.families import family_of
 from f3prune.pipelines.loading import load_denoiser
 from f3prune.pipelines.pipeline_runs import GenerationSettings
@@ -51,6 +56,7 @@ RANDOM_SEEDS = SEEDS = (0, 1, 2)
 SEED_SPACING = 1000
 """Between the first videos of two seeds; more than there are videos of each."""
 SCORES = ("aas", "leave-one-out", "greedy", "magnitude", "reversed")
+ROUNDS = 30
 SAVED_BY_AUTO = {0.35: 0.25, 0.5: 0.5, 0.75: 0.75, 1.0: 0.9}
 """The share of attention products that mode auto saves, by the share of layers of the row it stands beside."""
 AUTO_TAKES = ("layer", "leave-one-out")
@@ -72,9 +78,8 @@ def parts(frame_pairs: bool) -> list[Part]:
     selection = []
     for granularity, alpha in (("layer", 0.35), ("layer", 0.5), ("head", 0.5)):
         selection += [PruneConfig(alpha, granularity, mode="local", score=score) for score in SCORES]  # type: ignore[arg-type]
-        selection += [
-            PruneConfig(alpha, granularity, mode="local", score="random", score_seed=seed) for seed in RANDOM_SEEDS
-        ]  # type: ignore[arg-type]
+        for seed in RANDOM_SEEDS:
+            selection.append(PruneConfig(alpha, granularity, mode="local", score="random", score_seed=seed))  # type: ignore[arg-type]
     mode = [
         PruneConfig(0.5, granularity, mode="drop", score=score)  # type: ignore[arg-type]
         for granularity in ("layer", "head")
@@ -239,30 +244,51 @@ def speeds(state: RunState, reporter: Reporter) -> list[dict[str, Any]]:
 
 
 def replacement_speeds(state: RunState, rows: Sequence[Mapping[str, Any]], reporter: Reporter) -> list[dict[str, Any]]:
-    """Latency of the engine of every measured row beside the dense one's, all in turn. A refit changes no graph."""
+    """Latency of the engine of every measured row beside the dense one's, all in turn, and what it saves."""
     measured = [config_of(row["config"]) for row in rows if "quality" in row]
-    configs = list(dict.fromkeys(replace(config, refit=0) for config in measured))
-    run = state.run
-    prune(run, configs[0], reporter)
-    export(run, reporter=reporter)
-    build(run, reporter=reporter)
-    seconds = latencies(RunState.of(run), configs, SweepOptions(rounds=30), reporter)
-    dense, saved = seconds[DENSE], saved_products(state, configs, reporter)
+    # A refit changes no graph, but what mode auto chooses.
+    configs = list(dict.fromkeys(c if c.mode == "auto" else replace(c, refit=0) for c in measured))
+    masks = [masks_of(state, config, reporter) for config in configs]
+    dense = masks_of(state, PruneConfig(0.0, mode="local"), reporter)
+    calls, strategy = state.calls(), state.strategy
+    call = calls[len(calls) // 2]
+    cpu = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        contestants: dict[str, Any] = {}
+        with reporter.task("building engines", total=len(configs) + 1) as advance:
+            for name, chosen in [(DENSE, dense), *((str(k), one) for k, one in enumerate(masks))]:
+                home = Path(folder) / name
+                (home / "onnx").mkdir(parents=True)
+                model = prune_denoiser(load_denoiser(state.source, torch.float32), replace(chosen, refit=""))
+                save_pruned(model, home / "pruned")
+                strategy.export(model, calls, state.source, home / "onnx", ExportConfig(self_test=False), {})
+                settings = BuildConfig(cache=False)
+                strategy.build(
+                    home / "onnx", home / "engine", home / "pruned", settings, chosen.digest, lambda *_: None
+                )
+                engine = stack.enter_context(strategy.open_engine([home / "engine"], home / "pruned", chosen))
+                contestants[name] = strategy.timed(engine, call)
+                advance()
+        inputs = {**call.on(cpu, torch.float32), **strategy.forward_arguments}
+        timing = BenchOptions(rounds=ROUNDS, budget_s=600.0)
+        with reporter.task("measuring engines", total=timing.rounds + timing.warm_up) as advance:
+            seconds = {k: summary(v) for k, v in alternate(contestants, inputs, timing, cpu, advance).items()}
+    saved = saved_products(state, masks)
     return [
         {
             "config": json_of(config),
             "seconds": seconds[str(k)],
-            "speedup": dense["median"] / seconds[str(k)]["median"],
+            "speedup": seconds[DENSE]["median"] / seconds[str(k)]["median"],
             "saved": saved[k],
         }
         for k, config in enumerate(configs)
     ]
 
 
-def saved_products(state: RunState, configs: Sequence[PruneConfig], reporter: Reporter) -> list[float | None]:
-    """The share of all that is multiplied at the sites that each configuration saves; not of CogVideo, which caches."""
+def saved_products(state: RunState, chosen: Sequence[Masks]) -> list[float | None]:
+    """The share of all that is multiplied at the sites that each of the masks saves; not of CogVideo, which caches."""
     if not state.strategy.has_steps:
-        return [None] * len(configs)
+        return [None] * len(chosen)
     found = Calibration.load(state.run.path / AAS)
     denoiser = load_denoiser(state.source, torch.float32, lazy=True)
     sites = [site for site in family_of(denoiser).find_sites(denoiser, "all") if site.name in found.sites]
@@ -274,7 +300,7 @@ def saved_products(state: RunState, configs: Sequence[PruneConfig], reporter: Re
         return float(sum(one.total for one in counted.sites.values()))
 
     dense = at_sites(everywhere(found, None))
-    return [1 - at_sites(masks_of(state, config, reporter)) / dense for config in configs]
+    return [1 - at_sites(replace(masks, refit="")) / dense for masks in chosen]
 
 
 def config_of(values: Mapping[str, Any]) -> PruneConfig:
