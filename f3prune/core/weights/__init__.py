@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from f3prune.core.weights.checked_load import load_checked
 from f3prune.core.weights.lazy_weights import (
     LazyTensor,
     is_lazy,
@@ -21,6 +22,7 @@ __all__ = [
     "lazily_in_dtype",
     "lazily_randomized",
     "lazy_weights",
+    "load_checked",
     "randomize_weights",
     "read_header",
     "read_lazily",
