@@ -89,10 +89,21 @@ class FrameMassRecorder:
             return
         for name, (waiting, weight) in self._running.items():
             mass = waiting.cpu()
+            if not torch.isfinite(mass).all():
+                raise InputError(
+                    f"site {name} computed numbers that are not finite at step {self._step_of(name)} (timestep "
+                    f"{self._timestep:g}): its inputs or weights hold NaN, or overflow in half precision; save or "
+                    f"download the model again, or give it in fp32"
+                )
             total, before = self._sums[name].get(self._timestep, (torch.zeros_like(mass), 0))
             self._require_frames(name, total, mass)
             self._sums[name][self._timestep] = (total + mass, before + weight)
         self._running.clear()
+
+    def _step_of(self, name: str) -> int:
+        """Number of the current timestep among those that a site saw, from 1 on."""
+        seen = [*self._sums[name]]
+        return 1 + (seen.index(self._timestep) if self._timestep in seen else len(seen))
 
     @staticmethod
     def _require_frames(name: str, before: torch.Tensor, now: torch.Tensor) -> None:

@@ -58,10 +58,16 @@ class OutputError:
         with torch.no_grad():
             self._references = [_output(denoiser, arguments) for _, arguments in calls]
         for (timestep, _), reference in zip(calls, self._references, strict=True):
-            if not 0.0 < float(reference.square().sum()) < math.inf:
+            energy = float(reference.square().sum())
+            if not math.isfinite(energy):
                 raise InputError(
-                    f"the denoiser's output at timestep {timestep:g} is zero or not finite: leave-one-out has nothing "
-                    f"to compare with, so use `score='aas'`"
+                    f"the denoiser's output at timestep {timestep:g} is not finite: its weights hold NaN or overflow; "
+                    f"save or download the model again, or give it in fp32"
+                )
+            if energy == 0.0:
+                raise InputError(
+                    f"the denoiser's output at timestep {timestep:g} is zero: leave-one-out has nothing to compare "
+                    f"with, so use `score='aas'`"
                 )
 
     def without(self, pruned: Iterable[Unit], timesteps: Collection[float] | None = None) -> torch.Tensor:

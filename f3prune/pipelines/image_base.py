@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 
 from f3prune.core.errors import InputError, reason_of
 from f3prune.core.json_values import read_json
+from f3prune.models.checked_load import load_checked
 from f3prune.models.tune_a_video.pipeline import TuneAVideoPipeline
 from f3prune.pipelines.sources import ModelSource
 
@@ -59,16 +60,15 @@ def inflated(source: ModelSource, seed: int, frames: int) -> TuneAVideoPipeline:
     from f3prune.models import TuneAVideoUNet
 
     options: dict[str, Any] = {"local_files_only": True}
-    weights: dict[str, Any] = {**options, "use_safetensors": True}
-    path = source.path
+    path, variant = source.path, source.variant
     try:
-        vae = AutoencoderKL.from_pretrained(str(path / "vae"), **weights)
-        text_encoder = CLIPTextModel.from_pretrained(str(path / "text_encoder"), **weights)
+        vae = load_checked(AutoencoderKL, path / "vae", variant=variant)
+        text_encoder = load_checked(CLIPTextModel, path / "text_encoder", variant=variant)
         tokenizer = CLIPTokenizer.from_pretrained(str(path / "tokenizer"), **options)
         scheduler = DDIMScheduler.from_pretrained(str(path / "scheduler"), **options)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            unet = TuneAVideoUNet.from_2d(path / "unet")
+            unet = TuneAVideoUNet.from_2d(path / "unet", variant=variant)
     except InputError:
         raise
     except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError, AttributeError) as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,19 @@ from torch import nn
 from f3prune.core.errors import InputError, reason_of
 from f3prune.core.json_values import read_json
 from f3prune.core.quiet import silence_imported
-from f3prune.core.weights import lazily_in_dtype, lazily_randomized, randomize_weights, read_header, read_lazily
+from f3prune.core.weights import (
+    lazily_in_dtype,
+    lazily_randomized,
+    load_checked,
+    randomize_weights,
+    read_header,
+    read_lazily,
+)
 from f3prune.families import denoiser_component, family_of
 from f3prune.families.classes import denoiser_class, kept_in_fp32, own_models
+from f3prune.models.weight_files import weight_files
 from f3prune.pipelines.sources import ModelSource, denoiser_class_name
 
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -38,7 +45,7 @@ def working_dtype(source: ModelSource, device: torch.device) -> torch.dtype:
 def stored_dtype(source: ModelSource) -> torch.dtype:
     """Half precision if most of the denoiser's weights are stored so; float32 otherwise."""
     sizes: Counter[torch.dtype] = Counter()
-    for path in sorted(source.denoiser_path.glob("*.safetensors")) if not source.random_weights else ():
+    for path in () if source.random_weights else weight_files(source.denoiser_path, source.variant):
         with _readable(path):
             for entry in read_header(path).values():
                 sizes[entry.dtype] += math.prod(entry.shape)
@@ -75,13 +82,18 @@ def load_pipeline(
             f"`model` {source.spec} is a denoiser alone, without text encoder and video decoder: "
             f"give the pipeline directory that contains it"
         )
+    from diffusers import DiffusionPipeline
+
     replaced = {} if denoiser is None else {source.denoiser_path.name: denoiser}
     with _readable(source.path):
         pipeline_class = _pipeline_class(source)
         silence_imported()
-        pipeline = pipeline_class.from_pretrained(
-            str(source.path), dtype=dtype, use_safetensors=True, local_files_only=True, **replaced
-        )
+        options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True, "local_files_only": True, **replaced}
+        if issubclass(pipeline_class, DiffusionPipeline):
+            options |= _parts(source, dtype, replaced)
+        else:
+            options["variant"] = source.variant
+        pipeline = pipeline_class.from_pretrained(str(source.path), **options)
     component = getattr(pipeline, denoiser_component(pipeline))
     if denoiser is None:
         family_of(component)
@@ -93,14 +105,29 @@ def load_pipeline(
 def _pipeline_class(source: ModelSource) -> Any:
     import diffusers
 
-    if hasattr(diffusers, source.class_name):
-        return diffusers.DiffusionPipeline
-    found = getattr(own_models(), source.class_name, None)
+    # Of the class itself: ``DiffusionPipeline`` would load optional parts again although they are given.
+    found = getattr(diffusers, source.class_name, None) or getattr(own_models(), source.class_name, None)
     if found is None:
         raise InputError(
             f"{source.path / 'model_index.json'} names the pipeline class {source.class_name!r}, which diffusers "
             f"{diffusers.__version__} does not have: install the version that saved it"
         )
+    return found
+
+
+def _parts(source: ModelSource, dtype: torch.dtype, replaced: Mapping[str, Any]) -> dict[str, Any]:
+    """The pipeline's models, each loaded as the pipeline would and held against its configuration."""
+    import diffusers
+    import transformers
+
+    libraries = {"diffusers": diffusers, "transformers": transformers, "f3prune.models": own_models()}
+    found = {}
+    for name, entry in read_json(source.path / "model_index.json").items():
+        if name.startswith("_") or name in replaced or not isinstance(entry, list) or len(entry) != 2:
+            continue
+        cls = getattr(libraries.get(str(entry[0])), str(entry[1]), None)
+        if isinstance(cls, type) and issubclass(cls, (diffusers.ModelMixin, transformers.PreTrainedModel)):
+            found[name] = load_checked(cls, source.path / name, dtype, source.variant)
     return found
 
 
@@ -135,9 +162,9 @@ def load_denoiser(
                 denoiser = _random_denoiser(cls, folder, source.weights_seed).to(dtype)
             elif name == "TuneAVideoUNet":
                 # Reads what either library saved, and names every tensor that does not fit.
-                denoiser = cls.from_published(folder).to(dtype)
+                denoiser = cls.from_published(folder, source.variant).to(dtype)
             else:
-                denoiser = cls.from_pretrained(str(folder), dtype=dtype, use_safetensors=True)
+                denoiser = load_checked(cls, folder, dtype, source.variant)
     denoiser.eval().requires_grad_(False)
     return denoiser.to(device) if device is not None else denoiser
 
@@ -161,7 +188,7 @@ def _lazy_denoiser(cls: Any, source: ModelSource, dtype: torch.dtype) -> Any:
     if source.random_weights:
         return lazily_in_dtype(lazily_randomized(denoiser, source.weights_seed), dtype, keep=())
     state: dict[str, torch.Tensor] = {}
-    for path in _weight_files(folder):
+    for path in weight_files(folder, source.variant):
         state |= read_lazily(path)
     wanted = denoiser.state_dict()
     if state.keys() != wanted.keys() or any(state[name].shape != wanted[name].shape for name in wanted):
@@ -170,22 +197,13 @@ def _lazy_denoiser(cls: Any, source: ModelSource, dtype: torch.dtype) -> Any:
     return lazily_in_dtype(denoiser, dtype, keep=kept_in_fp32(denoiser), computed_buffers=False)
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The safetensors files that ``from_pretrained`` reads."""
-    index = folder / f"{_WEIGHTS}.index.json"
-    if not index.is_file():
-        return [folder / _WEIGHTS] if (folder / _WEIGHTS).is_file() else []
-    return [folder / name for name in sorted(set(read_json(index)["weight_map"].values()))]
-
-
 def _load_motion_unet(source: ModelSource, dtype: torch.dtype) -> Any:
     """AnimateDiff's denoiser is put together from an image UNet and a motion adapter."""
     from diffusers import MotionAdapter, UNet2DConditionModel, UNetMotionModel
 
     with _readable(source.path):
-        options: dict[str, Any] = {"dtype": dtype, "use_safetensors": True}
-        unet = UNet2DConditionModel.from_pretrained(str(source.denoiser_path), **options)
-        adapter = MotionAdapter.from_pretrained(str(source.path / "motion_adapter"), **options)
+        unet = load_checked(UNet2DConditionModel, source.denoiser_path, dtype, source.variant)
+        adapter = load_checked(MotionAdapter, source.path / "motion_adapter", dtype, source.variant)
         return UNetMotionModel.from_unet2d(unet, adapter)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from f3prune.core.atomic_files import digest_of_files, sha256_file
 from f3prune.core.errors import InputError
 from f3prune.core.json_values import read_json
+from f3prune.models.weight_files import has_variant, listed_files, quantisation, variants_of, weight_files
 
 Kind = Literal["pipeline", "denoiser"]
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
@@ -34,6 +35,7 @@ class ModelSource:
         class_name: of the pipeline or of the denoiser.
         random_weights: a denoiser made from its configuration alone.
         weights_seed: of the random weights.
+        variant: of the weight files, as in ``from_pretrained``, where a component has them.
     """
 
     spec: str
@@ -42,6 +44,7 @@ class ModelSource:
     class_name: str
     random_weights: bool = False
     weights_seed: int = 0
+    variant: str | None = None
 
     @property
     def denoiser_path(self) -> Path:
@@ -54,15 +57,14 @@ class ModelSource:
         return self.spec.removeprefix("zoo:") if self.spec.startswith("zoo:") else None
 
     def digest(self) -> str:
-        """SHA-256 over the denoiser's configuration and weight files (and the seed of random weights)."""
+        """SHA-256 over the denoiser's configuration and the weight files that are read, or random weights' seed."""
         folders = [self.denoiser_path]
         if self.kind == "pipeline":
             folders += [self.path / name for name in _BESIDE_DENOISER if (self.path / name).is_dir()]
         files = {
             path.relative_to(self.path).as_posix(): sha256_file(path)
             for folder in folders
-            for path in sorted(folder.iterdir())
-            if path.is_file() and path.suffix in {".json", ".safetensors"}
+            for path in _files(folder, self.variant, weights=not self.random_weights)
         }
         if self.random_weights:
             files["random weights"] = str(self.weights_seed)
@@ -86,11 +88,11 @@ class ModelSource:
         )
 
 
-def resolve(spec: str, random_weights: bool = False, weights_seed: int = 0) -> ModelSource:
+def resolve(spec: str, random_weights: bool = False, weights_seed: int = 0, variant: str | None = None) -> ModelSource:
     """Find MODEL: a directory, ``zoo:NAME`` or a hub id (fetched into the hub's cache if it is not there).
 
     Raises:
-        InputError: nothing of that name, not a model, weights missing, or weights only as pickles.
+        InputError: nothing of that name, not a model, weights missing, quantised, of another variant, or only pickles.
     """
     if spec.startswith("zoo:"):
         from f3prune import zoo
@@ -102,27 +104,30 @@ def resolve(spec: str, random_weights: bool = False, weights_seed: int = 0) -> M
     elif Path(spec).exists():
         raise InputError(f"`model` {spec} is a file: give the directory of a diffusers pipeline or of a denoiser")
     elif _HUB_ID.fullmatch(spec):
-        path = _fetch(spec)
+        path = _fetch(spec, variant)
     else:
         raise InputError(
             f"`model` {spec!r} does not exist: give a diffusers pipeline directory, a denoiser's directory, "
             f"a hub id (organisation/name) or zoo:NAME"
         )
-    return _describe(spec, path, random_weights, weights_seed)
+    return _describe(spec, path, random_weights, weights_seed, variant)
 
 
-def _describe(spec: str, path: Path, random_weights: bool, weights_seed: int) -> ModelSource:
+def _describe(spec: str, path: Path, random_weights: bool, weights_seed: int, variant: str | None) -> ModelSource:
     if (path / "model_index.json").is_file():
         index = read_json(path / "model_index.json")
-        source = ModelSource(spec, path, "pipeline", str(index.get("_class_name", "")))
+        source = ModelSource(spec, path, "pipeline", str(index.get("_class_name", "")), variant=variant)
         if random_weights:
             raise InputError(
                 f"`random_weights` is for a denoiser alone, and {spec} is a pipeline: "
                 f"give {path / _denoiser_folder(path)}, or leave the option out"
             )
-        _refuse_pickles(path, index)
         _check_weight_maps(path)
-        _need_weights(source.denoiser_path, allow_none=False)
+        components = [path / name for name, entry in index.items() if name[0] != "_" and isinstance(entry, list)]
+        for folder in components:
+            _check_component(folder, variant)
+        _need_weights(source.denoiser_path, variant)
+        _need_variant([*components, source.denoiser_path], variant)
         return source
     if (path / "config.json").is_file():
         class_name = denoiser_class_name(read_json(path / "config.json"))
@@ -131,9 +136,13 @@ def _describe(spec: str, path: Path, random_weights: bool, weights_seed: int) ->
                 f"{path / 'config.json'} has no _class_name: "
                 f"give a denoiser's directory as diffusers' save_pretrained writes it"
             )
-        _need_weights(path, allow_none=random_weights)
+        if random_weights:
+            return ModelSource(spec, path, "denoiser", class_name, True, weights_seed)
         _check_weight_maps(path)
-        return ModelSource(spec, path, "denoiser", class_name, random_weights, weights_seed if random_weights else 0)
+        _check_component(path, variant)
+        _need_weights(path, variant)
+        _need_variant([path], variant)
+        return ModelSource(spec, path, "denoiser", class_name, variant=variant)
     raise InputError(
         f"`model` {spec} has neither model_index.json (a diffusers pipeline) nor config.json (a denoiser): "
         f"give a directory that save_pretrained wrote"
@@ -159,22 +168,38 @@ def _denoiser_folder(path: Path) -> str:
     )
 
 
-def _weights(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.safetensors"))
+def _files(folder: Path, variant: str | None, weights: bool) -> list[Path]:
+    """Configuration and weights of a component; of random weights whatever lies there."""
+    described = [path for path in folder.iterdir() if path.suffix == ".json" and ".index." not in path.name]
+    return sorted({*described, *(listed_files(folder, variant) if weights else folder.glob("*.safetensors"))})
 
 
 def _pickles(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix in PICKLES) if folder.is_dir() else []
 
 
-def _refuse_pickles(path: Path, index: dict[str, Any]) -> None:
-    """A component whose weights exist only as pickles is refused: unpickling runs code from the file."""
-    for name, entry in index.items():
-        if name.startswith("_") or not isinstance(entry, list):
-            continue
-        pickles = _pickles(path / name)
-        if pickles and not _weights(path / name):
-            raise InputError(_pickle_message(pickles[0]))
+def _check_component(folder: Path, variant: str | None) -> None:
+    """Refuse weights that exist only as pickles, whose unpickling runs code from the file, and quantised ones."""
+    pickles = _pickles(folder)
+    if pickles and not any(folder.glob("*.safetensors")):
+        raise InputError(_pickle_message(pickles[0]))
+    if (folder / "config.json").is_file() and (method := quantisation(read_json(folder / "config.json"))):
+        raise InputError(
+            f"{folder.name} of {folder.parent} is quantised ({method}), and quantised weights cannot be calibrated: "
+            f"give the checkpoint in fp32, fp16 or bf16"
+        )
+    others = variants_of(folder)
+    if others and not weight_files(folder, variant):
+        raise InputError(f"{folder} has weights of variant {' and '.join(others)} alone: give `variant={others[0]!r}`")
+
+
+def _need_variant(folders: list[Path], variant: str | None) -> None:
+    """Some component has to have weights of the variant that is asked for."""
+    if variant is None or any(has_variant(folder, variant) for folder in folders):
+        return
+    found = sorted({name for folder in folders for name in variants_of(folder)})
+    there = f"there {'is' if len(found) == 1 else 'are'} {', '.join(found)}" if found else "there is none: leave it out"
+    raise InputError(f"`variant` {variant!r}: no weights of {folders[-1].parent} have it, {there}")
 
 
 def _check_weight_maps(path: Path) -> None:
@@ -198,8 +223,8 @@ def _pickle_message(path: Path) -> str:
     )
 
 
-def _need_weights(folder: Path, allow_none: bool) -> None:
-    if _weights(folder) or allow_none:
+def _need_weights(folder: Path, variant: str | None) -> None:
+    if weight_files(folder, variant):
         return
     pickles = _pickles(folder)
     if pickles:
@@ -210,13 +235,13 @@ def _need_weights(folder: Path, allow_none: bool) -> None:
     )
 
 
-def _fetch(hub_id: str) -> Path:
+def _fetch(hub_id: str, variant: str | None) -> Path:
     """Directory of a hub pipeline, downloaded if it is not in the cache."""
     from diffusers import DiffusionPipeline
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        return Path(DiffusionPipeline.download(hub_id, use_safetensors=True))
+        return Path(DiffusionPipeline.download(hub_id, use_safetensors=True, variant=variant))
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "no answer"
         raise InputError(

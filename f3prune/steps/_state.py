@@ -55,7 +55,9 @@ class RunState:
         entry = run.require("calibrate")
         facts = entry.facts
         try:
-            source = resolve(facts["model"], bool(facts["random_weights"]), int(facts["weights_seed"]))
+            source = resolve(
+                facts["model"], bool(facts["random_weights"]), int(facts["weights_seed"]), facts.get("variant")
+            )
             settings = GenerationSettings(**facts["settings"])
             prompts = [Prompt.from_json(value) for value in facts["prompts"]]
         except (KeyError, TypeError) as error:

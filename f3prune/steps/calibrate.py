@@ -36,6 +36,7 @@ class CalibrateOptions:
         rows: sample so many query tokens per frame; None measures all.
         random_weights: make seeded weights for a denoiser's ``config.json``.
         sites: which kind of sites, see ``Family.find_sites``.
+        variant: of the weight files, as in diffusers' ``from_pretrained``.
     """
 
     model: str
@@ -45,6 +46,7 @@ class CalibrateOptions:
     rows: int | None = None
     random_weights: bool = False
     sites: SiteKind = "temporal"
+    variant: str | None = None
 
 
 def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter = SILENT) -> tuple[Manifest, bool]:
@@ -57,7 +59,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
         InputError: MODEL, the prompts or the settings cannot be used.
         UnknownFamilyError: the denoiser is of no supported family.
     """
-    source = resolve(options.model, options.random_weights, options.settings.seed)
+    source = resolve(options.model, options.random_weights, options.settings.seed, options.variant)
     if source.kind == "denoiser":
         family_of(source.class_name)
     prompts = choose_prompts(source, options)
@@ -76,6 +78,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
                 "rows": options.rows,
                 "random_weights": options.random_weights,
                 "sites": options.sites,
+                **({"variant": source.variant} if source.variant else {}),
             },
             package_versions(*PACKAGES),
         )
@@ -143,6 +146,7 @@ def write_measured(measured: Measured, source: ModelSource, prompts: list[Prompt
         "model": source.spec,
         "random_weights": source.random_weights,
         "weights_seed": source.weights_seed,
+        "variant": source.variant,
         "synthetic": source.kind == "denoiser",
         "family": measured.calibration.family,
         "denoiser_class": type(denoiser).__name__,

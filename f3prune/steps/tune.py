@@ -42,6 +42,7 @@ class TuneOptions:
         seed: of everything random.
         checkpoint_every: steps between two checkpoints.
         resume: go on from the checkpoint that an interrupted tuning left.
+        variant: of the base's weight files.
     """
 
     video: Path
@@ -57,13 +58,14 @@ class TuneOptions:
     seed: int = 0
     checkpoint_every: int = 100
     resume: bool = False
+    variant: str | None = None
 
     def recipe(self, source: ModelSource) -> str:
         """A digest of what a checkpoint depends on: everything but how long to tune and how often to save."""
         kept = {
             name: value
             for name, value in asdict(self).items()
-            if name not in {"video", "base", "steps", "inversion_steps", "checkpoint_every", "resume"}
+            if name not in {"video", "base", "steps", "inversion_steps", "checkpoint_every", "resume", "variant"}
         }
         inputs = {"video": sha256_file(self.video), "unet": source.digest(), "rest": source.pipeline_digest()}
         return sha256_text(canonical_json({**kept, **inputs}))
@@ -108,7 +110,7 @@ def tune(output: Path, options: TuneOptions, reporter: Reporter = SILENT) -> dic
     check_output(output, options.resume)
     if not options.prompt.strip():
         raise InputError("`prompt` is empty: say what the video shows")
-    source = resolve(options.base)
+    source = resolve(options.base, variant=options.variant)
     check_base(source)
     silence_imported()
     pipeline = inflated(source, options.seed, options.frames)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from f3prune.cli.options.generation import MODELS_OWN, settings_from
+from f3prune.cli.options.places import VARIANT
 from f3prune.cli.options.types import COUNT, PLACE, stack
 
 if TYPE_CHECKING:
     from f3prune.steps.calibrate import CalibrateOptions
 
 CALIBRATION = stack(
+    VARIANT,
     click.option(
         "--prompts",
         type=PLACE,
@@ -42,5 +44,5 @@ def calibrate_options(model: str, values: Mapping[str, Any]) -> CalibrateOptions
     """The calibration options of a command."""
     from f3prune.steps.calibrate import CalibrateOptions
 
-    names = ("prompts", "num_prompts", "rows", "random_weights", "sites")
+    names = ("prompts", "num_prompts", "rows", "random_weights", "sites", "variant")
     return CalibrateOptions(model, settings=settings_from(values), **{name: values[name] for name in names})

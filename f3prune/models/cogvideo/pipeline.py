@@ -16,6 +16,7 @@ import torch
 from f3prune.core.errors import InputError
 from f3prune.core.json_values import parse_json
 from f3prune.core.places import read_regular
+from f3prune.models.checked_load import load_checked
 from f3prune.models.cogvideo.decoding import TokenModel
 from f3prune.models.cogvideo.generation import generate_tokens, interpolate_tokens
 from f3prune.models.cogvideo.sampling import ClusterSampler, Sampler, TopKSampler
@@ -116,12 +117,15 @@ class CogVideoPipeline:
         self._on_token: Callable[[], None] = lambda: None
 
     @classmethod
-    def from_pretrained(cls, path: str | Path, dtype: torch.dtype = torch.float32, **parts: Any) -> CogVideoPipeline:
+    def from_pretrained(
+        cls, path: str | Path, dtype: torch.dtype = torch.float32, variant: str | None = None, **parts: Any
+    ) -> CogVideoPipeline:
         """Load from a local directory.
 
         Args:
             path: what ``save_pretrained`` wrote.
             dtype: of the transformers.
+            variant: of the weight files.
             parts: ``transformer=…`` to use in place of the directory's; other arguments of diffusers are ignored.
 
         Raises:
@@ -138,8 +142,14 @@ class CogVideoPipeline:
             if parts.get(name) is not None:
                 found[name] = parts[name]
             elif name in classes:
-                options = {"dtype": dtype, "use_safetensors": True} if name in {"transformer", "interpolator"} else {}
-                found[name] = classes[name].from_pretrained(str(folder / name), **options)
+                part = classes[name]
+                wanted = dtype if name in {"transformer", "interpolator"} else None
+                checked = issubclass(part, torch.nn.Module)
+                found[name] = (
+                    load_checked(part, folder / name, wanted, variant)
+                    if checked
+                    else part.from_pretrained(folder / name)
+                )
         missing = [name for name in _PARTS[:3] if name not in found]
         if missing:
             raise InputError(f"{folder / INDEX} lists no {', '.join(missing)}: a CogVideo pipeline needs them")

@@ -183,7 +183,9 @@ class TuneAVideoUNet(ModelMixin, ConfigMixin):
         return TuneAVideoUNetOutput(sample=output) if return_dict else (output,)
 
     @classmethod
-    def from_2d(cls, source: nn.Module | str | Path, zero_bias: bool = True) -> TuneAVideoUNet:
+    def from_2d(
+        cls, source: nn.Module | str | Path, zero_bias: bool = True, variant: str | None = None
+    ) -> TuneAVideoUNet:
         """Inflate an image UNet: its weights as they are, and fresh temporal attention that adds nothing yet.
 
         As in the original, ``attn_temp.to_out.0.weight`` starts at zero and ``norm_temp`` at the identity. The original
@@ -193,6 +195,7 @@ class TuneAVideoUNet(ModelMixin, ConfigMixin):
         Args:
             source: a ``UNet2DConditionModel`` of any number of levels, or its directory (``config.json``, safetensors).
             zero_bias: ``False`` draws the bias as the original does, from PyTorch's global generator.
+            variant: of the weight files in the directory.
 
         Returns:
             A model of its own in evaluation mode; dtype and device of a model given, else fp32 on the CPU.
@@ -203,15 +206,16 @@ class TuneAVideoUNet(ModelMixin, ConfigMixin):
         """
         from f3prune.models.tune_a_video._weights import inflate
 
-        return inflate(cls, source, zero_bias)
+        return inflate(cls, source, zero_bias, variant)
 
     @classmethod
-    def from_published(cls, directory: str | Path) -> TuneAVideoUNet:
+    def from_published(cls, directory: str | Path, variant: str | None = None) -> TuneAVideoUNet:
         """Load the ``unet`` folder of a Tune-A-Video checkpoint as its training script saves it (diffusers 0.11 names).
 
         Args:
             directory: holds ``config.json`` and ``diffusion_pytorch_model.safetensors`` or ``.bin``; the latter is read
                 as tensors alone (``torch.load(weights_only=True)``).
+            variant: of the weight files.
 
         Returns:
             The model in evaluation mode, in fp32 on the CPU.
@@ -222,4 +226,4 @@ class TuneAVideoUNet(ModelMixin, ConfigMixin):
         """
         from f3prune.models.tune_a_video._weights import load_published
 
-        return load_published(cls, directory)
+        return load_published(cls, directory, variant)

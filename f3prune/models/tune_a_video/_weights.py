@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from torch import nn
 
 from f3prune.core.errors import InputError
-from f3prune.core.json_values import parse_json, read_json
-from f3prune.core.places import read_regular
+from f3prune.core.json_values import read_json
 from f3prune.models.tune_a_video._config import inflated_config, published_config
+from f3prune.models.weight_files import weight_files
 
 if TYPE_CHECKING:
     from f3prune.models.tune_a_video._unet import TuneAVideoUNet
@@ -25,7 +25,9 @@ _STEM = "diffusion_pytorch_model"
 _NEW = re.compile(r".+\.(attn_temp|norm_temp)\..+")
 
 
-def inflate(cls: type[TuneAVideoUNet], source: nn.Module | str | Path, zero_bias: bool) -> TuneAVideoUNet:
+def inflate(
+    cls: type[TuneAVideoUNet], source: nn.Module | str | Path, zero_bias: bool, variant: str | None = None
+) -> TuneAVideoUNet:
     """See ``TuneAVideoUNet.from_2d``."""
     from diffusers import UNet2DConditionModel
 
@@ -41,7 +43,7 @@ def inflate(cls: type[TuneAVideoUNet], source: nn.Module | str | Path, zero_bias
         where, config = str(folder), read_json(folder / "config.json")
         if config.get("_class_name", "UNet2DConditionModel") != "UNet2DConditionModel":
             raise InputError(f"{folder} holds a {config['_class_name']}, expected a UNet2DConditionModel to inflate")
-        state = {name: tensor.float() for name, tensor in _read(folder, pickles=False).items()}
+        state = {name: tensor.float() for name, tensor in _read(folder, False, variant).items()}
     with torch.device("meta"):
         model = cls(**inflated_config(config, where))
     expected = {name: tensor for name, tensor in model.state_dict().items() if not _NEW.fullmatch(name)}
@@ -63,11 +65,11 @@ def inflate(cls: type[TuneAVideoUNet], source: nn.Module | str | Path, zero_bias
     return model.eval()
 
 
-def load_published(cls: type[TuneAVideoUNet], directory: str | Path) -> TuneAVideoUNet:
+def load_published(cls: type[TuneAVideoUNet], directory: str | Path, variant: str | None = None) -> TuneAVideoUNet:
     """See ``TuneAVideoUNet.from_published``."""
     folder = Path(directory)
     config = published_config(read_json(folder / "config.json"), str(folder / "config.json"))
-    state = {name: tensor.float() for name, tensor in _read(folder, pickles=True).items()}
+    state = {name: tensor.float() for name, tensor in _read(folder, True, variant).items()}
     with torch.device("meta"):
         model = cls(**config)
     _check(state, model.state_dict(), str(folder))
@@ -75,15 +77,12 @@ def load_published(cls: type[TuneAVideoUNet], directory: str | Path) -> TuneAVid
     return model.eval()
 
 
-def _read(folder: Path, pickles: bool) -> dict[str, torch.Tensor]:
+def _read(folder: Path, pickles: bool, variant: str | None) -> dict[str, torch.Tensor]:
     """All tensors of a model's folder, in their own dtype."""
-    whole, index, pickled = (folder / f"{_STEM}{end}" for end in (".safetensors", ".safetensors.index.json", ".bin"))
+    whole, pickled = folder / f"{_STEM}.safetensors", folder / f"{_STEM}.bin"
     try:
-        if whole.is_file():
-            return load_file(str(whole))
-        if index.is_file():
-            shards = sorted(set(parse_json(read_regular(index))["weight_map"].values()))
-            return {name: t for shard in shards for name, t in load_file(str(folder / Path(shard).name)).items()}
+        if files := weight_files(folder, variant):
+            return {name: tensor for file in files for name, tensor in load_file(str(file)).items()}
     except (OSError, SafetensorError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"the weights in {folder} cannot be read ({error}): download or save them again") from error
     if not pickled.is_file():

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from f3prune.cli.options.places import VARIANT
 from f3prune.cli.options.types import COUNT, MAX_SEED, PLACE, BoundedFloat
 from f3prune.core.progress import RichReporter
 
@@ -15,6 +16,7 @@ from f3prune.core.progress import RichReporter
 @click.argument("video", type=PLACE)
 @click.option("--prompt", required=True, help="What the video shows.")
 @click.option("--base", required=True, help="A Stable Diffusion 1.x or 2.x pipeline directory, or zoo:digits-image.")
+@VARIANT
 @click.option("-o", "--output", type=PLACE, required=True, help="Directory of the tuned pipeline to write.")
 @click.option("--steps", type=COUNT, default=500, show_default=True, help="Steps of the optimiser.")
 @click.option(
