@@ -19,13 +19,13 @@ from f3prune.core.quiet import silence_imported
 from f3prune.core.weights import (
     lazily_in_dtype,
     lazily_randomized,
-    load_checked,
     randomize_weights,
     read_header,
     read_lazily,
 )
 from f3prune.families import denoiser_component, family_of
 from f3prune.families.classes import denoiser_class, kept_in_fp32, own_models
+from f3prune.models.checked_load import load_checked
 from f3prune.models.weight_files import weight_files
 from f3prune.pipelines.sources import ModelSource, denoiser_class_name
 
