@@ -133,22 +133,33 @@ def _open_image(prompt: Prompt) -> Any:
         raise InputError(f"image {prompt.image} cannot be read: give a PNG or JPEG file") from error
 
 
-def check_size(pipeline: Any, settings: GenerationSettings) -> None:
+def check_size(pipeline: Any, settings: GenerationSettings, family: Family) -> None:
     """Refuse sizes that the model would round or fail on.
 
     Raises:
-        InputError: a size is no multiple of what the model works in; names the nearest sizes that are.
+        InputError: the pipeline would make another size; names the nearest ones that it makes.
     """
     config = getattr(pipeline, denoiser_component(pipeline)).config
-    spatial = _attribute(pipeline, "vae_scale_factor_spatial", "vae_spatial_compression_ratio", "vae_scale_factor")
+    spatial = _attribute(
+        pipeline,
+        "vae_scale_factor_spatial",
+        "vae_spatial_compression_ratio",
+        "vae_spatial_scale_factor",
+        "vae_scale_factor",
+    )
     _check_multiple("height", settings.height, spatial * _patch(config.get("patch_size")))
     _check_multiple("width", settings.width, spatial * _patch(config.get("patch_size")))
-    temporal = _attribute(pipeline, "vae_scale_factor_temporal", "vae_temporal_compression_ratio")
     frames = settings.num_frames
-    if frames is not None and temporal > 1 and frames % temporal not in {0, 1}:
-        low = max(1, frames // temporal * temporal + 1)
+    temporal = _attribute(
+        pipeline, "vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor"
+    )
+    if frames is not None and family.frames_made(frames, temporal) != frames:
+        reach = range(1, 4 * temporal)
+        lower = [frames - k for k in reach if frames > k and family.frames_made(frames - k, temporal) == frames - k]
+        upper = [frames + k for k in reach if family.frames_made(frames + k, temporal) == frames + k]
+        nearest = " or ".join(str(count) for count in (*lower[:1], *upper[:1]))
         raise InputError(
-            f"`num_frames` is {frames}, expected 1 + a multiple of {temporal}: try {low} or {low + temporal}"
+            f"`num_frames` is {frames}, a count that {type(pipeline).__name__} does not make: try {nearest}"
         )
 
 
@@ -227,9 +238,9 @@ def run_prompt(
         Frames ``f h w 3``, float32 in [0, 1].
 
     Raises:
-        InputError: the pipeline refuses the settings.
+        InputError: the pipeline refuses the settings, or made another size than was asked for.
     """
-    check_size(pipeline, settings)
+    check_size(pipeline, settings, family)
     arguments = call_arguments(pipeline, settings, prompt, index, family)
     known = parameters_of(pipeline)
     if "output_type" in known:
@@ -240,7 +251,17 @@ def run_prompt(
         return output
     if not decode:
         return None
-    return to_frames(output.frames if hasattr(output, "frames") else output[0])
+    frames = to_frames(output.frames if hasattr(output, "frames") else output[0])
+    check_made(frames, settings, type(pipeline).__name__)
+    return frames
+
+
+def check_made(frames: Frames, settings: GenerationSettings, name: str) -> None:
+    """What was asked for is what was made, whatever a pipeline rounds that ``check_size`` does not know of."""
+    for option, made in zip(("num_frames", "height", "width"), frames.shape, strict=False):
+        asked = getattr(settings, option)
+        if asked is not None and asked != made:
+            raise InputError(f"`{option}` is {asked}, and {name} made {made}: give {made}, or another size")
 
 
 @contextlib.contextmanager
