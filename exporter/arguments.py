@@ -16,8 +16,8 @@ import torch
 
 from f3prune.core.errors import ExportError
 
+TIMESTEP = "timestep"
 _NOT_INPUTS = ("return_dict",)
-_STEP = "timestep"
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def flatten_arguments(arguments: Mapping[str, Any]) -> Arguments:
     for name, given in arguments.items():
         if name in _NOT_INPUTS or given is None:
             continue
-        value = _as_tensor(given) if name == _STEP else given
+        value = _as_tensor(given) if name == TIMESTEP else given
         before = len(tensors)
         structure[name] = _strip(name, value, tensors)
         if len(tensors) == before:

@@ -74,6 +74,11 @@ class Site:
     head_norms: tuple[str, ...] = ()
 
 
+def first_alone(frames: int, temporal: int) -> int:
+    """Most autoencoders: the first latent frame is one frame, every other one ``temporal`` frames."""
+    return (frames - 1) // temporal * temporal + 1
+
+
 @dataclass(frozen=True)
 class Family:
     """A model family, declared.
@@ -104,6 +109,7 @@ class Family:
             site's module), because its caches must shrink with them.
         only_path_between_frames: no other module of the denoiser relates frames (temporal convolutions would).
         timestep_range: first and last ``timestep`` of a whole schedule, in the unit in which the pipeline passes it.
+        frames_made: ``(frames asked for, frames per latent frame) -> frames`` that the family's pipelines make.
         pipeline_arguments: ``pipeline -> arguments`` that every call of the pipeline needs beyond its defaults.
         notes: one line for ``f3prune families``.
     """
@@ -127,6 +133,7 @@ class Family:
     autoregressive: bool = False
     only_path_between_frames: bool = True
     timestep_range: tuple[float, float] = (999.0, 1.0)
+    frames_made: Callable[[int, int], int] = first_alone
     pipeline_arguments: Callable[[Any], dict[str, Any]] = field(default=lambda pipeline: {})
     notes: str = ""
 

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import diffusers
 import numpy as np
 import pytest
+import torch
 from command_line import Outcome, f3prune
+from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
-from tiny_pipelines import MAKERS, save
+from tiny_pipelines import MAKERS, ltx, save, skyreels_forcing
+
+from f3prune.calibration import Calibration
+from f3prune.core.errors import InputError
+from f3prune.families import TokenGrid, family_of
+from f3prune.pipelines.pipeline_runs import GenerationSettings, check_made, needs_image, takes_image, watch_steps
+
+FAMILY_CLASSES = {
+    "wan": "WanTransformer3DModel",
+    "ltx": "LTXVideoTransformer3DModel",
+    "cogvideox": "CogVideoXTransformer3DModel",
+}
 
 
 @pytest.fixture
@@ -74,7 +91,8 @@ def test_image_models_ask_for_images(prompts: Path, tmp_path: Path) -> None:
     [
         ("--height", 40, "expected a multiple of 16: try 32 or 48"),
         ("--width", 7, "expected a multiple of 16: try 16 or 32"),
-        ("--num-frames", 7, "expected 1 + a multiple of 4: try 5 or 9"),
+        ("--num-frames", 7, "a count that WanPipeline does not make: try 5 or 9"),
+        ("--num-frames", 8, "a count that WanPipeline does not make: try 5 or 9"),
     ],
 )
 def test_sizes_are_refused_with_the_nearest_ones(tmp_path: Path, option: str, value: int, says: str) -> None:
@@ -91,3 +109,92 @@ def test_settings_without_a_meaning_are_refused(prompts: Path, tmp_path: Path) -
     outcome = f3prune("calibrate", model, "-o", tmp_path / "run", "--prompts", prompts, "--steps", 1)
     assert outcome.code == 2
     assert "negative_prompt 'blurred' has no meaning for StableVideoDiffusionPipeline" in outcome.err
+
+
+@pytest.mark.parametrize(("family", "temporal"), [("wan", 4), ("ltx", 8), ("cogvideox", 4)])
+def test_frames_made_are_those_that_the_decoder_gives(tiny_pipeline: Path, family: str, temporal: int) -> None:
+    """A pipeline makes the latent frames that it counts; the decoder says how many frames those are."""
+    if family == "cogvideox":
+        vae = AutoencoderKLCogVideoX.from_pretrained(tiny_pipeline / "vae")
+    else:
+        vae = MAKERS[family][0]().vae
+    channels = vae.config.get("latent_channels") or vae.config.z_dim
+    for latent_frames in range(1, 8):
+        with torch.no_grad():
+            decoded = vae.decode(torch.zeros(1, channels, latent_frames, 2, 2), return_dict=False)
+        for asked in range(temporal * (latent_frames - 1) + 1, temporal * latent_frames + 1):
+            assert family_of(FAMILY_CLASSES[family]).frames_made(asked, temporal) == decoded[0].shape[2]
+
+
+def test_no_frame_of_allegro_stands_alone() -> None:
+    made = family_of("AllegroTransformer3DModel").frames_made
+    assert [made(frames, 4) for frames in (1, 86, 87, 88, 89)] == [4, 88, 92, 88, 92]
+
+
+def test_what_a_pipeline_made_is_held_against_what_was_asked() -> None:
+    frames = np.zeros((9, 32, 48, 3), dtype=np.float32)
+    check_made(frames, GenerationSettings(num_frames=9, height=32, width=48), "P")
+    check_made(frames, GenerationSettings(), "P")
+    for option, asked, made in (("num_frames", 10, 9), ("height", 40, 32), ("width", 50, 48)):
+        with pytest.raises(InputError, match=f"`{option}` is {asked}, and P made {made}"):
+            check_made(frames, GenerationSettings(**{option: asked}), "P")
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_an_image_that_may_be_given_may_be_left_out(prompts: Path, tmp_path: Path, images: bool) -> None:
+    torch.manual_seed(0)
+    ltx(diffusers.LTXConditionPipeline).save_pretrained(tmp_path / "model")
+    write(prompts, images)
+    sizes = [word for name, value in MAKERS["ltx"][1].items() for word in (f"--{name.replace('_', '-')}", value)]
+    options = ["--prompts", prompts, "--num-prompts", 1, "--steps", 2, *sizes]
+    outcome = f3prune("calibrate", tmp_path / "model", "-o", tmp_path / "run", *options)
+    assert outcome.code == 0, outcome.err
+    assert Calibration.load(tmp_path / "run" / "aas.safetensors").grid == TokenGrid(3, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "takes", "needs"),
+    [
+        ("LTXPipeline", False, False),
+        ("LTXConditionPipeline", True, False),
+        ("LTXImageToVideoPipeline", True, True),
+        ("WanImageToVideoPipeline", True, True),
+        ("I2VGenXLPipeline", True, True),
+        ("StableVideoDiffusionPipeline", True, True),
+        ("CogVideoXImageToVideoPipeline", True, True),
+        ("HunyuanVideoImageToVideoPipeline", True, True),
+        ("AnimateDiffPipeline", False, False),
+    ],
+)
+def test_whether_a_pipeline_takes_an_image(name: str, takes: bool, needs: bool) -> None:
+    cls = getattr(diffusers, name)
+    pipeline = cls.__new__(cls)
+    assert (takes_image(pipeline), needs_image(pipeline)) == (takes, needs)
+
+
+def test_a_pipeline_may_copy_its_scheduler() -> None:
+    """A copy steps itself and not the original, and of an original and its copies one is counted."""
+    scheduler = diffusers.DDIMScheduler()
+    scheduler.set_timesteps(4)
+    pipeline, steps = SimpleNamespace(scheduler=scheduler), []
+    with watch_steps(pipeline, lambda: steps.append(1)):
+        copies = [copy.deepcopy(scheduler) for _ in range(2)]
+        assert "eta" in inspect.signature(scheduler.step).parameters
+        assert type(scheduler).__name__ == "DDIMScheduler"
+        for timestep in scheduler.timesteps:
+            for each in copies:
+                each.step(torch.ones(1, 1), timestep, torch.ones(1, 1))
+        assert copies[0].__class__.step.__wrapped__ is diffusers.DDIMScheduler.step
+    assert len(steps) == 4
+    assert type(scheduler) is diffusers.DDIMScheduler
+
+
+def test_a_pipeline_of_a_scheduler_per_frame_calibrates(tmp_path: Path) -> None:
+    pytest.importorskip("ftfy", reason="a dependency that this environment was made without")
+    torch.manual_seed(0)
+    skyreels_forcing().save_pretrained(tmp_path / "model")
+    sizes = [word for name, value in MAKERS["wan"][1].items() for word in (f"--{name.replace('_', '-')}", value)]
+    options = ["--num-prompts", 1, "--steps", 2, *sizes]
+    outcome = f3prune("calibrate", tmp_path / "model", "-o", tmp_path / "run", *options)
+    assert outcome.code == 0, outcome.err
+    assert "2 steps" in outcome.out

@@ -64,6 +64,12 @@ def _synthetic_inputs(
     }
 
 
+def _frames_made(frames: int, temporal: int) -> int:
+    # As AllegroPipeline counts: no frame stands alone.
+    latent = -(-frames // temporal) if frames % 2 == 0 else -(-(frames - 1) // temporal) + 1
+    return latent * temporal
+
+
 FAMILY = Family(
     name="allegro",
     title="Allegro",
@@ -72,6 +78,7 @@ FAMILY = Family(
     sites=r"transformer_blocks\.\d+\.attn1",
     token_grid=_token_grid,
     default_shape=_default_shape,
+    frames_made=_frames_made,
     synthetic_inputs=_synthetic_inputs,
     notes="rotary positions are passed as tables and indices, a nested tuple",
 )

@@ -70,6 +70,12 @@ def _pipeline_arguments(pipeline: Any) -> dict[str, Any]:
     return {"max_sequence_length": pipeline.transformer.config.max_text_seq_length}
 
 
+def _frames_made(frames: int, temporal: int) -> int:
+    # The decoder takes latent frames in twos, an odd number with three at first; only then the first is one frame.
+    latent = (frames - 1) // temporal + 1
+    return latent * temporal - (temporal - 1 if latent % 2 else 0)
+
+
 FAMILY = Family(
     name="cogvideox",
     title="CogVideoX 1.0 and 1.5",
@@ -82,6 +88,7 @@ FAMILY = Family(
     text="before",
     frame_axis=1,
     returns_text=True,
+    frames_made=_frames_made,
     pipeline_arguments=_pipeline_arguments,
     notes="text first, then frames, in one sequence; 1.5 puts two latent frames into one token frame",
 )
