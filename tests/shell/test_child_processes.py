@@ -19,9 +19,10 @@ STARTS = re.compile(r"subprocess\.(run|Popen|call|check_\w+)|os\.(system|exec\w+
 STARTING = {
     "f3prune/engines/building/_worker_call.py",
     "f3prune/models/tune_a_video/clips.py",
+    "f3prune/pipelines/video.py",
     "f3prune/quality/pool.py",
 }
-"""The first starts Python by ``python_child``, the last by ``safe_path``; the second starts ffmpeg."""
+"""The first starts Python by ``python_child``, the last by ``safe_path``; the others start ffmpeg."""
 
 
 @pytest.fixture
