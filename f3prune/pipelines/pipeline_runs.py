@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -68,13 +69,20 @@ def default_steps(pipeline: Any) -> int:
     return int(parameter.default) if parameter is not None and isinstance(parameter.default, int) else 50
 
 
+def takes_image(pipeline: Any) -> bool:
+    """Whether the pipeline can be conditioned on an image."""
+    return "image" in parameters_of(pipeline)
+
+
 def needs_image(pipeline: Any) -> bool:
-    """Whether the pipeline is conditioned on an image (SVD, I2VGen-XL, image-to-video variants)."""
-    parameter = parameters_of(pipeline).get("image")
-    if parameter is None:
+    """Whether the pipeline makes nothing without an image: it asks for one first, or must have an encoder."""
+    if not takes_image(pipeline):
         return False
-    name = type(pipeline).__name__
-    return parameter.default is inspect.Parameter.empty or "ImageToVideo" in name or "I2V" in name
+    parameters = parameters_of(pipeline)
+    first = next(name for name in parameters if name != "self")
+    encoder = inspect.signature(type(pipeline).__init__).parameters.get("image_encoder")
+    required = encoder is not None and encoder.default is inspect.Parameter.empty
+    return first == "image" or parameters["image"].default is inspect.Parameter.empty or required
 
 
 def call_arguments(
@@ -109,15 +117,15 @@ def call_arguments(
         if not hasattr(pipeline, "inverted"):
             raise InputError(f"`latents='inverted'` has no meaning for {name}, which was not tuned: leave it out")
         arguments["latents"] = settings.latents
-    if needs_image(pipeline):
-        if prompt.image is None:
-            raise InputError(
-                f"{name} makes video from an image, and prompt {index + 1} has none: "
-                f'give `prompts`, a .jsonl file with lines {{"prompt": "…", "image": "picture.png"}}'
-            )
+    if prompt.image is not None:
+        if not takes_image(pipeline):
+            raise InputError(f"prompt {index + 1} has an image, and {name} takes none: leave it out")
         arguments["image"] = _open_image(prompt)
-    elif prompt.image is not None:
-        raise InputError(f"prompt {index + 1} has an image, and {name} takes none: leave it out")
+    elif needs_image(pipeline):
+        raise InputError(
+            f"{name} makes video from an image, and prompt {index + 1} has none: "
+            f'give `prompts`, a .jsonl file with lines {{"prompt": "…", "image": "picture.png"}}'
+        )
     if "prompt" in known:
         arguments["prompt"] = prompt.text
     return arguments
@@ -245,7 +253,7 @@ def run_prompt(
     known = parameters_of(pipeline)
     if "output_type" in known:
         arguments["output_type"] = "np" if decode else "latent"
-    with mapped_errors(type(pipeline).__name__), torch.no_grad(), _watch_steps(pipeline, on_step):
+    with mapped_errors(type(pipeline).__name__), torch.no_grad(), watch_steps(pipeline, on_step):
         output = pipeline(**arguments)
     if whole:
         return output
@@ -265,7 +273,7 @@ def check_made(frames: Frames, settings: GenerationSettings, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _watch_steps(pipeline: Any, on_step: Callable[[], None]) -> Iterator[None]:
+def watch_steps(pipeline: Any, on_step: Callable[[], None]) -> Iterator[None]:
     """Call ``on_step`` whenever the scheduler has taken a step: the one thing all pipelines do once per step."""
     if hasattr(pipeline, "watching_tokens"):
         with pipeline.watching_tokens(on_step):
@@ -275,20 +283,27 @@ def _watch_steps(pipeline: Any, on_step: Callable[[], None]) -> Iterator[None]:
     if scheduler is None:
         yield
         return
-    original = scheduler.step
-
-    def step(*args: Any, **kwargs: Any) -> Any:
-        result = original(*args, **kwargs)
-        on_step()
-        return result
+    cls = type(scheduler)
+    original = cls.step
+    counted: list[Any] = []
 
     # Pipelines look at the signature of scheduler.step to see whether it takes eta and generator.
-    step.__signature__ = inspect.signature(original)  # type: ignore[attr-defined]
-    scheduler.step = step
+    @functools.wraps(original)
+    def step(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        # Pipelines that step every frame by itself have a copy of the scheduler for each: one of them counts.
+        if not counted:
+            counted.append(self)
+        if self is counted[0]:
+            on_step()
+        return result
+
+    # A class of its own and no attribute of the object: a copy of the object then steps itself, not the original.
+    scheduler.__class__ = type(cls.__name__, (cls,), {"step": step, "__module__": cls.__module__})
     try:
         yield
     finally:
-        del scheduler.step
+        scheduler.__class__ = cls
 
 
 def to_frames(output: Any) -> Frames:

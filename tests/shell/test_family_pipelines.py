@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import diffusers
 import numpy as np
 import pytest
 import torch
 from command_line import Outcome, f3prune
 from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
-from tiny_pipelines import MAKERS, save
+from tiny_pipelines import MAKERS, ltx, save, skyreels_forcing
 
+from f3prune.calibration import Calibration
 from f3prune.core.errors import InputError
-from f3prune.families import family_of
-from f3prune.pipelines.pipeline_runs import GenerationSettings, check_made
+from f3prune.families import TokenGrid, family_of
+from f3prune.pipelines.pipeline_runs import GenerationSettings, check_made, needs_image, takes_image, watch_steps
 
 FAMILY_CLASSES = {
     "wan": "WanTransformer3DModel",
@@ -133,3 +138,63 @@ def test_what_a_pipeline_made_is_held_against_what_was_asked() -> None:
     for option, asked, made in (("num_frames", 10, 9), ("height", 40, 32), ("width", 50, 48)):
         with pytest.raises(InputError, match=f"`{option}` is {asked}, and P made {made}"):
             check_made(frames, GenerationSettings(**{option: asked}), "P")
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_an_image_that_may_be_given_may_be_left_out(prompts: Path, tmp_path: Path, images: bool) -> None:
+    torch.manual_seed(0)
+    ltx(diffusers.LTXConditionPipeline).save_pretrained(tmp_path / "model")
+    write(prompts, images)
+    sizes = [word for name, value in MAKERS["ltx"][1].items() for word in (f"--{name.replace('_', '-')}", value)]
+    options = ["--prompts", prompts, "--num-prompts", 1, "--steps", 2, *sizes]
+    outcome = f3prune("calibrate", tmp_path / "model", "-o", tmp_path / "run", *options)
+    assert outcome.code == 0, outcome.err
+    assert Calibration.load(tmp_path / "run" / "aas.safetensors").grid == TokenGrid(3, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "takes", "needs"),
+    [
+        ("LTXPipeline", False, False),
+        ("LTXConditionPipeline", True, False),
+        ("LTXImageToVideoPipeline", True, True),
+        ("WanImageToVideoPipeline", True, True),
+        ("I2VGenXLPipeline", True, True),
+        ("StableVideoDiffusionPipeline", True, True),
+        ("CogVideoXImageToVideoPipeline", True, True),
+        ("HunyuanVideoImageToVideoPipeline", True, True),
+        ("AnimateDiffPipeline", False, False),
+    ],
+)
+def test_whether_a_pipeline_takes_an_image(name: str, takes: bool, needs: bool) -> None:
+    cls = getattr(diffusers, name)
+    pipeline = cls.__new__(cls)
+    assert (takes_image(pipeline), needs_image(pipeline)) == (takes, needs)
+
+
+def test_a_pipeline_may_copy_its_scheduler() -> None:
+    """A copy steps itself and not the original, and of an original and its copies one is counted."""
+    scheduler = diffusers.DDIMScheduler()
+    scheduler.set_timesteps(4)
+    pipeline, steps = SimpleNamespace(scheduler=scheduler), []
+    with watch_steps(pipeline, lambda: steps.append(1)):
+        copies = [copy.deepcopy(scheduler) for _ in range(2)]
+        assert "eta" in inspect.signature(scheduler.step).parameters
+        assert type(scheduler).__name__ == "DDIMScheduler"
+        for timestep in scheduler.timesteps:
+            for each in copies:
+                each.step(torch.ones(1, 1), timestep, torch.ones(1, 1))
+        assert copies[0].__class__.step.__wrapped__ is diffusers.DDIMScheduler.step
+    assert len(steps) == 4
+    assert type(scheduler) is diffusers.DDIMScheduler
+
+
+def test_a_pipeline_of_a_scheduler_per_frame_calibrates(tmp_path: Path) -> None:
+    pytest.importorskip("ftfy", reason="a dependency that this environment was made without")
+    torch.manual_seed(0)
+    skyreels_forcing().save_pretrained(tmp_path / "model")
+    sizes = [word for name, value in MAKERS["wan"][1].items() for word in (f"--{name.replace('_', '-')}", value)]
+    options = ["--num-prompts", 1, "--steps", 2, *sizes]
+    outcome = f3prune("calibrate", tmp_path / "model", "-o", tmp_path / "run", *options)
+    assert outcome.code == 0, outcome.err
+    assert "2 steps" in outcome.out

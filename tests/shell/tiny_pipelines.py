@@ -157,9 +157,22 @@ def wan() -> Any:
     )
 
 
-def ltx() -> Any:
+def skyreels_forcing() -> Any:
+    base = wan()
+    return diffusers.SkyReelsV2DiffusionForcingPipeline(
+        tokenizer=base.tokenizer,
+        text_encoder=base.text_encoder,
+        vae=base.vae,
+        transformer=tiny_denoiser("skyreels_v2"),
+        scheduler=diffusers.UniPCMultistepScheduler(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=8.0
+        ),
+    )
+
+
+def ltx(cls: Any = diffusers.LTXPipeline) -> Any:
     tokenizer, encoder = t5()
-    return diffusers.LTXPipeline(
+    return cls(
         tokenizer=tokenizer,
         text_encoder=encoder,
         vae=diffusers.AutoencoderKLLTXVideo(
@@ -170,7 +183,9 @@ def ltx() -> Any:
             decoder_layers_per_block=(1, 1, 1, 1, 1),
         ).eval(),
         transformer=tiny_denoiser("ltx"),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
+            use_dynamic_shifting=cls is diffusers.LTXPipeline, shift=3.0
+        ),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from f3prune.core.errors import InputError
 from f3prune.families._base import Family, LatentShape, TokenGrid
 from f3prune.families._inputs import Draw, text_tokens
 
@@ -14,7 +15,25 @@ if TYPE_CHECKING:
 
 
 def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
-    return TokenGrid(*(int(arguments[name]) for name in ("num_frames", "height", "width")))
+    if arguments.get("num_frames") is not None:
+        return TokenGrid(*(int(arguments[name]) for name in ("num_frames", "height", "width")))
+    # LTXConditionPipeline gives every token its place instead: b (t h w) n, frames outermost.
+    times, rows, _ = arguments["video_coords"][0]
+    frames = _runs(times)
+    per_frame = times.numel() // frames
+    height = _runs(rows[:per_frame])
+    grid = TokenGrid(frames, height, per_frame // height)
+    if grid.video_tokens != times.numel() or not bool((times.view(frames, -1) == times.view(frames, -1)[:, :1]).all()):
+        raise InputError(
+            "the tokens of this call are no whole frames, as with conditions on later frames: give at most an image, "
+            "which is the first frame"
+        )
+    return grid
+
+
+def _runs(values: torch.Tensor) -> int:
+    """How often a value differs from the one before it, and one."""
+    return int((values[1:] != values[:-1]).sum()) + 1
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:
