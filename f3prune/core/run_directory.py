@@ -148,11 +148,34 @@ class RunDirectory:
             except BlockingIOError as error:
                 holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
                 raise InputError(
-                    f"run directory {self.path} is in use by process {holder}: wait for it, or give another directory"
+                    f"run directory {self.path} is in use by process {holder}, or by one that reads it: "
+                    f"wait, or give another directory"
                 ) from error
             os.ftruncate(descriptor, 0)
             os.write(descriptor, str(os.getpid()).encode())
             self._sweep()
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep writers out, but not other readers; writes nothing, so the directory may be read-only.
+
+        Raises:
+            InputError: another process is writing to the run.
+        """
+        try:
+            descriptor = os.open(self.path / LOCK, os.O_RDONLY)
+        except OSError:
+            # A copy without its lock, or one that may not even be opened: nobody writes there.
+            yield
+            return
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"run directory {self.path} is being written: wait for it") from error
             yield
         finally:
             os.close(descriptor)
