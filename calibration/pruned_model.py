@@ -138,7 +138,7 @@ def _refuse_strangers(denoiser: Any, record: PruningRecord, state: Mapping[str, 
     if wrong:
         raise InputError(
             f"this denoiser has other tensors than its configuration says ({len(wrong)}, such as {wrong[0]}), and "
-            f"could not be loaded again: fuse and unload adapters, and undo fused projections, before it is pruned"
+            f"could not be loaded again: load the model anew, and fuse and unload adapters before it is pruned"
         )
 
 
