@@ -248,7 +248,7 @@ def replacement_speeds(state: RunState, rows: Sequence[Mapping[str, Any]], repor
     measured = [config_of(row["config"]) for row in rows if "quality" in row]
     # A refit changes no graph, but what mode auto chooses.
     configs = list(dict.fromkeys(c if c.mode == "auto" else replace(c, refit=0) for c in measured))
-    masks = [masks_of(state, config, reporter) for config in configs]
+    masks = [replace(masks_of(state, config, reporter), refit="") for config in configs]
     dense = masks_of(state, PruneConfig(0.0, mode="local"), reporter)
     calls, strategy = state.calls(), state.strategy
     call = calls[len(calls) // 2]
@@ -259,7 +259,7 @@ def replacement_speeds(state: RunState, rows: Sequence[Mapping[str, Any]], repor
             for name, chosen in [(DENSE, dense), *((str(k), one) for k, one in enumerate(masks))]:
                 home = Path(folder) / name
                 (home / "onnx").mkdir(parents=True)
-                model = prune_denoiser(load_denoiser(state.source, torch.float32), replace(chosen, refit=""))
+                model = prune_denoiser(load_denoiser(state.source, torch.float32), chosen)
                 save_pruned(model, home / "pruned")
                 strategy.export(model, calls, state.source, home / "onnx", ExportConfig(self_test=False), {})
                 settings = BuildConfig(cache=False)
@@ -300,7 +300,7 @@ def saved_products(state: RunState, chosen: Sequence[Masks]) -> list[float | Non
         return float(sum(one.total for one in counted.sites.values()))
 
     dense = at_sites(everywhere(found, None))
-    return [1 - at_sites(replace(masks, refit="")) / dense for masks in chosen]
+    return [1 - at_sites(masks) / dense for masks in chosen]
 
 
 def config_of(values: Mapping[str, Any]) -> PruneConfig:

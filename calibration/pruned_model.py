@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,15 @@ def save_pruned(denoiser: nn.Module, directory: Path | str) -> None:
         directory: made if it is missing.
 
     Raises:
-        InputError: the denoiser was never pruned.
+        InputError: the denoiser was never pruned, or holds what ``load_pruned`` could not load, such as adapters.
     """
     record = pruning_of(denoiser)
     if record is None:
         raise InputError("this denoiser is not pruned: call prune_denoiser first, or denoiser.save_pretrained")
+    state = denoiser.state_dict()
+    _refuse_strangers(denoiser, record, state)
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    state = denoiser.state_dict()
     save_streaming(state, directory / WEIGHTS, {"format": "pt"})
     saved: Any = denoiser
     saved.save_config(str(directory))
@@ -93,8 +95,6 @@ def load_pruned(directory: Path | str, dtype: torch.dtype | None = None, lazy: b
     directory = Path(directory)
     if (directory / "stage-0").is_dir():
         return _load_stages(directory, dtype, lazy)
-    from accelerate import init_empty_weights
-
     try:
         pruning = parse_json(read_regular(directory / "pruning.json"))
         config = parse_json(read_regular(directory / "config.json"))
@@ -107,10 +107,7 @@ def load_pruned(directory: Path | str, dtype: torch.dtype | None = None, lazy: b
         buffers = dict(pruning["buffers"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{directory} is not a pruned denoiser ({error}): run `prune(...)` again") from error
-    dense_class = denoiser_class(name)
-    with init_empty_weights(include_buffers=False):
-        denoiser: nn.Module = dense_class.from_config(config)
-    bake(denoiser, record.masks, record.stage, record.source_digest)
+    denoiser = _empty(denoiser_class(name), config, record)
     try:
         state = read_lazily(directory / WEIGHTS) if lazy else load_file(str(directory / WEIGHTS))
         denoiser.load_state_dict(state, strict=True, assign=True)
@@ -126,6 +123,27 @@ def load_pruned(directory: Path | str, dtype: torch.dtype | None = None, lazy: b
     if dtype is not None:
         lazily_in_dtype(denoiser, dtype, keep=())
     return denoiser.eval().requires_grad_(False)
+
+
+def _empty(dense_class: Any, config: Any, record: PruningRecord) -> nn.Module:
+    """The pruned architecture without weights."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        denoiser: nn.Module = dense_class.from_config(config)
+    bake(denoiser, record.masks, record.stage, record.source_digest)
+    return denoiser
+
+
+def _refuse_strangers(denoiser: Any, record: PruningRecord, state: Mapping[str, torch.Tensor]) -> None:
+    """What is saved has the tensors that loading will look for."""
+    expected = _empty(type(denoiser), denoiser.config, record).state_dict()
+    wrong = sorted(state.keys() ^ expected.keys())
+    if wrong:
+        raise InputError(
+            f"this denoiser has other tensors than its configuration says ({len(wrong)}, such as {wrong[0]}), and "
+            f"could not be loaded again: load the model anew, and fuse and unload adapters before it is pruned"
+        )
 
 
 def _load_stages(directory: Path, dtype: torch.dtype | None, lazy: bool) -> nn.Module:

@@ -11,6 +11,7 @@ import torch
 
 from f3prune.core.errors import InputError
 from f3prune.core.tensors import TensorSpec, dimension_of
+from f3prune.engines.session._specs import other_size
 
 _RETURN_DICT = "return_dict"
 _TOLERANCE = 1e-6
@@ -251,4 +252,4 @@ def _reshape(value: torch.Tensor, spec: TensorSpec, sizes: Mapping[str, int], wh
         return value.reshape(()).expand(shape)
     if not spec.shape and value.numel() and bool((value == value.flatten()[0]).all()):
         return value.flatten()[0]
-    raise InputError(f"{where} takes {spec}, but the pipeline passes shape {list(value.shape)}: export for that shape")
+    raise InputError(f"{where} takes {spec}, but the pipeline passes shape {list(value.shape)}: {other_size(spec)}")

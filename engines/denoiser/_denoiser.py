@@ -14,6 +14,7 @@ from torch import nn
 from f3prune.core.calls import step_of
 from f3prune.core.errors import InputError
 from f3prune.engines.denoiser._arguments import ArgumentMap
+from f3prune.engines.denoiser._refusals import refusing
 from f3prune.engines.denoiser._skeleton import load_skeleton, output_class_of
 from f3prune.engines.session import Session
 from f3prune.engines.step_reuse import StepMemory, StepReuse
@@ -21,6 +22,7 @@ from f3prune.engines.step_reuse import StepMemory, StepReuse
 StageSessions = Session | Sequence[tuple[float, Session]] | Callable[[float], Session]
 
 
+@refusing
 class EngineDenoiser(ModelMixin):
     """A denoiser that runs on engines. It stands in for ``pipe.transformer`` or ``pipe.unet``::
 
@@ -31,7 +33,8 @@ class EngineDenoiser(ModelMixin):
     such as ``b f c h w`` of CogVideoX. The original class, without weights, answers everything else that a pipeline
     asks (``config``, ``patch_size``, ``add_embedding`` …). Floating inputs are rounded to the engine's dtype, and the
     output goes to the dtype and device of the latents. With ``reuse``, some steps are extrapolated from the outputs of
-    earlier ones, and no engine runs for them.
+    earlier ones, and no engine runs for them. Methods that would change weights or modules (adapters, attention
+    processors, caches) raise ``InputError`` with what to do instead.
     """
 
     def __init__(

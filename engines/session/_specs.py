@@ -12,6 +12,13 @@ if TYPE_CHECKING:
     import torch
 
 
+def other_size(spec: TensorSpec) -> str:
+    """What to do for an input that comes in another size than the graph has fixed."""
+    if spec.name.startswith("encoder_"):
+        return "run `export(dynamic=('batch', 'text'))` for prompts of any length, and `build(...)` again"
+    return "generate at that size, or run `export(...)` and `build(...)` for this one"
+
+
 def bind_shapes(
     specs: Sequence[TensorSpec],
     inputs: Mapping[str, torch.Tensor],
@@ -43,7 +50,7 @@ def bind_shapes(
                 if size != wanted:
                     raise InputError(
                         f"input {spec.name} has shape {list(shape)}, but the engine was built for {spec}; "
-                        f"generate at that size, or run `export(...)` and `build(...)` for this one"
+                        f"{other_size(spec)}"
                     )
                 continue
             factor, name = dimension_of(wanted)
@@ -57,8 +64,14 @@ def bind_shapes(
                 )
     for name, size in sizes.items():
         if name in ranges and not ranges[name][0] <= size <= ranges[name][-1]:
+            low, most = min(size, ranges[name][0]), max(size, ranges[name][-1])
+            way = (
+                f"`batch={(low, min(max(ranges[name][len(ranges[name]) // 2], low), most), most)!r}`"
+                if name == "batch"
+                else f"a range of {name} up to {most} in BuildConfig"
+            )
             raise InputError(
                 f"{name} is {size}, but the engine was built for {name} {ranges[name][0]} to {ranges[name][-1]}; "
-                f"run `build(...)` again with a wider range"
+                f"run `build(...)` again with {way}"
             )
     return sizes

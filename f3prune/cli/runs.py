@@ -20,6 +20,14 @@ def opened(path: Path) -> Iterator[tuple[RunDirectory, Reporter]]:
 
 
 @contextlib.contextmanager
+def read(path: Path) -> Iterator[tuple[RunDirectory, Reporter]]:
+    """An existing run that others may read at the same time, with a progress display."""
+    directory = RunDirectory.open(path)
+    with directory.reading(), RichReporter() as reporter:
+        yield directory, reporter
+
+
+@contextlib.contextmanager
 def written(path: Path) -> Iterator[tuple[RunDirectory, Reporter]]:
     """A run to write to, locked, with a progress display. A new directory is removed again if nothing came of it."""
     existed = path.exists()

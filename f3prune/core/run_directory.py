@@ -146,7 +146,8 @@ class RunDirectory:
             except BlockingIOError as error:
                 holder = os.read(descriptor, 32).decode(errors="replace").strip() or "unknown"
                 raise InputError(
-                    f"run directory {self.path} is in use by process {holder}: wait for it, or give another directory"
+                    f"run directory {self.path} is in use by process {holder}, or by one that reads it: "
+                    f"wait, or give another directory"
                 ) from error
             if not self._is_lock(descriptor):
                 raise InputError(f"run directory {self.path} was just removed by another process: start again")
@@ -184,6 +185,28 @@ class RunDirectory:
             (self.path / LOCK).unlink(missing_ok=True)
             with contextlib.suppress(OSError):
                 self.path.rmdir()
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[None]:
+        """Keep writers out, but not other readers; writes nothing, so the directory may be read-only.
+
+        Raises:
+            InputError: another process is writing to the run.
+        """
+        try:
+            descriptor = open_in(self.path, LOCK, os.O_RDONLY)
+        except OSError:
+            # A copy without its lock, or one that may not even be opened: nobody writes there.
+            yield
+            return
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise InputError(f"run directory {self.path} is being written: wait for it") from error
+            yield
+        finally:
+            os.close(descriptor)
 
     def _sweep(self) -> None:
         """Remove what a killed process left; only the holder of the lock may."""

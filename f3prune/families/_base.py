@@ -165,6 +165,11 @@ class Family:
             for layout, pattern in patterns.items()
             if re.fullmatch(pattern, name) and hasattr(module, "heads")
         ]
+        if not found and any("_orig_mod" in name.split(".") for name, _ in denoiser.named_modules()):
+            raise InputError(
+                "this denoiser is compiled, and its modules are hidden: give the model that torch.compile was given, "
+                "which is its _orig_mod, and compile afterwards"
+            )
         if not found:
             raise InputError(
                 f"{type(denoiser).__name__} has no module matching {' or '.join(patterns.values())!r}: "

@@ -15,13 +15,21 @@ _VALUE = ("to_v", "add_v_proj")
 _NORMS = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
 
 
+def _fused(module: nn.Module) -> bool:
+    """Whether attention goes through ``to_qkv``. Older classes keep their mark after unfusing; their processor says."""
+    if not getattr(module, "fused_projections", False):
+        return False
+    processor = type(getattr(module, "processor", None)).__name__
+    return hasattr(module, "unfuse_projections") or processor.startswith("Fused")
+
+
 def describe_site(denoiser: nn.Module, name: str, module: nn.Module, family: Family, layout: Layout) -> Site:
     """Read heads, head size and head-shaped layers off an attention module.
 
     Raises:
         InputError: projections are fused (``to_qkv``) or the module does not have the usual attributes.
     """
-    if getattr(module, "fused_projections", False):
+    if _fused(module):
         raise InputError(f"site {name} has fused projections: call denoiser.unfuse_qkv_projections() first")
     heads = module.heads
     to_q = getattr(module, "to_q", None)

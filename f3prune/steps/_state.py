@@ -45,18 +45,22 @@ class RunState:
     prompts: list[Prompt]
 
     @classmethod
-    def of(cls, run: RunDirectory) -> RunState:
+    def of(cls, run: RunDirectory, model: str | None = None) -> RunState:
         """Read it back.
+
+        Args:
+            run: the directory.
+            model: where MODEL is now, if it was moved.
 
         Raises:
             ArtifactError: not calibrated, or a file was altered.
-            InputError: MODEL is no longer where it was.
+            InputError: MODEL is no longer where it was, or ``model`` is another one.
         """
         entry = run.require("calibrate")
         facts = entry.facts
         try:
             source = resolve(
-                facts["model"], bool(facts["random_weights"]), int(facts["weights_seed"]), facts.get("variant")
+                model or facts["model"], bool(facts["random_weights"]), int(facts["weights_seed"]), facts.get("variant")
             )
             settings = GenerationSettings(**facts["settings"])
             prompts = [Prompt.from_json(value) for value in facts["prompts"]]
@@ -65,6 +69,14 @@ class RunState:
                 f"{run.path}/manifest.json has an incomplete entry for 'calibrate': "
                 f"make it with `{run.command('calibrate')}`"
             ) from error
+        if model is not None:
+            for part, digest in (("source", source.digest()), ("pipeline", source.pipeline_digest())):
+                if digest != entry.inputs[part]:
+                    raise InputError(
+                        f"`model` {model} is not the one that was calibrated (sha256 of its "
+                        f"{'denoiser' if part == 'source' else 'other parts'} {digest[:12]}, expected "
+                        f"{entry.inputs[part][:12]}): give the same files"
+                    )
         return cls(run, entry, source, settings, prompts)
 
     @property

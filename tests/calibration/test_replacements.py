@@ -279,3 +279,12 @@ def test_options_behind_colons_and_by_name_are_the_same():
 def test_maps_are_kept_to_the_bit():
     maps = torch.rand(3, 4, 4)
     assert torch.equal(FrameMaps.of(maps).tensor(), maps)
+
+
+def test_what_could_not_be_loaded_is_not_saved(tmp_path):
+    subject = subject_of("wan")
+    pruned = subject.pruned(0.5, "head")
+    pruned.proj_out.register_parameter("lora_A", torch.nn.Parameter(torch.ones(2, 2)))
+    with pytest.raises(InputError, match=r"other tensors than its configuration says \(1, such as proj_out\.lora_A\)"):
+        save_pruned(pruned, tmp_path / "pruned")
+    assert not (tmp_path / "pruned").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import onnxruntime
 import pytest
 import torch
 from diffusers import CogVideoXPipeline
+from diffusers.loaders import PeftAdapterMixin
+from diffusers.models.attention import AttentionMixin
+from diffusers.models.cache_utils import CacheMixin
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from onnx import numpy_helper
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -20,6 +24,7 @@ from f3prune.core.captured_calls import record_calls
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.engines import EngineDenoiser, Session, build_engine, open_session, parity
 from f3prune.engines.denoiser import load_skeleton, output_class_of
+from f3prune.engines.denoiser._refusals import WAYS as CHANGES
 from f3prune.families import family_of
 from f3prune.testing import VARIANTS, tiny_denoiser
 
@@ -72,6 +77,21 @@ def test_from_pretrained_takes_it_in_place_of_the_weights(cogvideox: Any, sessio
     assert pipeline.components["transformer"] is denoiser
     with pytest.raises(InputError, match="cannot be saved"):
         pipeline.save_pretrained(tmp_path / "again")
+
+
+@pytest.mark.parametrize("name", sorted(CHANGES))
+def test_what_would_change_it_is_refused_with_the_way(cogvideox: Any, session: Session, name: str) -> None:
+    denoiser = EngineDenoiser(cogvideox.config, session)
+    with pytest.raises(InputError, match=rf"{name} cannot change an engine.*(calibrate|build|reuse)\(\.\.\.\)"):
+        getattr(denoiser, name)(None)
+
+
+def test_every_change_that_diffusers_knows_is_refused() -> None:
+    """Of the mixins of adapters, attention processors and caches; but for methods that only look or end something."""
+    mixins = (PeftAdapterMixin, AttentionMixin, CacheMixin)
+    methods = {name for mixin in mixins for name, value in vars(mixin).items() if inspect.isfunction(value)}
+    public = {name for name in methods if not name.startswith("_")}
+    assert public - set(CHANGES) == {"active_adapters", "cache_context", "disable_cache", "save_lora_adapter"}
 
 
 def test_forward_takes_and_gives_what_the_original_does(

@@ -114,13 +114,19 @@ def test_shapes_bind_symbols() -> None:
         (torch.zeros(2, 4, dtype=torch.float16), torch.zeros(6, dtype=torch.int64), "x is float16"),
         (torch.zeros(2, 4), torch.zeros(3, dtype=torch.int64), "batch=1, but another input has batch=2"),
         (torch.zeros(2, 4), torch.zeros(4, dtype=torch.int64), "multiple of 3"),
-        (torch.zeros(3, 4), torch.zeros(9, dtype=torch.int64), "batch is 3, but the engine was built for batch 1 to 2"),
+        (torch.zeros(3, 4), torch.zeros(9, dtype=torch.int64), r"batch 1 to 2; run `build\(...\)` again with `batch=\(1, 2, 3\)`"),
     ],
 )
 def test_other_inputs_are_refused(x: torch.Tensor, y: torch.Tensor | None, message: str) -> None:
     inputs = {"x": x} if y is None else {"x": x, "y": y}
     with pytest.raises(InputError, match=message):
         bind_shapes(SPECS, inputs, {"batch": (1, 2, 2)})
+
+
+def test_text_of_another_length_names_the_way() -> None:
+    spec = TensorSpec("encoder_hidden_states", "float32", ("batch", 5, 2))
+    with pytest.raises(InputError, match=r"run `export\(dynamic=\('batch', 'text'\)\)`"):
+        bind_shapes((spec,), {spec.name: torch.zeros(1, 6, 2)}, {})
 
 
 def test_an_unknown_input_is_refused() -> None:

@@ -91,6 +91,10 @@ def test_wrong_inputs_are_refused(make_graph: GraphMaker, tmp_path: Path) -> Non
             session.run({"hidden_states": torch.zeros(3, 4, 8)})
         with pytest.raises(InputError, match="float64, the engine takes hidden_states float32"):
             session.run({"hidden_states": torch.zeros(2, 4, 8, dtype=torch.float64)})
+    # What the message advises.
+    build_engine(make_graph(), tmp_path / "wider", BuildConfig(batch=(1, 2, 3)))
+    with open_session(tmp_path / "wider") as session:
+        session.run({"hidden_states": torch.zeros(3, 4, 8)})
 
 
 def test_devices(make_graph: GraphMaker, tmp_path: Path) -> None:

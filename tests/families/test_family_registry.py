@@ -8,6 +8,8 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
+from diffusers.models.attention_processor import FusedAttnProcessor2_0
 from torch import nn
 
 from f3prune.core.errors import InputError, UnknownFamilyError
@@ -77,8 +79,32 @@ def test_a_denoiser_without_temporal_attention_is_refused() -> None:
         family_of(denoiser).find_sites(denoiser)
 
 
-def test_fused_projections_are_refused() -> None:
-    denoiser = tiny_denoiser("wan")
-    denoiser.fuse_qkv_projections()
+@pytest.mark.parametrize("variant", ["wan", "cogvideox", "latte"])
+def test_fused_projections_are_refused_until_they_are_undone(variant: str) -> None:
+    denoiser = tiny_denoiser(variant)
+    family = family_of(denoiser)
+    before = family.find_sites(denoiser)
+    if variant == "latte":
+        site = denoiser.get_submodule(before[0].name)
+        site.fuse_projections()
+        processor = site.processor
+        site.set_processor(FusedAttnProcessor2_0())
+    else:
+        denoiser.fuse_qkv_projections()
     with pytest.raises(InputError, match="unfuse_qkv_projections"):
-        family_of(denoiser).find_sites(denoiser)
+        family.find_sites(denoiser)
+    if variant == "latte":
+        site.set_processor(processor)
+    else:
+        denoiser.unfuse_qkv_projections()
+    assert family.find_sites(denoiser) == before
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_a_compiled_denoiser_is_called_one() -> None:
+    denoiser = tiny_denoiser("wan")
+    family, before = family_of(denoiser), family_of(denoiser).find_sites(denoiser)
+    compiled = torch.compile(denoiser)
+    with pytest.raises(InputError, match=r"is compiled.*its _orig_mod"):
+        family.find_sites(compiled)
+    assert family.find_sites(compiled._orig_mod) == before

@@ -49,6 +49,7 @@ CASES = [
     Case("opset", "export r --opset 11", ("11", "18", "--help")),
     Case("dynamic", "export r --dynamic batch,frames", ("frames", "batch, text", "--help")),
     Case("backend", "build r --backend openvino", ("openvino", "onnxruntime", "--help")),
+    *(Case(f"batch {v}", f"build r --batch {v}", (v, "1,2,4", "--help")) for v in ("2", "3,2,4", "0,1,2", "a,b,c")),
     Case("capability", "build r --backend tensorrt-rtx --compute-capability sm89", ("sm89", "8.9", "--help")),
     Case("reference", "check r --reference original", ("original", "dense", "--help")),
     Case("max rel l2", "check r --max-rel-l2 nan", ("nan", "at least 0", "--help")),

@@ -374,6 +374,52 @@ def test_generate_writes_what_was_asked_for(run: Path, tmp_path: Path, name: str
     assert len(files) == (9 if name in {"f-%02d.png", "frames"} else 1)
 
 
+def test_generating_writes_nothing_to_the_run_and_others_may_too(run: Path, tmp_path: Path) -> None:
+    (run / ".lock").unlink()
+    before = {file: file.stat().st_mtime_ns for file in [run, *run.rglob("*")]}
+    assert f3prune("generate", run, "--prompt", "a 3", "-o", tmp_path / "a.png").code == 0
+    assert {file: file.stat().st_mtime_ns for file in [run, *run.rglob("*")]} == before
+    directory = RunDirectory(run)
+    with directory.lock():
+        writing = f3prune("generate", run, "--prompt", "a 3", "-o", tmp_path / "b.png")
+    assert (writing.code, writing.err) == (2, f"f3prune: run directory {run} is being written: wait for it\n")
+    with directory.reading():
+        assert f3prune("generate", run, "--prompt", "a 3", "-o", tmp_path / "c.png").code == 0
+        assert "or by one that reads it" in f3prune("prune", run, "--alpha", 0.5).err
+    assert (tmp_path / "c.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+
+
+def test_generate_takes_a_negative_prompt(run: Path, tmp_path: Path) -> None:
+    for name, given in (
+        ("a.png", []),
+        ("b.png", ["--negative-prompt", "a 5 moving up"]),
+        ("c.png", ["--negative-prompt", ""]),
+    ):
+        assert f3prune("generate", run, "--prompt", "a 3", "-o", tmp_path / name, *given).code == 0
+    one, other, empty = ((tmp_path / name).read_bytes() for name in ("a.png", "b.png", "c.png"))
+    assert one == empty != other
+
+
+def test_a_model_that_was_moved_is_found(tiny_pipeline: Path, run: Path, tmp_path: Path) -> None:
+    words = ("generate", run, "--prompt", "a 3", "-o")
+    assert f3prune(*words, tmp_path / "a.png").code == 0
+    moved = tiny_pipeline.rename(tiny_pipeline.with_name("moved"))
+    try:
+        gone = f3prune(*words, tmp_path / "b.png")
+        assert gone.code == 2
+        assert "does not exist" in gone.err
+        assert "if it was moved, give --model DIR" in gone.err
+        assert f3prune(*words, tmp_path / "b.png", "--model", moved).code == 0
+        other = shutil.copytree(moved, tmp_path / "other")
+        (other / "scheduler" / "scheduler_config.json").write_text("{}")
+        wrong = f3prune(*words, tmp_path / "c.png", "--model", other)
+        assert wrong.code == 2
+        assert f"--model {other} is not the one that was calibrated (sha256 of its other parts" in wrong.err
+    finally:
+        moved.rename(tiny_pipeline)
+    assert (tmp_path / "b.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+
+
 def test_generate_insists_on_the_backend(run: Path, tmp_path: Path) -> None:
     outcome = f3prune("generate", run, "--prompt", "x", "-o", tmp_path / "o.mp4", "--backend", "tensorrt-rtx")
     assert outcome.code == 2

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from f3prune.cli.options.types import Capability, stack
+from f3prune.cli.options.types import Capability, Range, stack
 from f3prune.core.choices import BACKENDS
 
 if TYPE_CHECKING:
@@ -24,6 +24,14 @@ BUILDING = stack(
         type=Capability(),
         help="GPU that a TensorRT-RTX engine is compiled for, e.g. 8.9; may be repeated. [default: all]",
     ),
+    click.option(
+        "--batch",
+        type=Range(),
+        default="1,2,2",
+        show_default=True,
+        metavar="LEAST,USUAL,MOST",
+        help="Batches of one denoiser call that the engine takes.",
+    ),
 )
 
 
@@ -35,4 +43,4 @@ def build_config(values: Mapping[str, Any]) -> BuildConfig:
     """
     from f3prune.engines import BuildConfig
 
-    return BuildConfig(values["backend"], compute_capabilities=values["compute_capabilities"])
+    return BuildConfig(values["backend"], batch=values["batch"], compute_capabilities=values["compute_capabilities"])

@@ -141,6 +141,23 @@ class NewFile(click.Path):
         return path
 
 
+class Range(click.ParamType[Any]):
+    """Three counts, ``1,2,4``: the least, the usual and the most."""
+
+    name = "range"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int, int]:
+        """Check the form and the order."""
+        if isinstance(value, tuple):
+            return value
+        parts = str(value).split(",")
+        if len(parts) == 3 and all(part.strip().isdigit() for part in parts):
+            low, usual, most = map(int, parts)
+            if 1 <= low <= usual <= most:
+                return low, usual, most
+        return self.fail(f"{value!r} is not least,usual,most, three rising numbers from 1 on, e.g. 1,2,4", param, ctx)
+
+
 COUNT = click.IntRange(min=1)
 FILE = NewFile()
 PLACE = click.Path(path_type=Path)

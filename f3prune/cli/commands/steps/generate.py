@@ -10,7 +10,7 @@ import click
 from f3prune.cli.options.generation import CALIBRATIONS, LATENTS
 from f3prune.cli.options.places import RUN
 from f3prune.cli.options.types import PLACE
-from f3prune.cli.runs import opened
+from f3prune.cli.runs import read
 from f3prune.core import choices
 from f3prune.core.errors import InputError
 
@@ -18,6 +18,7 @@ from f3prune.core.errors import InputError
 @click.command(short_help="Generate a video with the engine.")
 @RUN
 @click.option("--prompt", required=True, help="What the video shows.")
+@click.option("--negative-prompt", "negative", help="What the video does not show. [default: the pipeline's own]")
 @click.option("--image", type=PLACE, help="Conditioning image, for image-to-video models.")
 @click.option(
     "-o",
@@ -29,15 +30,19 @@ from f3prune.core.errors import InputError
 @CALIBRATIONS
 @LATENTS
 @click.option("--backend", type=click.Choice(choices.BACKENDS), help="Insist on an engine of this backend.")
+@click.option("--model", metavar="DIR", help="Where the model is now, if it was moved; its files must be the same.")
 @click.option("--reuse", is_flag=True, help="Skip the denoising steps that `f3prune reuse` chose.")
 def generate(run: Path, prompt: str, image: Path | None, output: Path, **values: Any) -> None:
-    """Generate a video with the pruned engine in the original pipeline."""
+    """Generate a video with the pruned engine in the original pipeline.
+
+    Nothing is written to RUN, which may be read-only, and others may generate from it at the same time.
+    """
     from f3prune.pipelines.video import check_output
 
     check_output(output)
     if image is not None and not image.is_file():
         raise InputError(f"--image {image} does not exist: give a PNG or JPEG file")
-    with opened(run) as (directory, reporter):
+    with read(run) as (directory, reporter):
         from f3prune.steps.generate import GenerateOptions
         from f3prune.steps.generate import generate as step
 
