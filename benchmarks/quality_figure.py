@@ -27,7 +27,7 @@ COLOURS = {
 def main() -> None:
     """Read the results and draw them."""
     data = json.loads((HERE / "results" / "study.json").read_text(encoding="utf-8"))
-    shown = [name for name in KINDS if data.get(name, {}).get("replacement_speed")]
+    shown = [name for name in KINDS if len(data.get(name, {}).get("replacement_speed", ())) > 1]
     figure, axes = plt.subplots(1, len(shown), figsize=(3.6 * len(shown), 3.4), layout="constrained", squeeze=False)
     for axis, name in zip(axes[0], shown, strict=True):
         lines: dict[tuple[str, bool], list[tuple[float, float, bool]]] = {}

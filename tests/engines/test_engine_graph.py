@@ -114,7 +114,11 @@ def test_shapes_bind_symbols() -> None:
         (torch.zeros(2, 4, dtype=torch.float16), torch.zeros(6, dtype=torch.int64), "x is float16"),
         (torch.zeros(2, 4), torch.zeros(3, dtype=torch.int64), "batch=1, but another input has batch=2"),
         (torch.zeros(2, 4), torch.zeros(4, dtype=torch.int64), "multiple of 3"),
-        (torch.zeros(3, 4), torch.zeros(9, dtype=torch.int64), r"batch 1 to 2; run `build\(...\)` again with `batch=\(1, 2, 3\)`"),
+        (
+            torch.zeros(3, 4),
+            torch.zeros(9, dtype=torch.int64),
+            r"batch 1 to 2; run `build\(...\)` again with `batch=\(1, 2, 3\)`",
+        ),
     ],
 )
 def test_other_inputs_are_refused(x: torch.Tensor, y: torch.Tensor | None, message: str) -> None:
