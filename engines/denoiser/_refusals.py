@@ -43,7 +43,7 @@ WAYS = {
         "fuse adapters into the dense pipeline (load_lora_weights, fuse_lora, unload_lora_weights), save that with "
         "save_pretrained, and run `calibrate(...)` and all that follows on it",
     ),
-    **dict.fromkeys(_MODULES, "its attention is chosen when it is built: run `build(...)` again with other options"),
+    **dict.fromkeys(_MODULES, "leave it out, the engine computes in its own way"),
     "enable_cache": "run `reuse(...)` and generate with `reuse=True`, or call reuse_steps",
 }
 """Method -> what to do instead."""

@@ -120,7 +120,7 @@ def _write_mp4(pixels: npt.NDArray[np.uint8], path: Path, fps: int) -> None:
     # Some write errors, such as those of a full disk, end with a message and exit code 0.
     said = done.stderr.decode(errors="replace").strip().splitlines()
     if done.returncode or said:
-        reason = said[-1][:160] if said else f"exit code {done.returncode}"
+        reason = re.sub(r"^\[[^]]*\] ", "", said[-1])[:160] if said else f"exit code {done.returncode}"
         raise InputError(
             f"the video could not be written to {path.parent.parent} ({reason}): "
             f"free space on its disk, or give an `output` elsewhere"

@@ -82,7 +82,7 @@ def test_from_pretrained_takes_it_in_place_of_the_weights(cogvideox: Any, sessio
 @pytest.mark.parametrize("name", sorted(CHANGES))
 def test_what_would_change_it_is_refused_with_the_way(cogvideox: Any, session: Session, name: str) -> None:
     denoiser = EngineDenoiser(cogvideox.config, session)
-    with pytest.raises(InputError, match=rf"{name} cannot change an engine.*(calibrate|build|reuse)\(\.\.\.\)"):
+    with pytest.raises(InputError, match=rf"{name} cannot change an engine.*(calibrate\(|reuse\(|leave it out)"):
         getattr(denoiser, name)(None)
 
 
