@@ -18,37 +18,13 @@ import pytest
 import report_data
 from browser import OFFLINE, chromium, measured, needs_browser
 from command_line import Outcome, f3prune
+from run_files import FILES, STEPS
 
 from f3prune.calibration import PruneConfig, StagedDenoiser, load_pruned
 from f3prune.core.manifest import SEAL, Manifest, seal
 from f3prune.core.run_directory import PLACES, RunDirectory, StepPlace
 from f3prune.report.build import report
 from f3prune.steps.prune import prune
-
-FILES = {
-    "aas.safetensors",
-    "calls.safetensors",
-    "masks.json",
-    "pruned/model.safetensors",
-    "pruned/config.json",
-    "pruned/pruning.json",
-    "onnx/denoiser.onnx",
-    "engine/engine.json",
-    "dense/onnx/denoiser.onnx",
-    "dense/engine/engine.json",
-    "video.mp4",
-    "video-dense.mp4",
-    "frames.png",
-    "check.json",
-    "bench.json",
-    "report.json",
-    "report.html",
-    "manifest.json",
-    "pruned/manifest.json",
-    "onnx/manifest.json",
-    "engine/manifest.json",
-}
-STEPS = ("calibrate", "prune", "export", "build", "generate", "check", "dense engine", "bench", "report")
 
 
 def start(model: Path, run: Path, *more: object) -> Outcome:
