@@ -42,7 +42,7 @@ class ExportConfig:
         >>> ExportConfig("bf16", opset=18)
         Traceback (most recent call last):
             ...
-        f3prune.core.errors.InputError: opset 18 has no bfloat16 convolutions: use 22 or later for bf16
+        f3prune.core.errors.InputError: `opset` 18 has no bfloat16 convolutions: use 22 or later for bf16
     """
 
     dtype: Dtype = "fp32"

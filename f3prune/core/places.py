@@ -54,7 +54,9 @@ def refuse_to_replace(path: Path, folder: bool = False, own: str | None = None) 
     except FileNotFoundError:
         return
     except NotADirectoryError as error:
-        raise InputError(f"{path} cannot be written, a part of it is a file and not a directory") from error
+        raise InputError(
+            f"{path} cannot be written: a part of its path is a file, not a directory; give another place"
+        ) from error
     except OSError as error:
         raise InputError(f"{path} cannot be written ({error.strerror}): give another name") from error
     kind = stat.S_IFMT(found.st_mode)

@@ -126,7 +126,7 @@ def test_an_engine_of_another_version_is_refused(
     record = build_engine(make_graph(), tmp_path / "engine", BuildConfig(backend=backend))
     write_record(replace(record, backend_version="0.9"), tmp_path / "engine")
     with pytest.raises(
-        BackendError, match=rf"was built by {backend} 0\.9, but {record.backend_version} is installed: build"
+        BackendError, match=rf"was built by {backend} 0\.9, but {record.backend_version} is installed: run `build"
     ):
         open_session(tmp_path / "engine")
 

@@ -47,11 +47,12 @@ def test_every_component_and_variant_is_looked_at(model: Path, file: str, conten
 
 
 def test_what_a_map_names_is_hashed(model: Path) -> None:
-    shards = [model / folder / "model-00001-of-00002.safetensors" for folder in ("transformer", "text_encoder")]
-    for shard in shards:
+    names = {"transformer": "diffusion_pytorch_model", "text_encoder": "model"}
+    shards = [model / folder / f"{name}-00001-of-00002.safetensors" for folder, name in names.items()]
+    for shard, name in zip(shards, names.values(), strict=True):
         shard.write_bytes(b"1")
         text = json.dumps({"weight_map": {"w": shard.name}})
-        (shard.parent / "model.safetensors.index.json").write_text(text)
+        (shard.parent / f"{name}.safetensors.index.json").write_text(text)
     before = resolve(str(model))
     digests = before.digest(), before.pipeline_digest()
     for shard in shards:
