@@ -56,7 +56,7 @@ def save_streaming(tensors: Mapping[str, torch.Tensor], path: Path, metadata: Ma
 def _write(tensor: torch.Tensor, descriptor: int) -> None:
     """Write the bytes of one tensor; its values are dropped on return."""
     made = tensor.value() if isinstance(tensor, LazyTensor) else tensor
-    # A tensor of one element counts as contiguous whatever its strides are; a copy has those that a view of bytes needs.
+    # One element counts as contiguous whatever its strides are; a copy has those that a view of bytes needs.
     flat = made.detach().cpu().reshape(-1).clone(memory_format=torch.contiguous_format)
     view = memoryview(flat.view(torch.uint8).numpy())  # type: ignore[arg-type]
     while view:
