@@ -25,7 +25,10 @@ def replacement_section(data: Mapping[str, Any]) -> str:
         "auto`, α is the share of the sites' multiplications that is to be saved; *saved* is what is.\n",
     ]
     if any(model.get("replacement_speed") for model in data.values()):
-        parts += ["Of every model the fastest setting that keeps quality, pruned minus dense:\n", fastest_kept(data)]
+        parts += [
+            "Of the settings in this section, the fastest of each model that keeps quality, pruned minus dense:\n",
+            fastest_kept(data),
+        ]
     for name, model in data.items():
         rows = [row for row in model.get("replacements", ()) if "quality" in row]
         if rows:
@@ -71,7 +74,7 @@ def _rows(model: Row, rows: list[Row]) -> str:
 
 
 def fastest_kept(data: Mapping[str, Any]) -> str:
-    """Of every model the setting of the fastest engine that keeps quality, with differences to the dense model."""
+    """Of every model the fastest measured replacement that keeps quality, with differences to the dense model."""
     body = []
     for name, model in data.items():
         kept = [row for row in model.get("replacements", ()) if "quality" in row and keeps_quality(row)]

@@ -135,7 +135,9 @@ def refit(
     sums = _watched(denoiser, masks, denoise, _NormalEquations)
     tensors = {}
     for (stage, name), one in sums.items():
-        fitted = one.solved(ridge[one.site.layout])
+        # A constant has nowhere to go where the output projection has no bias.
+        constant = linear(denoiser, one.site.outputs[0][0]).bias is not None
+        fitted = one.solved(ridge[one.site.layout], constant)
         if fitted is not None:
             tensors[f"{stage}/{name}"] = fitted
     if not tensors:
@@ -213,18 +215,24 @@ class _NormalEquations(_Watcher):
             tensor = tensor[:, :, call.video]
         return tensor.transpose(1, 2).flatten(2).flatten(0, 1).float()
 
-    def solved(self, ridge: float) -> torch.Tensor | None:
-        """``Δ`` and ``c`` below it, on the CPU; ``None`` where nothing stands in the pruned heads' place."""
+    def solved(self, ridge: float, constant: bool) -> torch.Tensor | None:
+        """``Δ`` and ``c`` below it, on the CPU; ``None`` where nothing stands in the pruned heads' place.
+
+        Args:
+            ridge: see ``RIDGE``.
+            constant: fit ``c`` too; it is zero otherwise.
+        """
         gram, target = self.sums
         diagonal = gram.diagonal()
         used = diagonal > 0
+        used[-1] = constant
         columns, rows = int(used[:-1].sum()), round(float(diagonal[-1]))
         if not columns:
             return None
         if rows < columns:
             raise InputError(
                 f"refit saw {rows} tokens at site {self.site.name}, fewer than its {columns} channels: "
-                f"run more generations"
+                f"give `refit` more generations"
             )
         pull = ridge * diagonal
         pull[-1] = 0.0

@@ -7,19 +7,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from torch import nn
-
-from f3prune.calibration import Masks, StagedDenoiser, prune_denoiser
+from f3prune.calibration import Masks
 from f3prune.core.errors import InputError
 from f3prune.core.json_values import json_values
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.families import denoiser_component
-from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
+from f3prune.pipelines.loading import pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.quality.samples import Sample
 from f3prune.quality.video_store import VideoStore
 from f3prune.steps._state import RunState
-from f3prune.steps.refit import refit_of
+from f3prune.steps.refit import baked
 from f3prune.steps.sessions import engine_pipeline
 
 Runner = Literal["engine", "torch"]
@@ -51,16 +49,9 @@ def pipeline_of(state: RunState, variant: Variant) -> Iterator[Any]:
         return
     device = pick_device()
     dtype = working_dtype(state.source, device)
-    digest = state.verified_source_digest()
     pipeline = state.load_pipeline(dtype, device)
     if variant.masks is not None:
-        stages: list[nn.Module] = []
-        refit = refit_of(state, variant.masks)
-        for stage in range(len(variant.masks.stages)):
-            denoiser = load_denoiser(state.source, dtype, device)
-            stages.append(prune_denoiser(denoiser, variant.masks, stage, digest, refit).to(device).eval())
-        baked = stages[0] if len(stages) == 1 else StagedDenoiser(variant.masks, stages)
-        setattr(pipeline, denoiser_component(pipeline), baked)
+        setattr(pipeline, denoiser_component(pipeline), baked(state, variant.masks, dtype, device))
     yield pipeline
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from torch import nn
 
-from f3prune.calibration import Masks, StagedDenoiser, prune_denoiser
+from f3prune.calibration import Masks
 from f3prune.core.errors import InputError
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.psnr import psnr
 from f3prune.families import denoiser_component
-from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
+from f3prune.pipelines.loading import pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.steps._state import RunState
-from f3prune.steps.refit import refit_of, refitted_if_possible
+from f3prune.steps.refit import baked, refitted_if_possible
 
 VIDEOS = 4
 """Of every candidate: few, for they are compared in pairs."""
@@ -65,12 +65,7 @@ def video_psnr(
         references = draw(dense)
         for chosen in candidates:
             masks = refitted_if_possible(state, chosen, refit, reporter)
-            fitted = refit_of(state, masks)
-            baked = []
-            for stage in range(len(masks.stages)):
-                denoiser = load_denoiser(state.source, dtype, device)
-                baked.append(prune_denoiser(denoiser, masks, stage, refit=fitted).to(device).eval())
-            videos = draw(baked[0] if len(baked) == 1 else StagedDenoiser(masks, baked))
+            videos = draw(baked(state, masks, dtype, device))
             values = [psnr(one, other) for one, other in zip(references, videos, strict=True)]
             mean = math.fsum(min(value, EQUAL_DB) for value in values) / VIDEOS
             found.append(0.0 if math.isnan(mean) else mean)

@@ -5,13 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import nn
+
 from f3prune import calibration
-from f3prune.calibration import Masks, Refit
+from f3prune.calibration import Masks, Refit, StagedDenoiser, prune_denoiser
 from f3prune.calibration.refitting import NothingToRefit, passes
 from f3prune.core.errors import ArtifactError
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
+from f3prune.pipelines.loading import load_denoiser
 from f3prune.steps._state import PACKAGES, RunState
 
 FILE, FOLDER, MASKS = "refit.safetensors", "refit", "masks.json"
@@ -77,3 +81,17 @@ def refit_of(state: RunState, masks: Masks) -> Refit | None:
         if RunDirectory.open(home).require("refit").facts["digest"] == masks.refit:
             return Refit.load(home / FILE)
     raise ArtifactError(f"the refit that {state.run.path / MASKS} names is not there: run `prune(...)` again")
+
+
+def baked(state: RunState, masks: Masks, dtype: torch.dtype, device: torch.device) -> nn.Module:
+    """The run's denoiser pruned with these masks and their refit, in memory; one that has stages where they do.
+
+    Raises:
+        ArtifactError: the model changed since it was calibrated, or the refit is not there.
+    """
+    digest, fitted = state.verified_source_digest(), refit_of(state, masks)
+    stages = [
+        prune_denoiser(load_denoiser(state.source, dtype, device), masks, stage, digest, fitted).to(device).eval()
+        for stage in range(len(masks.stages))
+    ]
+    return stages[0] if len(stages) == 1 else StagedDenoiser(masks, stages)

@@ -112,6 +112,41 @@ def test_the_closed_form_is_that_of_least_squares():
     assert relative(fitted.tensors[f"0/{name}"].double(), solution) < 1e-3
 
 
+def test_without_a_bias_no_constant_is_fitted():
+    """The fit is that of ``Δ`` alone, not the one beside a constant that is then thrown away."""
+    subject = subject_of("wan")
+    bare = copy.deepcopy(subject.denoiser)
+    masks = subject.masks(1.0, "layer", "local")
+    names = [site.outputs[0][0] for site in subject.family.find_sites(bare, "all")]
+    for name in names:
+        bare.get_submodule(name).bias = None
+    denoise = lambda: denoise_synthetic(bare, TINY_SHAPES["wan"], 6, seed=5, batch=4)  # noqa: E731
+    masks, fitted = refit(bare, masks, denoise)
+    site = next(s for s in subject.family.find_sites(bare, "all") if f"0/{s.name}" in fitted.tensors)
+    rows: list[torch.Tensor] = []
+    lost: list[torch.Tensor] = []
+
+    def watch(call):
+        dense, local = call.dense(), masks.stages[0].sites[site.name].stand_in.attend(call)
+        flat = [t.transpose(1, 2).flatten(2).flatten(0, 1).double() for t in (local, dense - local)]
+        rows.append(flat[0])
+        lost.append(flat[1])
+        return dense
+
+    with AttentionHook(bare, subject.family, {site.name: watch}), torch.no_grad():
+        denoise()
+    features, target = torch.cat(rows), torch.cat(lost)
+    gram = features.T @ features
+    expected = torch.linalg.solve(gram + RIDGE["spatiotemporal"] * gram.diagonal().diag(), features.T @ target)
+    found = fitted.tensors[f"0/{site.name}"].double()
+    assert relative(found[:-1], expected) < 1e-3
+    assert not found[-1].any()
+    pruned = prune_denoiser(copy.deepcopy(bare), masks, refit=fitted)
+    with masked_reference(bare, masks, layers=lambda one: fitted.layers(bare, one, 0)):
+        reference = run(bare, subject.inputs)
+    assert relative(run(pruned, subject.inputs), reference) < 1e-5
+
+
 def test_maps_of_static_are_refitted_too():
     masks, _ = refitted("latte", "layer", "static", alpha=1.0)
     before = subject_of("latte").masks(1.0, "layer", "static")

@@ -69,7 +69,9 @@ def test_grids_leave_out_the_pairs_that_a_score_cannot_rank(score: str) -> None:
 
 
 def test_a_contest_keeps_the_score_of_the_run() -> None:
-    own = PruneConfig(0.4, protect=("*.0",), score="random", score_seed=2)
+    # A refit that the run has is not asked of modes that cannot be refitted.
+    own = PruneConfig(0.4, protect=("*.0",), score="random", score_seed=2, refit=4)
     points = ContestOptions(alphas=(0.5,), granularities=("layer", "head"), modes=("local", "drop")).points(own)
+    assert {point.refit for point in points} == {0}
     assert {(p.granularity, p.mode) for p in points} == set(itertools.product(("layer", "head"), ("local", "drop")))
     assert {(p.alpha, p.score, p.score_seed, p.protect) for p in points} == {(0.5, "random", 2, ("*.0",))}

@@ -79,7 +79,7 @@ class ContestOptions:
             raise InputError(f"`rounds` is {self.rounds}: quartiles need at least {LEAST_ROUNDS}")
 
     def points(self, own: PruneConfig) -> list[PruneConfig]:
-        """Every combination, with the run's own aggregation, stages, protected sites and score."""
+        """Every combination, with the run's own aggregation, stages, protected sites and score; none is refitted."""
         found = []
         for granularity in self.granularities:
             for mode in self.modes:
@@ -88,7 +88,7 @@ class ContestOptions:
                 aggregate = "timesteps" if granularity == "layer" else own.aggregate
                 for alpha in self.alphas:
                     changes: Any = {"granularity": granularity, "aggregate": aggregate, "mode": mode}
-                    found.append(replace(own, alpha=alpha, speedup=None, candidates=(), **changes))
+                    found.append(replace(own, alpha=alpha, speedup=None, candidates=(), refit=0, **changes))
         return found
 
 
