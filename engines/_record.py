@@ -16,7 +16,7 @@ from f3prune.core.tensors import TensorSpec
 from f3prune.engines._graph import constants_of
 
 RECORD = "engine.json"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class EngineRecord:
         dtype: ``fp32``, ``fp16`` or ``bf16``.
         ranges: ``[min, opt, max]`` of each symbolic dimension.
         profiles: ``[min, opt, max]`` shapes of each input that has a symbolic dimension.
-        compute_capabilities: GPUs it was compiled for; empty means all that the backend supports.
+        compute_capabilities: GPUs that a TensorRT-RTX engine runs on, ``12.0+`` for 12.0 and later; else empty.
         device: the GPU a ``tensorrt`` engine was timed on; empty for the others.
         flags: builder or session options.
         inputs: of the graph.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from f3prune.core.errors import ArtifactError, BackendError
 from f3prune.engines._record import EngineRecord
 from f3prune.engines.backends.cuda import require_gpu
-from f3prune.engines.backends.trt_flavour import installed_version, require_supported, select
+from f3prune.engines.backends.trt_flavour import in_words, installed_version, require_supported, runs_on, select
 from f3prune.engines.session import Session, require_version
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ class TensorRTSession(Session):
         gpu = require_gpu(f"a {record.backend} engine", chosen.index or 0)
         require_version(directory, record, installed_version(record.backend))
         require_supported(record.backend, gpu)
-        if record.compute_capabilities and gpu.capability not in record.compute_capabilities:
+        if record.backend == "tensorrt-rtx" and not runs_on(record.compute_capabilities, gpu.capability):
             raise BackendError(
-                f"the engine in {directory} was compiled for {', '.join(record.compute_capabilities)}, "
+                f"the engine in {directory} was compiled for {in_words(record.compute_capabilities)}, "
                 f"but this GPU is {gpu}: run `build(...)` again with `compute_capabilities={(gpu.capability,)!r}`"
             )
         if record.device and record.device != str(gpu):

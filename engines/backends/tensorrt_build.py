@@ -122,7 +122,8 @@ def _builder_config(
         if f"SM{major}{minor}" not in known:
             supported = ", ".join(sorted(f"{name[2:-1]}.{name[-1]}" for name in known))
             raise BackendError(
-                f"tensorrt-rtx {trt.__version__} cannot compile for compute capability {text}: choose from {supported}"
+                f"tensorrt-rtx {trt.__version__} does not run on compute capability {text}: choose from {supported} "
+                f"for `compute_capabilities`, or use `backend='tensorrt'` there"
             )
 
     def set_tf32(builder: Any, network: Any, config_object: Any) -> None:

@@ -15,6 +15,8 @@ Backend = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 GraphOptimization = Literal["disable", "basic", "extended", "all"]
 GRAPH_OPTIMIZATIONS: tuple[str, ...] = get_args(GraphOptimization)
 VERSION = 1
+TURING = "7.5"
+"""Compute capability of the oldest GPUs that TensorRT-RTX compiles for; its matrix products are in fp16 there."""
 
 DimensionRange = tuple[int, int, int]
 
@@ -28,8 +30,8 @@ class BuildConfig:
         batch: ``(min, opt, max)`` of the symbolic dimension ``batch``; guidance runs with batch 2.
         ranges: ``(min, opt, max)`` of any other symbolic dimension of the graph, by its name; ``text`` is the number of
             text tokens.
-        compute_capabilities: GPUs that a TensorRT-RTX engine is compiled for, e.g. ``("8.9", "12.0")``; empty means
-            every GPU that the installed version supports.
+        compute_capabilities: GPUs that a TensorRT-RTX engine is compiled for, e.g. ``("8.9", "12.0")``; it runs on no
+            other. Empty means what the library takes then: 8.0, 8.6, 8.9, 12.0 and later. Turing, 7.5, has to be named.
         tf32: let TensorRT round fp32 matrix products to TF32. Off, so that an fp32 engine is fp32.
         optimization_level: TensorRT's builder level, 0 (fast build) to 5; ``None`` keeps the default.
         workspace_bytes: limit of TensorRT's scratch memory; ``None`` means all of the GPU.

@@ -122,7 +122,7 @@ def test_constants_are_recorded(exported):
 
 @pytest.mark.slow(reason="exports every family")
 def test_tensorrt_rtx_parses_every_family(exported):
-    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed")
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     subjects = {str(exported(variant).result.path): exported(variant) for variant in VARIANTS}
     script = Path(__file__).with_name("parse_with_tensorrt_rtx.py")
     answer = subprocess.run(

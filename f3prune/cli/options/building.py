@@ -22,7 +22,8 @@ BUILDING = stack(
         "compute_capabilities",
         multiple=True,
         type=Capability(),
-        help="GPU that a TensorRT-RTX engine is compiled for, e.g. 8.9; may be repeated. [default: all]",
+        help="GPU that a TensorRT-RTX engine is compiled for, e.g. 8.9; may be repeated. [default: 8.0, 8.6, 8.9, "
+        "12.0 and later; 7.5 (Turing) has to be named]",
     ),
     click.option(
         "--batch",
