@@ -39,7 +39,8 @@ class EngineRecord:
         outputs: of the graph.
         metadata: the graph's ``f3prune.*`` properties.
         files: ``name -> {"sha256", "bytes"}``.
-        built: what the build cost: ``seconds``, ``peak_bytes``.
+        built: what the build cost: ``seconds``, ``peak_bytes``; and what it made: ``attention_fused``, a number,
+            ``attention_unfused``, names, and ``scratch_bytes`` of TensorRT's execution contexts.
         key: SHA-256 over everything above from ``backend`` to ``flags``: the engine cache key.
         origin: how it came into its directory: ``built``, ``cache``, ``kept`` or ``read``; not stored.
     """
@@ -59,7 +60,7 @@ class EngineRecord:
     outputs: tuple[TensorSpec, ...]
     metadata: dict[str, str]
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    built: dict[str, float] = field(default_factory=dict)
+    built: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION
     origin: str = field(default="read", compare=False)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from f3prune.core.atomic_files import atomic_write
 from f3prune.core.errors import ArtifactError, InputError
@@ -142,7 +143,7 @@ def _kept(plan: EngineRecord, directory: Path) -> EngineRecord | None:
 
 def _build(
     graph: Graph, plan: EngineRecord, config: BuildConfig, directory: Path, progress: Progress | None
-) -> tuple[list[str], dict[str, float]]:
+) -> tuple[list[str], dict[str, Any]]:
     if config.backend == "onnxruntime":
         from f3prune.engines.backends.onnxruntime import write_graph
 

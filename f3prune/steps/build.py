@@ -75,6 +75,8 @@ def build(
             "dtype": first.dtype,
             "stages": stages,
             "seconds": [record.built.get("seconds") for record in records],
+            "attention_fused": [record.built.get("attention_fused") for record in records],
+            "attention_unfused": [record.built.get("attention_unfused") for record in records],
             "bytes": [sum(int(entry["bytes"]) for entry in record.files.values()) for record in records],
         }
 
