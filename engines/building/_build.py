@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from f3prune.core.atomic_files import atomic_write
+from f3prune.core.choices import TURING
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.tensors import GRAPH_FILE, TensorSpec
 from f3prune.engines._graph import Graph, read_graph
 from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
 from f3prune.engines.backends import require_gpu
 from f3prune.engines.building._cache import cache_directory, fetch, store
-from f3prune.engines.building._config import TURING, BuildConfig
+from f3prune.engines.building._config import BuildConfig
 from f3prune.engines.building._worker_call import Progress, run_job
 
 

@@ -15,8 +15,6 @@ Backend = Literal["onnxruntime", "tensorrt-rtx", "tensorrt"]
 GraphOptimization = Literal["disable", "basic", "extended", "all"]
 GRAPH_OPTIMIZATIONS: tuple[str, ...] = get_args(GraphOptimization)
 VERSION = 1
-TURING = "7.5"
-"""Compute capability of the oldest GPUs that TensorRT-RTX compiles for; its matrix products are in fp16 there."""
 
 DimensionRange = tuple[int, int, int]
 

@@ -25,19 +25,21 @@ from f3prune.exporter.rewrites.graph import (
 from f3prune.exporter.rewrites.trace import (
     BooleanMaskAsBias,
     InterleavedAssignment,
+    LongHalfAttention,
     SliceAssignment,
     mochi_masks_padding,
     upsample_any_batch,
 )
 
 TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], ...] = (
+    LongHalfAttention,
     SliceAssignment,
     InterleavedAssignment,
     BooleanMaskAsBias,
     mochi_masks_padding,
     upsample_any_batch,
 )
-"""Applied to every model while it is traced; each leaves alone what it is not about."""
+"""Applied to every model while it is traced, the last first; each leaves alone what it is not about."""
 
 GRAPH_REWRITES = (
     BooleanWhere,
@@ -77,6 +79,7 @@ __all__ = [
     "EinsumPermutation",
     "InterleavedAssignment",
     "KeyTranspose",
+    "LongHalfAttention",
     "NoOpSqueeze",
     "NormBeforeTranspose",
     "SliceAssignment",

@@ -13,7 +13,7 @@ from f3prune.core.choices import BACKENDS
 if TYPE_CHECKING:
     from f3prune.engines import BuildConfig
 
-BUILDING = stack(
+TARGET = stack(
     click.option(
         "--backend", type=click.Choice(BACKENDS), default="onnxruntime", show_default=True, help="What runs the graph."
     ),
@@ -25,6 +25,10 @@ BUILDING = stack(
         help="GPU that a TensorRT-RTX engine is compiled for, e.g. 8.9; may be repeated. [default: 8.0, 8.6, 8.9, "
         "12.0 and later; 7.5 (Turing) has to be named]",
     ),
+)
+"""What the graph is for."""
+BUILDING = stack(
+    TARGET,
     click.option(
         "--batch",
         type=Range(),
