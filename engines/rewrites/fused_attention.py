@@ -9,6 +9,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from f3prune.exporter.rewrites.transposes import transpose_order
+
 DOMAIN = "com.microsoft"
 HEADS_INNER = [0, 2, 1, 3]
 """Between ``b h n d`` and ``b n h d``, either way."""
@@ -92,7 +94,7 @@ def _match(softmax: ir.Node) -> _Attention | None:
     if scaled is None or scaled.op_type != "Mul" or transposed is None or transposed.op_type != "Transpose":
         return None
     factor = ir.convenience.get_const_tensor(scaled.inputs[1])
-    if factor is None or factor.size != 1 or _order(transposed) != [0, 1, 3, 2]:
+    if factor is None or factor.size != 1 or transpose_order(transposed) != [0, 1, 3, 2]:
         return None
     query, key, value = scaled.inputs[0], transposed.inputs[0], last.inputs[1]
     if query.shape is None or query.shape[2] == 1:
@@ -140,12 +142,7 @@ def _only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
 
 def _moves_heads(node: ir.Node | None) -> bool:
     """A Transpose between ``b h n d`` and ``b n h d``."""
-    return node is not None and node.op_type == "Transpose" and _order(node) == HEADS_INNER
-
-
-def _order(node: ir.Node) -> list[int]:
-    order = node.attributes.get("perm")
-    return [] if order is None else list(order.as_ints())
+    return node is not None and node.op_type == "Transpose" and transpose_order(node) == HEADS_INNER
 
 
 class _Writer:
