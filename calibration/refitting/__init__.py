@@ -5,6 +5,6 @@ from __future__ import annotations
 from f3prune.calibration.refitting._dropped import drops_channel, frame_layer
 from f3prune.calibration.refitting._equations import NothingToRefit
 from f3prune.calibration.refitting._fit import RIDGE, passes, refit
-from f3prune.calibration.refitting._refit import Refit
+from f3prune.calibration.refitting._refit import FORMAT, Refit
 
-__all__ = ["RIDGE", "NothingToRefit", "Refit", "drops_channel", "frame_layer", "passes", "refit"]
+__all__ = ["FORMAT", "RIDGE", "NothingToRefit", "Refit", "drops_channel", "frame_layer", "passes", "refit"]

@@ -18,7 +18,7 @@ from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.weights.safetensors_stream import save_streaming
 from f3prune.families import Site, family_of
 
-__all__ = ["Refit"]
+__all__ = ["FORMAT", "Refit"]
 
 FORMAT = "1"
 
