@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -65,10 +64,6 @@ class Choices:
     psnr: tuple[float, ...]
     saved: tuple[float, ...]
     speedup: tuple[float, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """All but the masks, as JSON values."""
-        return {name: value for name, value in asdict(self).items() if name != "masks"}
 
 
 def candidates(calibration: Calibration, config: PruneConfig) -> dict[str, list[Replacement]]:
