@@ -49,6 +49,12 @@ def find_gpu(index: int = 0) -> Gpu | str:
     return Gpu(name.value.decode(errors="replace"), f"{major.value}.{minor.value}")
 
 
+def missing_gpu(backend: str) -> str | None:
+    """Why engines of a backend cannot run on this machine, as the end of a sentence; None where nothing is missing."""
+    found = None if backend == "onnxruntime" else find_gpu()
+    return found if isinstance(found, str) else None
+
+
 def require_gpu(what: str, index: int = 0) -> Gpu:
     """The GPU, or one line that says what needs it.
 

@@ -17,6 +17,10 @@ OLDEST_BF16_OPSET = 22
 TURING = "7.5"
 """Compute capability of GPUs without bfloat16."""
 DYNAMIC = ("batch", "text")
+OFFLOADS = ("none", "model", "sequential", "layers")
+"""Where weights are while models run. ``none``: all on the device. On a GPU: ``model``, one model of the pipeline at a
+time (accelerate); ``sequential``, one module at a time (accelerate); ``layers``, a layer ahead of its use, on a stream
+of its own (diffusers). Without a GPU: ``layers``, one weight of the denoiser at a time, from its file."""
 DEFAULT = "default"
 """Of a mode or score: what suits the model and the unit."""
 _PACKAGE = Path(__file__).resolve().parents[1]

@@ -155,7 +155,7 @@ class AutoregressiveStrategy(GenerationStrategy):
 
         Begin-of-image stays; every other slot gets the token of another slot of its frame.
         """
-        grid = family.token_grid(denoisers["dense"], inputs)
+        grid = family.token_grid(next(iter(denoisers.values())), inputs)
         text = int(inputs["text_mask"].shape[1])
         found = {}
         with torch.no_grad():

@@ -109,7 +109,7 @@ class DenoisingStrategy(GenerationStrategy):
     def couplings(
         self, denoisers: Mapping[str, nn.Module], family: Family, inputs: Mapping[str, Any]
     ) -> dict[str, Coupling]:
-        grid = family.token_grid(denoisers["dense"], inputs)
+        grid = family.token_grid(next(iter(denoisers.values())), inputs)
         return {
             name: coupling(denoiser, family, inputs, grid, frames=perturbed_frames(grid.frames))
             for name, denoiser in denoisers.items()
