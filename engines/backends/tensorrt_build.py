@@ -163,6 +163,8 @@ def _builder_config(
         options["builder_optimization_level"] = config.optimization_level
     if config.workspace_bytes is not None:
         options["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: config.workspace_bytes}
+    if config.weight_streaming is not None:
+        options["weight_streaming"] = True
     if config.backend == "tensorrt":
         if config.timing_cache is not None and Path(config.timing_cache).is_file():
             options["load_timing_cache"] = config.timing_cache
@@ -180,11 +182,12 @@ def _builder_config(
                 f"for `compute_capabilities`, or use `backend='tensorrt'` there"
             )
 
-    def set_tf32(builder: Any, network: Any, config_object: Any) -> None:
+    def set_flags(builder: Any, network: Any, config_object: Any) -> None:
         if not config.tf32:
             config_object.clear_flag(trt.BuilderFlag.TF32)
+        config_object.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
-    return PostprocessConfig(CreateConfigRTX(compute_capabilities=capabilities or None, **options), func=set_tf32)
+    return PostprocessConfig(CreateConfigRTX(compute_capabilities=capabilities or None, **options), func=set_flags)
 
 
 def _one_line(text: object) -> str:

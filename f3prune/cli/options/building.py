@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from f3prune.cli.options.types import Capability, Range, stack
+from f3prune.cli.options.types import BoundedFloat, Capability, Range, stack
 from f3prune.core.choices import BACKENDS
 
 if TYPE_CHECKING:
@@ -37,6 +37,13 @@ BUILDING = stack(
         metavar="LEAST,USUAL,MOST",
         help="Batches of one denoiser call that the engine takes.",
     ),
+    click.option(
+        "--weight-streaming",
+        type=BoundedFloat(0.0, meaning="a size in GiB"),
+        metavar="GIB",
+        help="Keep this much of the weights on the GPU, and stream the rest from the machine's memory (TensorRT). "
+        "[default: all of them]",
+    ),
 )
 
 
@@ -48,4 +55,5 @@ def build_config(values: Mapping[str, Any]) -> BuildConfig:
     """
     from f3prune.engines import BuildConfig
 
-    return BuildConfig(values["backend"], batch=values["batch"], compute_capabilities=values["compute_capabilities"])
+    names = ("batch", "compute_capabilities", "weight_streaming")
+    return BuildConfig(values["backend"], **{name: values[name] for name in names})
