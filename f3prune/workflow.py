@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,7 +55,7 @@ class RunSummary:
         parity: what the check found.
         report: the HTML page.
         missing: why the engine cannot run on this machine, as the end of a sentence; None where it can.
-        left: what is left for a machine that can run it, as commands.
+        left: what is left for a machine that can run it, each a call in the words of messages.
     """
 
     steps: list[tuple[str, float, bool]] = field(default_factory=list)
@@ -102,7 +101,7 @@ def run_all(run: RunDirectory, options: RunOptions, reporter: Reporter = SILENT)
         image = Path(first["image"]) if "image" in first else None
         prompt = GenerateOptions(options.prompt or first["prompt"], image, backend=options.building.backend)
         summary.generated = step("generate", lambda: generate_into_run(run, prompt, reporter))
-    summary.parity = step("check", lambda: check_once(run, reporter))
+    summary.parity = step("check", lambda: check_once(run, reporter, options.calibration.offload))
     step("dense engine", lambda: _dense(run, reporter))
     if summary.missing is None:
         summary.speed = step("bench", lambda: bench(run, options.benchmarking, reporter, again=False))
@@ -115,17 +114,17 @@ def run_all(run: RunDirectory, options: RunOptions, reporter: Reporter = SILENT)
 
 
 def _left(run: RunDirectory, options: RunOptions, calibration: Manifest) -> tuple[str, ...]:
-    """Commands for the GPU machine, in order; they take the run as it is."""
-    where = shlex.quote(str(run.path))
+    """Calls for the GPU machine, in order, in the words of messages; they take the run as it is."""
+    path = str(run.path)
     generate = []
     if not calibration.facts["synthetic"]:
-        prompt = shlex.quote(options.prompt or calibration.facts["prompts"][0]["prompt"])
-        generate = [f"f3prune generate {where} --prompt {prompt} -o video.mp4"]
+        prompt = options.prompt or calibration.facts["prompts"][0]["prompt"]
+        generate = [f"`generate(run={path!r}, prompt={prompt!r}, output='video.mp4')`"]
     return (
-        f"f3prune check {where} --reference dense",
+        f"`check(run={path!r}, reference='dense')`",
         *generate,
-        f"f3prune bench {where}",
-        f"f3prune report {where}",
+        f"`bench(run={path!r})`",
+        f"`report(run={path!r})`",
     )
 
 

@@ -9,6 +9,8 @@ from torch import nn
 from torch.utils._pytree import tree_map_only
 
 from f3prune.core.errors import InputError
+from f3prune.pipelines.loading import load_denoiser, load_pipeline
+from f3prune.pipelines.sources import ModelSource
 
 
 def check_offload(offload: str, device: torch.device) -> None:
@@ -26,6 +28,38 @@ def check_offload(offload: str, device: torch.device) -> None:
             f"`offload` {offload!r} moves weights between a GPU's memory and the machine's, and torch can use no GPU "
             f"here: `offload='layers'` leaves the denoiser's weights in their files"
         )
+
+
+def check_engine_offload(offload: str, device: torch.device) -> None:
+    """Refuse what makes no sense for the rest of a pipeline whose denoiser is an engine.
+
+    Raises:
+        InputError: anything but ``none`` without a GPU.
+    """
+    check_offload(offload, device)
+    if lazy(offload, device):
+        raise InputError(
+            f"`offload` {offload!r} leaves a denoiser's weights in their files, and an engine has its own: leave it "
+            f"out; text encoders leave memory after the prompt is encoded"
+        )
+
+
+def lazy(offload: str, device: torch.device) -> bool:
+    """Whether a denoiser's weights stay in their files until they are used."""
+    return offload == "layers" and device.type == "cpu"
+
+
+def load_offloaded(source: ModelSource, dtype: torch.dtype, device: torch.device, offload: str) -> Any:
+    """MODEL's pipeline with its weights where ``offload`` says, see :func:`check_offload`.
+
+    Raises:
+        InputError: see :func:`check_offload` and ``f3prune.pipelines.loading.load_pipeline``.
+    """
+    check_offload(offload, device)
+    denoiser = load_denoiser(source, dtype, lazy=True) if lazy(offload, device) else None
+    pipeline = load_pipeline(source, dtype, denoiser=denoiser)
+    place(pipeline, device, offload)
+    return pipeline
 
 
 def place(pipeline: Any, device: torch.device, offload: str, keep: str | None = None) -> None:
@@ -51,6 +85,14 @@ def place(pipeline: Any, device: torch.device, offload: str, keep: str | None = 
     else:
         for module in modules.values():
             offload_module(module, device, offload)
+
+
+def on_device(denoiser: nn.Module, device: torch.device, offload: str) -> nn.Module:
+    """A denoiser on the CPU, put on ``device`` whole, or part by part as it runs."""
+    if device.type == "cpu" or offload in ("none", "model"):
+        return denoiser if device.type == "cpu" else denoiser.to(device)
+    offload_module(denoiser, device, offload)
+    return denoiser
 
 
 def offload_module(module: nn.Module, device: torch.device, offload: str) -> None:

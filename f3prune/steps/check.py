@@ -22,7 +22,7 @@ from f3prune.engines.backends import missing_gpu
 from f3prune.engines.check import CheckBounds, CheckReport, Coupling, compare
 from f3prune.families import denoiser_component
 from f3prune.pipelines.loading import pick_device
-from f3prune.pipelines.memory import check_offload, encode_once, offload_module
+from f3prune.pipelines.memory import check_offload, encode_once, lazy, on_device
 from f3prune.steps._state import RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.export import load_variant
@@ -72,12 +72,12 @@ def check(
     return report
 
 
-def check_once(run: RunDirectory, reporter: Reporter = SILENT) -> tuple[CheckReport, bool]:
+def check_once(run: RunDirectory, reporter: Reporter = SILENT, offload: str = "none") -> tuple[CheckReport, bool]:
     """Like ``check`` against the dense model, unless the run holds the very same result."""
     asked = _Asked("dense", None, True)
     state = RunState.of(run)
     built = run.require_current(BUILD_STEP["pruned"])
-    return _measure(state, built, _recipe(state, built, asked), asked, reporter)
+    return _measure(state, built, _recipe(state, built, asked), asked, reporter, offload)
 
 
 @dataclass(frozen=True)
@@ -132,15 +132,15 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
     with_videos = asked.videos and not state.synthetic
     if with_videos:
         state.verified_pipeline_digest()
-    lazy = offload == "layers" and device.type == "cpu"
+    in_files = lazy(offload, device)
     one = _OneAtATime(state, calls, device, reporter, with_videos)
     with reporter.task("checking", total=len(calls) * (3 if against_dense else 2)) as advance:
         with engine_denoiser(state) if missing is None else graph_denoiser(state) as engine:
             one.measure("engine", engine, advance)
         del engine
-        one.measure("pruned", on_device(pruned_torch(state, None, lazy=lazy), device, offload), advance)
+        one.measure("pruned", on_device(pruned_torch(state, None, lazy=in_files), device, offload), advance)
         if against_dense:
-            one.measure("dense", on_device(load_variant(state, "dense", 0, 1, lazy=lazy), device, offload), advance)
+            one.measure("dense", on_device(load_variant(state, "dense", 0, 1, lazy=in_files), device, offload), advance)
     names = ("pruned (PyTorch fp32)", engine_name)
     answers = one.answers
     export = compare(names, answers["pruned"], answers["engine"], calls, bounds, _pair(one.videos, "pruned", "engine"))
@@ -215,11 +215,3 @@ def pruned_torch(state: RunState, device: torch.device | None, dtype: str = "fp3
     state.run.require("pruned")
     denoiser = load_pruned(state.run.directory("pruned"), torch_dtype(dtype), lazy)
     return denoiser if device is None else denoiser.to(device)
-
-
-def on_device(denoiser: nn.Module, device: torch.device, offload: str) -> nn.Module:
-    """A denoiser on the CPU, put on ``device`` whole, or part by part as it runs."""
-    if device.type == "cpu" or offload in ("none", "model"):
-        return denoiser if device.type == "cpu" else denoiser.to(device)
-    offload_module(denoiser, device, offload)
-    return denoiser

@@ -15,6 +15,7 @@ from f3prune.core.run_directory import RunDirectory
 from f3prune.engines import BuildConfig
 from f3prune.exporter.self_test import save_as_float32
 from f3prune.pipelines.loading import pick_device
+from f3prune.pipelines.memory import check_engine_offload
 from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings, run_prompt
 from f3prune.pipelines.prompts import Prompt
 from f3prune.steps._state import RunState, Variant, masks_of_run, stage_directories
@@ -107,7 +108,9 @@ def _widened(graphs: Path, target: Path) -> Path:
 
 
 @contextlib.contextmanager
-def engine_pipeline(state: RunState, variant: Variant = "pruned", backend: str | None = None) -> Iterator[Any]:
+def engine_pipeline(
+    state: RunState, variant: Variant = "pruned", backend: str | None = None, offload: str = "none"
+) -> Iterator[Any]:
     """The unmodified pipeline of MODEL with its denoiser running on the engines.
 
     Raises:
@@ -115,9 +118,10 @@ def engine_pipeline(state: RunState, variant: Variant = "pruned", backend: str |
         ArtifactError, BackendError: see ``engine_denoiser``.
     """
     device = pick_device()
+    check_engine_offload(offload, device)
     state.verified_pipeline_digest()
     with engine_denoiser(state, variant, backend) as denoiser:
-        yield state.strategy.pipeline_with(state.source, denoiser, device)
+        yield state.strategy.pipeline_with(state.source, denoiser, device, offload)
 
 
 def generate_frames(

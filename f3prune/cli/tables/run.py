@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from f3prune.cli.messages import for_command_line
 from f3prune.cli.tables.build import attention_lines
 from f3prune.cli.tables.parity import video_psnr
 from f3prune.cli.tables.pruning import describe_counts
@@ -60,7 +61,8 @@ def summary_table(summary: RunSummary, path: Path) -> Table:
         table.add_row("frames", str(path / "frames.png"))
     if summary.missing is not None:
         table.add_row("engine", f"{path / 'engine'} is built, and does not run here: {summary.missing}")
-        table.add_row("left", "on a machine with the GPU, after copying the run and MODEL:\n" + "\n".join(summary.left))
+        commands = "\n".join(for_command_line(call).strip("`") for call in summary.left)
+        table.add_row("left", f"on a machine with the GPU, after copying the run and MODEL:\n{commands}")
     if summary.report is not None:
         table.add_row("report", str(summary.report))
     return table
