@@ -12,6 +12,7 @@ from torch import nn
 
 from f3prune.calibration.attention_hook import AttentionCall, AttentionHook, Handler
 from f3prune.calibration.bake.attention import take_heads
+from f3prune.calibration.bake.surgery import put
 from f3prune.calibration.masks import Masks, SiteMask
 from f3prune.calibration.replacements._masks import attend_where, frames_of
 from f3prune.families import Site, TokenGrid, family_of
@@ -43,8 +44,7 @@ def masked_reference(
             if mask.untouched:
                 continue
             for layer_name, layer in layers(sites[name]):
-                stack.callback(denoiser.set_submodule, layer_name, denoiser.get_submodule(layer_name))
-                denoiser.set_submodule(layer_name, layer)
+                stack.callback(put, denoiser, layer_name, put(denoiser, layer_name, layer))
             if len(mask.pruned_heads) == mask.heads:
                 gone = mask.stand_in.whole_site(denoiser, family, sites[name])
                 if gone is not None:
