@@ -150,6 +150,19 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "pooled_projection_dim": 8,
         "rope_axes_dim": (4, 2, 2),
     },
+    "hunyuan_video15": {
+        "in_channels": 9,
+        "out_channels": 4,
+        "num_attention_heads": 4,
+        "attention_head_dim": 8,
+        "num_layers": 2,
+        "num_refiner_layers": 1,
+        "mlp_ratio": 2.0,
+        "text_embed_dim": 8,
+        "text_embed_2_dim": 6,
+        "image_embed_dim": 5,
+        "rope_axes_dim": (4, 2, 2),
+    },
     "allegro": {
         "num_attention_heads": 4,
         "attention_head_dim": 12,
@@ -179,6 +192,7 @@ TINY_SHAPES: dict[str, LatentShape] = {
     "ltx": LatentShape(3, 2, 3),
     "mochi": LatentShape(3, 4, 6),
     "hunyuan_video": LatentShape(3, 4, 6),
+    "hunyuan_video15": LatentShape(3, 2, 3),
     "allegro": LatentShape(3, 4, 6),
 }
 """A good small latent shape for each name in ``VARIANTS``."""

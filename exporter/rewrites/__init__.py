@@ -26,6 +26,7 @@ from f3prune.exporter.rewrites.trace import (
     BooleanMaskAsBias,
     InterleavedAssignment,
     SliceAssignment,
+    hunyuan_video15_masks_padding,
     mochi_masks_padding,
     upsample_any_batch,
 )
@@ -34,6 +35,7 @@ TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], .
     SliceAssignment,
     InterleavedAssignment,
     BooleanMaskAsBias,
+    hunyuan_video15_masks_padding,
     mochi_masks_padding,
     upsample_any_batch,
 )
@@ -81,6 +83,7 @@ __all__ = [
     "NormBeforeTranspose",
     "SliceAssignment",
     "TransposedWeights",
+    "hunyuan_video15_masks_padding",
     "mochi_masks_padding",
     "traced_with_rewrites",
     "upsample_any_batch",

@@ -104,6 +104,8 @@ class Family:
             still matter to the others.
         qk_heads_interchangeable: q and k heads may be reordered in the weights (false where rotary embeddings differ
             from head to head).
+        padding_asks_nothing: a site's mask hides padded text from keys and from queries. Rows of all other tokens are
+            alike, and what a padded query reads is never used: the row of a video token stands for all.
         text_queries: text asks at a site too; false where only video tokens do (CogVideo's temporal channel).
         autoregressive: the model generates token by token and computes frame-local heads itself (``local_heads`` of a
             site's module), because its caches must shrink with them.
@@ -129,6 +131,7 @@ class Family:
     returns_text: bool = False
     norm_across_heads: bool = False
     qk_heads_interchangeable: bool = True
+    padding_asks_nothing: bool = False
     text_queries: bool = True
     autoregressive: bool = False
     only_path_between_frames: bool = True

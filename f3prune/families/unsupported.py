@@ -16,7 +16,6 @@ UNSUPPORTED: dict[str, str] = {
     "CosmosTransformer3DModel": _UNDECLARED,
     "EasyAnimateTransformer3DModel": _UNDECLARED,
     "HeliosTransformer3DModel": _UNDECLARED,
-    "HunyuanVideo15Transformer3DModel": _UNDECLARED,
     "HunyuanVideoFramepackTransformer3DModel": _UNDECLARED,
     "Kandinsky5Transformer3DModel": _UNDECLARED,
     "Kandinsky6SRTransformer3DModel": _BLOCK_MASK,
