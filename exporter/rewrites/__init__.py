@@ -28,6 +28,7 @@ from f3prune.exporter.rewrites.trace import (
     SliceAssignment,
     hunyuan_video15_masks_padding,
     mochi_masks_padding,
+    split_rotary_in_one_piece,
     upsample_any_batch,
 )
 
@@ -37,6 +38,7 @@ TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], .
     BooleanMaskAsBias,
     hunyuan_video15_masks_padding,
     mochi_masks_padding,
+    split_rotary_in_one_piece,
     upsample_any_batch,
 )
 """Applied to every model while it is traced; each leaves alone what it is not about."""
@@ -85,6 +87,7 @@ __all__ = [
     "TransposedWeights",
     "hunyuan_video15_masks_padding",
     "mochi_masks_padding",
+    "split_rotary_in_one_piece",
     "traced_with_rewrites",
     "upsample_any_batch",
 ]

@@ -61,7 +61,7 @@ class Site:
 
     ``outputs`` names the linear layers whose *input columns* are the concatenated heads, each with the column at which
     head 0 starts; names are qualified from the denoiser. ``projections`` are the layers whose *output rows* are heads,
-    by role.
+    by role. ``gates`` are layers with one *output row* for every head, whose outputs scale the heads.
     """
 
     name: str
@@ -72,6 +72,7 @@ class Site:
     value: tuple[str, ...]
     outputs: tuple[tuple[str, int], ...]
     head_norms: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
 
 
 def first_alone(frames: int, temporal: int) -> int:
@@ -99,6 +100,8 @@ class Family:
         text: where text tokens stand in the sequence of a spatiotemporal site.
         latents: name of the forward argument that holds the noisy latents.
         frame_axis: the axis of the latents *and* of the output that runs over frames (or tokens, frames outermost).
+        outputs: what the denoiser returns, in order, as the fields of its output class are called; the first is denoised
+            video, with the latents' axes.
         returns_text: the site's module returns ``(video, text)`` instead of one tensor.
         norm_across_heads: queries and keys are normalised over all heads together, so q and k rows of a dropped head
             still matter to the others.
@@ -128,6 +131,7 @@ class Family:
     text: TextPosition = "none"
     latents: str = "hidden_states"
     frame_axis: int = 2
+    outputs: tuple[str, ...] = ("sample",)
     returns_text: bool = False
     norm_across_heads: bool = False
     qk_heads_interchangeable: bool = True

@@ -20,7 +20,6 @@ UNSUPPORTED: dict[str, str] = {
     "Kandinsky5Transformer3DModel": _UNDECLARED,
     "Kandinsky6SRTransformer3DModel": _BLOCK_MASK,
     "Kandinsky6Transformer3DModel": _UNDECLARED,
-    "LTX2VideoTransformer3DModel": _UNDECLARED,
     "MiniMaxH3Transformer3DModel": _PACKED,
     "MotifVideoTransformer3DModel": "its decoder blocks attend over two copies of the video at once",
     "SanaVideoTransformer3DModel": _LINEAR,

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import HunyuanVideo15Transformer3DModel
 from diffusers.models.attention_processor import MochiAttnProcessor2_0
+from diffusers.models.transformers import transformer_ltx2
 from diffusers.models.transformers.transformer_hunyuan_video15 import HunyuanVideo15AttnProcessor2_0
 from diffusers.models.upsampling import Upsample2D
 from onnx.reference import ReferenceEvaluator
@@ -32,6 +33,7 @@ from f3prune.exporter.rewrites import (
     TransposedWeights,
     hunyuan_video15_masks_padding,
     mochi_masks_padding,
+    split_rotary_in_one_piece,
     traced_with_rewrites,
     upsample_any_batch,
 )
@@ -83,12 +85,23 @@ def test_hunyuan_video15_masks_padding(image):
     torch.testing.assert_close(replaced.sample, expected.sample, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_split_rotary_in_one_piece(packed):
+    x = normal(2, 5, 24) if packed else normal(2, 3, 5, 8)
+    angles = normal(2, 3, 5, 4, seed=1)
+    expected = transformer_ltx2.apply_split_rotary_emb(x.clone(), (angles.cos(), angles.sin()))
+    with split_rotary_in_one_piece():
+        replaced = transformer_ltx2.apply_split_rotary_emb(x, (angles.cos(), angles.sin()))
+    torch.testing.assert_close(replaced, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_rewrites_end_with_their_context():
     classes = (
         (MochiAttnProcessor2_0, "__call__"),
         (Upsample2D, "forward"),
         (HunyuanVideo15Transformer3DModel, "forward"),
         (HunyuanVideo15AttnProcessor2_0, "__call__"),
+        (transformer_ltx2, "apply_split_rotary_emb"),
     )
     before = [getattr(owner, name) for owner, name in classes]
 

@@ -137,7 +137,7 @@ def test_i2vgen_xl_image_latents_are_the_pipelines() -> None:
 
 
 def test_prompts_have_different_lengths_where_they_are_padded() -> None:
-    for variant in ("mochi", "hunyuan_video", "hunyuan_video15", "ltx", "allegro"):
+    for variant in ("mochi", "hunyuan_video", "hunyuan_video15", "ltx", "ltx2", "allegro"):
         _, inputs = draw(variant, batch=3)
         lengths = inputs["encoder_attention_mask"].sum(1).tolist()
         assert len(set(lengths)) == 3

@@ -7,6 +7,7 @@ from f3prune.exporter.rewrites.trace.hunyuan_video15_text import hunyuan_video15
 from f3prune.exporter.rewrites.trace.interleaved_assignment import InterleavedAssignment
 from f3prune.exporter.rewrites.trace.mochi_padding import mochi_masks_padding
 from f3prune.exporter.rewrites.trace.slice_assignment import SliceAssignment
+from f3prune.exporter.rewrites.trace.split_rotary import split_rotary_in_one_piece
 from f3prune.exporter.rewrites.trace.upsample_any_batch import upsample_any_batch
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "SliceAssignment",
     "hunyuan_video15_masks_padding",
     "mochi_masks_padding",
+    "split_rotary_in_one_piece",
     "upsample_any_batch",
 ]

@@ -9,6 +9,7 @@ from f3prune.families.joint import (
     hunyuan_video,
     hunyuan_video15,
     ltx,
+    ltx2,
     mochi,
     skyreels_v2,
     wan,
@@ -16,7 +17,18 @@ from f3prune.families.joint import (
 
 FAMILIES = tuple(
     module.FAMILY
-    for module in (cogvideo, cogvideox, wan, skyreels_v2, ltx, mochi, hunyuan_video, hunyuan_video15, allegro)
+    for module in (
+        cogvideo,
+        cogvideox,
+        wan,
+        skyreels_v2,
+        ltx,
+        ltx2,
+        mochi,
+        hunyuan_video,
+        hunyuan_video15,
+        allegro,
+    )
 )
 """In the order in which they are listed."""
 
