@@ -9,7 +9,13 @@ import torch
 
 from f3prune.core.errors import ExportError
 
-TEXT_INPUTS = ("encoder_hidden_states", "encoder_attention_mask")
+TEXT_INPUTS = (
+    "encoder_hidden_states",
+    "encoder_attention_mask",
+    "audio_encoder_hidden_states",
+    "audio_encoder_attention_mask",
+)
+"""The text embeddings and their mask; those for an audio stream are of the same prompt."""
 
 
 @dataclass(frozen=True)

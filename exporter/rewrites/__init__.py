@@ -26,7 +26,9 @@ from f3prune.exporter.rewrites.trace import (
     BooleanMaskAsBias,
     InterleavedAssignment,
     SliceAssignment,
+    hunyuan_video15_masks_padding,
     mochi_masks_padding,
+    split_rotary_in_one_piece,
     upsample_any_batch,
 )
 
@@ -34,7 +36,9 @@ TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], .
     SliceAssignment,
     InterleavedAssignment,
     BooleanMaskAsBias,
+    hunyuan_video15_masks_padding,
     mochi_masks_padding,
+    split_rotary_in_one_piece,
     upsample_any_batch,
 )
 """Applied to every model while it is traced; each leaves alone what it is not about."""
@@ -81,7 +85,9 @@ __all__ = [
     "NormBeforeTranspose",
     "SliceAssignment",
     "TransposedWeights",
+    "hunyuan_video15_masks_padding",
     "mochi_masks_padding",
+    "split_rotary_in_one_piece",
     "traced_with_rewrites",
     "upsample_any_batch",
 ]

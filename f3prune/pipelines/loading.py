@@ -150,7 +150,7 @@ def load_denoiser(
     silence_imported()
     folder = source.denoiser_path
     name = denoiser_class_name(read_json(folder / "config.json"))
-    if (source.path / "motion_adapter").is_dir() and name == "UNet2DConditionModel":
+    if name != source.denoiser_class:
         denoiser = _load_motion_unet(source, dtype)
     else:
         cls = denoiser_class(name)

@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
-from f3prune.families.joint import allegro, cogvideo, cogvideox, hunyuan_video, ltx, mochi, skyreels_v2, wan
+from f3prune.families.joint import (
+    allegro,
+    cogvideo,
+    cogvideox,
+    hunyuan_video,
+    hunyuan_video15,
+    ltx,
+    ltx2,
+    mochi,
+    skyreels_v2,
+    wan,
+)
 
 FAMILIES = tuple(
-    module.FAMILY for module in (cogvideo, cogvideox, wan, skyreels_v2, ltx, mochi, hunyuan_video, allegro)
+    module.FAMILY
+    for module in (
+        cogvideo,
+        cogvideox,
+        wan,
+        skyreels_v2,
+        ltx,
+        ltx2,
+        mochi,
+        hunyuan_video,
+        hunyuan_video15,
+        allegro,
+    )
 )
 """In the order in which they are listed."""
 
