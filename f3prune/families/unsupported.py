@@ -40,7 +40,7 @@ def why_not(name: str, supported: list[str]) -> str:
         supported: classes that have one.
     """
     if name in UNSUPPORTED:
-        return f"{name} is not supported: {UNSUPPORTED[name]}; `f3prune families` lists what can be pruned instead"
+        return f"{name} is not supported: {UNSUPPORTED[name]}; f3prune families lists what can be pruned instead"
     end = f"expected one of {', '.join(supported)}; docs/families.md tells how to add one"
     installed = _diffusers()
     if installed is None:

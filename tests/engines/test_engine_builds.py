@@ -122,7 +122,7 @@ def test_a_cache_that_others_may_write_to_is_not_used(
     second = build_engine(onnx, tmp_path / "second", RTX, progress=lambda _, phase: said.append(phase))
     assert second.origin == "built"
     if what == "cache":
-        (remedy,) = re.findall(r"run (chmod go-w .+)", " ".join(said))
+        (remedy,) = re.findall(r"run (chmod go-w .+)", "\n".join(said))
         subprocess.run(remedy.split(), check=True)
         assert build_engine(onnx, tmp_path / "third", RTX).origin == "cache"
 
