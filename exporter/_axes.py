@@ -24,14 +24,18 @@ Axes = dict[str, dict[int, Symbol]]
 
 
 def symbolic_axes(
-    tensors: Mapping[str, torch.Tensor], latents: str, frames: int | None, dynamic: Sequence[str]
+    tensors: Mapping[str, torch.Tensor],
+    latents: str,
+    frames: int | None,
+    dynamic: Sequence[str],
+    not_batched: Sequence[str] = (),
 ) -> Axes:
     """Find the batch and text axes of the inputs.
 
     Does:
-        an argument of its own (not inside a tuple) whose first axis is as long as the latents' has the batch there; one
+        an argument of its own (not inside a tuple, unless of text) whose first axis is as long as the latents' has the batch there; one
         whose first axis is ``frames`` times as long has ``frames*batch`` (AnimateDiff's text). The text axis is axis
-        1 of the text embeddings and of their mask.
+        1 of the text embeddings and of their mask. Those of ``not_batched`` have no batch, however long they are.
 
     Raises:
         ExportError: ``text`` is wanted, and the denoiser takes no text tokens.
@@ -40,7 +44,7 @@ def symbolic_axes(
     batch = tensors[latents].shape[0]
     for name, tensor in tensors.items():
         found: dict[int, Symbol] = {}
-        if "batch" in dynamic and "." not in name and tensor.ndim > 0:
+        if "batch" in dynamic and _stands_alone(name) and name not in not_batched and tensor.ndim > 0:
             if tensor.shape[0] == batch:
                 found[0] = Symbol("batch")
             elif frames is not None and tensor.shape[0] == batch * frames:
@@ -54,6 +58,12 @@ def symbolic_axes(
             if name in tensors and tensors[name].ndim >= 2 and tensors[name].shape[1] == states.shape[1]:
                 axes[name][1] = Symbol("text")
     return axes
+
+
+def _stands_alone(name: str) -> bool:
+    """Whether an input is a whole argument, or one of several text embeddings in a tuple (Cosmos 2.5)."""
+    argument, dot, _ = name.partition(".")
+    return not dot or argument == TEXT_INPUTS[0]
 
 
 def at_least_two(tensors: Mapping[str, torch.Tensor], axes: Axes) -> dict[str, torch.Tensor]:

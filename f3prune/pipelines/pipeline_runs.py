@@ -23,6 +23,7 @@ Frames = npt.NDArray[np.float32]
 
 _FRAMES_NAMES = ("num_frames", "video_length")
 _GUIDANCE_NAMES = ("guidance_scale", "max_guidance_scale")
+_REFERENCE_IMAGES = "reference_images"
 
 
 @dataclass(frozen=True)
@@ -71,14 +72,14 @@ def default_steps(pipeline: Any) -> int:
 
 def takes_image(pipeline: Any) -> bool:
     """Whether the pipeline can be conditioned on an image."""
-    return "image" in parameters_of(pipeline)
+    return not {"image", _REFERENCE_IMAGES}.isdisjoint(parameters_of(pipeline))
 
 
 def needs_image(pipeline: Any) -> bool:
     """Whether the pipeline makes nothing without an image: it asks for one first, or must have an encoder."""
-    if not takes_image(pipeline):
-        return False
     parameters = parameters_of(pipeline)
+    if "image" not in parameters:
+        return False
     first = next(name for name in parameters if name != "self")
     encoder = inspect.signature(type(pipeline).__init__).parameters.get("image_encoder")
     required = encoder is not None and encoder.default is inspect.Parameter.empty
@@ -120,7 +121,11 @@ def call_arguments(
     if prompt.image is not None:
         if not takes_image(pipeline):
             raise InputError(f"prompt {index + 1} has an image, and {name} takes none: leave it out")
-        arguments["image"] = _open_image(prompt)
+        if "image" in known:
+            arguments["image"] = _open_image(prompt)
+        else:
+            arguments[_REFERENCE_IMAGES] = [_open_image(prompt)]
+            arguments |= family.reference_arguments(1)
     elif needs_image(pipeline):
         raise InputError(
             f"{name} makes video from an image, and prompt {index + 1} has none: "

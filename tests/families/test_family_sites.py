@@ -85,6 +85,8 @@ def test_sites_are_self_attentions_over_the_declared_tokens(subject: Subject) ->
             )
             if subject.family.text == "none":
                 assert text == 0
+            elif subject.grid.references:
+                assert text == subject.grid.references * subject.grid.tokens_per_frame
             elif subject.family.name == "mochi":
                 assert text == int(subject.inputs["encoder_attention_mask"][index].sum())
             else:
@@ -127,7 +129,9 @@ def test_sites_see_the_frames_in_order(subject: Subject, frame: int) -> None:
 
 def test_no_attention_over_frames_is_missed(subject: Subject) -> None:
     _, calls = record(subject.denoiser, subject.inputs)
-    tokens = {subject.grid.frames if subject.family.layout == "temporal" else subject.grid.video_tokens}
+    grid = subject.grid
+    references = grid.references * grid.tokens_per_frame
+    tokens = {grid.frames if subject.family.layout == "temporal" else references + grid.video_tokens}
     over_frames = {
         name
         for name, made in calls.items()

@@ -51,6 +51,7 @@ def test_published_variation(name: str) -> None:
     for site in family.find_sites(denoiser):
         tokens = calls[site.name][0].key.shape[2]
         text = inputs["encoder_hidden_states"].shape[1] if family.text != "none" else 0
+        text = grid.references * grid.tokens_per_frame if grid.references else text
         assert tokens == (grid.frames if family.layout == "temporal" else grid.video_tokens + text)
 
 
@@ -75,6 +76,7 @@ DEFAULT_SITES = {
     "cogvideox": 30,
     "wan": 40,
     "skyreels_v2": 32,
+    "wan_vace": 48,
     "ltx": 28,
     "mochi": 48,
     "hunyuan_video": 60,

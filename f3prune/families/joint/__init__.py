@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
-from f3prune.families.joint import allegro, cogvideo, cogvideox, hunyuan_video, ltx, mochi, skyreels_v2, wan
+from f3prune.families.joint import (
+    allegro,
+    cogvideo,
+    cogvideox,
+    consisid,
+    cosmos,
+    easyanimate,
+    hunyuan_video,
+    ltx,
+    mochi,
+    wan_based,
+)
 
-FAMILIES = tuple(
-    module.FAMILY for module in (cogvideo, cogvideox, wan, skyreels_v2, ltx, mochi, hunyuan_video, allegro)
+FAMILIES = (
+    *(module.FAMILY for module in (cogvideo, cogvideox, consisid, easyanimate)),
+    *wan_based.FAMILIES,
+    *(module.FAMILY for module in (ltx, mochi, hunyuan_video, allegro, cosmos)),
 )
 """In the order in which they are listed."""
 
