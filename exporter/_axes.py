@@ -33,9 +33,10 @@ def symbolic_axes(
     """Find the batch and text axes of the inputs.
 
     Does:
-        an argument of its own (not inside a tuple, unless of text) whose first axis is as long as the latents' has the batch there; one
-        whose first axis is ``frames`` times as long has ``frames*batch`` (AnimateDiff's text). The text axis is axis
-        1 of the text embeddings and of their mask. Those of ``not_batched`` have no batch, however long they are.
+        an argument of its own (not inside a tuple, unless of text) whose first axis is as long as the latents' has the
+        batch there; one whose first axis is ``frames`` times as long has ``frames*batch`` (AnimateDiff's text). The
+        text axis is axis 1 of the text embeddings and of their mask. Inputs of ``not_batched`` have no batch, however
+        long they are.
 
     Raises:
         ExportError: ``text`` is wanted, and the denoiser takes no text tokens.

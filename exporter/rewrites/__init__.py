@@ -24,9 +24,14 @@ from f3prune.exporter.rewrites.graph import (
 )
 from f3prune.exporter.rewrites.trace import (
     BooleanMaskAsBias,
+    HouseholderQR,
     InterleavedAssignment,
+    SingleRepeat,
     SliceAssignment,
+    WholeSplit,
     mochi_masks_padding,
+    positions_of_one_sample,
+    rotation_by_angles,
     upsample_any_batch,
 )
 
@@ -34,8 +39,13 @@ TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], .
     SliceAssignment,
     InterleavedAssignment,
     BooleanMaskAsBias,
+    SingleRepeat,
+    WholeSplit,
+    HouseholderQR,
     mochi_masks_padding,
     upsample_any_batch,
+    positions_of_one_sample,
+    rotation_by_angles,
 )
 """Applied to every model while it is traced; each leaves alone what it is not about."""
 
@@ -75,13 +85,18 @@ __all__ = [
     "ConstantCast",
     "DroppedContribution",
     "EinsumPermutation",
+    "HouseholderQR",
     "InterleavedAssignment",
     "KeyTranspose",
     "NoOpSqueeze",
     "NormBeforeTranspose",
+    "SingleRepeat",
     "SliceAssignment",
     "TransposedWeights",
+    "WholeSplit",
     "mochi_masks_padding",
+    "positions_of_one_sample",
+    "rotation_by_angles",
     "traced_with_rewrites",
     "upsample_any_batch",
 ]

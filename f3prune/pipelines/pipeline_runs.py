@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import math
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -76,14 +77,19 @@ def takes_image(pipeline: Any) -> bool:
 
 
 def needs_image(pipeline: Any) -> bool:
-    """Whether the pipeline makes nothing without an image: it asks for one first, or must have an encoder."""
+    """Whether the pipeline makes nothing without an image: it asks for one first, or must have an encoder.
+
+    One that says of its first argument that it may be None makes something without (Cosmos 2.5).
+    """
     parameters = parameters_of(pipeline)
     if "image" not in parameters:
         return False
     first = next(name for name in parameters if name != "self")
     encoder = inspect.signature(type(pipeline).__init__).parameters.get("image_encoder")
     required = encoder is not None and encoder.default is inspect.Parameter.empty
-    return first == "image" or parameters["image"].default is inspect.Parameter.empty or required
+    image = parameters["image"]
+    optional = type(None) in typing.get_args(image.annotation)
+    return (first == "image" and not optional) or image.default is inspect.Parameter.empty or required
 
 
 def call_arguments(
@@ -291,6 +297,7 @@ def watch_steps(pipeline: Any, on_step: Callable[[], None]) -> Iterator[None]:
     cls = type(scheduler)
     original = cls.step
     counted: list[Any] = []
+    reached: list[Any] = [None]
 
     # Pipelines look at the signature of scheduler.step to see whether it takes eta and generator.
     @functools.wraps(original)
@@ -300,7 +307,11 @@ def watch_steps(pipeline: Any, on_step: Callable[[], None]) -> Iterator[None]:
         if not counted:
             counted.append(self)
         if self is counted[0]:
-            on_step()
+            index = getattr(self, "_step_index", None)
+            # Cosmos steps once for the clean sample, sets the index back, and steps again.
+            if index is None or index != reached[0]:
+                on_step()
+            reached[0] = index
         return result
 
     # A class of its own and no attribute of the object: a copy of the object then steps itself, not the original.

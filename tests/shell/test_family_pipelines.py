@@ -15,7 +15,7 @@ import torch
 from command_line import Outcome, f3prune
 from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
-from tiny_pipelines import MAKERS, ltx, save, skyreels_forcing
+from tiny_pipelines import MAKERS, WITH_IMAGES, ltx, save, skyreels_forcing
 
 from f3prune.calibration import Calibration
 from f3prune.core.errors import InputError
@@ -44,7 +44,7 @@ def write(file: Path, images: bool) -> None:
 
 def calibrate(family: str, prompts: Path, tmp_path: Path) -> tuple[Outcome, Path]:
     model = save(family, tmp_path / "model")
-    write(prompts, images=family == "svd")
+    write(prompts, images=family in WITH_IMAGES)
     sizes = [part for name, value in MAKERS[family][1].items() for part in (f"--{name.replace('_', '-')}", value)]
     run = tmp_path / "run"
     return f3prune("calibrate", model, "-o", run, "--prompts", prompts, "--steps", 2, *sizes), run
@@ -69,7 +69,7 @@ def test_generate_with_the_engine(family: str, prompts: Path, tmp_path: Path) ->
     for command in (("prune", run, "--alpha", 0.5), ("export", run), ("build", run), ("check", run)):
         outcome = f3prune(*command)
         assert outcome.code == 0, outcome.err
-    image = ("--image", tmp_path / "picture.png") if family == "svd" else ()
+    image = ("--image", tmp_path / "picture.png") if family in WITH_IMAGES else ()
     outcome = f3prune("generate", run, "--prompt", "the digit 5", "-o", tmp_path / "out.gif", *image)
     assert outcome.code == 0, outcome.err
     frames = MAKERS[family][1]["num_frames"]
@@ -164,6 +164,11 @@ def test_an_image_that_may_be_given_may_be_left_out(prompts: Path, tmp_path: Pat
         ("CogVideoXImageToVideoPipeline", True, True),
         ("HunyuanVideoImageToVideoPipeline", True, True),
         ("AnimateDiffPipeline", False, False),
+        ("WanVACEPipeline", True, False),
+        ("ConsisIDPipeline", True, True),
+        ("Cosmos2VideoToWorldPipeline", True, True),
+        ("Cosmos2_5_PredictBasePipeline", True, False),
+        ("HeliosPipeline", True, False),
     ],
 )
 def test_whether_a_pipeline_takes_an_image(name: str, takes: bool, needs: bool) -> None:
@@ -187,6 +192,19 @@ def test_a_pipeline_may_copy_its_scheduler() -> None:
         assert copies[0].__class__.step.__wrapped__ is diffusers.DDIMScheduler.step
     assert len(steps) == 4
     assert type(scheduler) is diffusers.DDIMScheduler
+
+
+def test_a_step_that_is_taken_twice_counts_once() -> None:
+    """As Cosmos does it: the first time for the clean sample."""
+    scheduler = diffusers.EDMEulerScheduler()
+    scheduler.set_timesteps(4)
+    steps: list[int] = []
+    with watch_steps(SimpleNamespace(scheduler=scheduler), lambda: steps.append(1)):
+        for timestep in scheduler.timesteps:
+            scheduler.step(torch.ones(1, 1), timestep, torch.ones(1, 1))
+            scheduler._step_index -= 1
+            scheduler.step(torch.ones(1, 1), timestep, torch.ones(1, 1))
+    assert len(steps) == 4
 
 
 def test_a_pipeline_of_a_scheduler_per_frame_calibrates(tmp_path: Path) -> None:

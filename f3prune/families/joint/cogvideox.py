@@ -46,9 +46,7 @@ def _rotary(config: Any, shape: LatentShape, device: torch.device) -> tuple[torc
     return cosines, sines
 
 
-def synthetic_inputs(
-    denoiser: nn.Module, shape: LatentShape, batch: int, generator: torch.Generator
-) -> dict[str, Any]:
+def synthetic_inputs(denoiser: nn.Module, shape: LatentShape, batch: int, generator: torch.Generator) -> dict[str, Any]:
     import torch
 
     draw = Draw(denoiser, batch, generator)

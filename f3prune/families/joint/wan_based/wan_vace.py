@@ -27,13 +27,13 @@ def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
     whole = token_grid(denoiser, arguments)
     references = int((arguments.get("attention_kwargs") or {}).get(_REFERENCES, 0))
     control = arguments.get("control_hidden_states")
-    if control is not None and (found := _reference_frames(control, config_of(denoiser).in_channels)) is not None:
+    found = None if control is None else _reference_frames(control, config_of(denoiser).in_channels)
+    if found is not None and found != references:
         # Taken for frames of the video, references would be pruned away.
-        if found != references:
-            raise InputError(
-                f"the call has {found} reference images before its frames, and `attention_kwargs` counts {references}: "
-                f"call the pipeline with `attention_kwargs={{'{_REFERENCES}': {found}}}`"
-            )
+        raise InputError(
+            f"the call has {found} reference images before its frames, and `attention_kwargs` counts {references}: "
+            f"call the pipeline with `attention_kwargs={{'{_REFERENCES}': {found}}}`"
+        )
     patch = config_of(denoiser).patch_size[0]
     return TokenGrid(whole.frames - references // patch, whole.height, whole.width, references // patch)
 
