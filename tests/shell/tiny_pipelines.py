@@ -9,6 +9,7 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 
 from f3prune.core.weights import randomize_weights
@@ -246,7 +247,7 @@ def easyanimate() -> Any:
     )
 
 
-class NoGuardrail(diffusers.ModelMixin, diffusers.ConfigMixin):
+class NoGuardrail(ModelMixin, ConfigMixin):
     """Lets everything pass. Cosmos asks for a checker, and the real one is a package with weights of its own."""
 
     config_name = "config.json"

@@ -39,6 +39,11 @@ def _synthetic_inputs(
     return inputs
 
 
+def _pipeline_arguments(pipeline: Any) -> dict[str, Any]:
+    # With guidance the pipelines need a negative prompt, and their default is none.
+    return {"negative_prompt": ""}
+
+
 def _unsupported(config: Mapping[str, Any]) -> str | None:
     if config["mmdit_layers"] >= config["num_layers"]:
         return None
@@ -59,6 +64,7 @@ FAMILY = Family(
     synthetic_inputs=_synthetic_inputs,
     text="before",
     returns_text=True,
+    pipeline_arguments=_pipeline_arguments,
     unsupported=_unsupported,
     notes="text first, then frames, in one sequence; text has projections of its own",
 )
