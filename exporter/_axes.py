@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 
 from f3prune.core.errors import ExportError
+from f3prune.exporter.arguments import TEXT, stands_alone
 
-TEXT_INPUTS = ("encoder_hidden_states", "encoder_attention_mask")
+TEXT_INPUTS = (TEXT, "encoder_attention_mask")
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ def symbolic_axes(
     batch = tensors[latents].shape[0]
     for name, tensor in tensors.items():
         found: dict[int, Symbol] = {}
-        if "batch" in dynamic and _stands_alone(name) and name not in not_batched and tensor.ndim > 0:
+        if "batch" in dynamic and stands_alone(name) and name not in not_batched and tensor.ndim > 0:
             if tensor.shape[0] == batch:
                 found[0] = Symbol("batch")
             elif frames is not None and tensor.shape[0] == batch * frames:
@@ -59,12 +60,6 @@ def symbolic_axes(
             if name in tensors and tensors[name].ndim >= 2 and tensors[name].shape[1] == states.shape[1]:
                 axes[name][1] = Symbol("text")
     return axes
-
-
-def _stands_alone(name: str) -> bool:
-    """Whether an input is a whole argument, or one of several text embeddings in a tuple (Cosmos 2.5)."""
-    argument, dot, _ = name.partition(".")
-    return not dot or argument == TEXT_INPUTS[0]
 
 
 def at_least_two(tensors: Mapping[str, torch.Tensor], axes: Axes) -> dict[str, torch.Tensor]:

@@ -102,7 +102,8 @@ def _axes(denoiser: nn.Module, arguments: Arguments, config: ExportConfig) -> Ax
         raise ExportError("no forward argument is a tensor: give the arguments of a denoiser call")
     family = family_if_known(denoiser)
     latents = next(iter(arguments.tensors))
-    frames, not_batched = None, ()
+    frames: int | None = None
+    not_batched: tuple[str, ...] = ()
     if family is not None:
         if family.latents not in arguments.tensors:
             raise ExportError(f"the inputs lack {family.latents}, the latents of {family.title}")

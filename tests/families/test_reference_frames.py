@@ -56,7 +56,7 @@ def test_the_reference_sees_no_frame_of_a_frame_local_model(variant: str) -> Non
     assert local[:, :, 2].abs().max() > 0
 
 
-@pytest.mark.parametrize(("counted", "says"), [({}, "counts 0"), ({"reference_frames": 2}, "counts 2")])
+@pytest.mark.parametrize(("counted", "says"), [({}, "count 0"), ({"reference_frames": 2}, "count 2")])
 def test_references_that_are_not_counted_are_noticed(counted: dict[str, int], says: str) -> None:
     subject = subject_of("wan_vace")
     with pytest.raises(InputError, match=rf"1 reference images.*{says}.*'reference_frames': 1") as caught:
@@ -90,7 +90,7 @@ def test_a_face_is_asked_for_in_words() -> None:
     from types import SimpleNamespace
 
     denoiser = subject_of("consisid").denoiser
-    with pytest.raises(InputError, match=r"`id_cond` and `id_vit_hidden`.*directory of its transformer"):
+    with pytest.raises(InputError, match=r"id_cond and id_vit_hidden.*directory of its transformer"):
         subject_of("consisid").family.pipeline_arguments(SimpleNamespace(transformer=denoiser))
 
 

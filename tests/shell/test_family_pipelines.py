@@ -26,6 +26,9 @@ FAMILY_CLASSES = {
     "wan": "WanTransformer3DModel",
     "ltx": "LTXVideoTransformer3DModel",
     "cogvideox": "CogVideoXTransformer3DModel",
+    "consisid": "ConsisIDTransformer3DModel",
+    "easyanimate": "EasyAnimateTransformer3DModel",
+    "cosmos": "CosmosTransformer3DModel",
 }
 
 
@@ -111,7 +114,10 @@ def test_settings_without_a_meaning_are_refused(prompts: Path, tmp_path: Path) -
     assert "negative_prompt 'blurred' has no meaning for StableVideoDiffusionPipeline" in outcome.err
 
 
-@pytest.mark.parametrize(("family", "temporal"), [("wan", 4), ("ltx", 8), ("cogvideox", 4)])
+@pytest.mark.parametrize(
+    ("family", "temporal"),
+    [("wan", 4), ("ltx", 8), ("cogvideox", 4), ("consisid", 4), ("easyanimate", 4), ("cosmos", 8)],
+)
 def test_frames_made_are_those_that_the_decoder_gives(tiny_pipeline: Path, family: str, temporal: int) -> None:
     """A pipeline makes the latent frames that it counts; the decoder says how many frames those are."""
     if family == "cogvideox":
@@ -129,6 +135,14 @@ def test_frames_made_are_those_that_the_decoder_gives(tiny_pipeline: Path, famil
 def test_no_frame_of_allegro_stands_alone() -> None:
     made = family_of("AllegroTransformer3DModel").frames_made
     assert [made(frames, 4) for frames in (1, 86, 87, 88, 89)] == [4, 88, 92, 88, 92]
+
+
+def test_helios_makes_whole_chunks_and_chronoedit_two_latent_frames() -> None:
+    helios = family_of("HeliosTransformer3DModel").frames_made
+    # 132 frames, the pipeline's default, are four chunks of 33; what is over a whole latent frame is cut off.
+    assert [helios(frames, 4) for frames in (1, 33, 34, 65, 132, 129)] == [33, 33, 65, 65, 129, 129]
+    chronoedit = family_of("ChronoEditTransformer3DModel").frames_made
+    assert [chronoedit(frames, 4) for frames in (5, 81)] == [5, 5]
 
 
 def test_what_a_pipeline_made_is_held_against_what_was_asked() -> None:

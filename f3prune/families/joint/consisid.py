@@ -36,7 +36,7 @@ def _pipeline_arguments(pipeline: Any) -> dict[str, Any]:
     """
     if pipeline.transformer.config.is_train_face:
         raise InputError(
-            "ConsisIDPipeline asks for `id_cond` and `id_vit_hidden`, the embeddings of a face, which prompts do not "
+            "ConsisIDPipeline asks for id_cond and id_vit_hidden, the embeddings of a face, which prompts do not "
             "have: give the directory of its transformer, or calibrate in Python with a function that passes them"
         )
     return cogvideox.pipeline_arguments(pipeline)

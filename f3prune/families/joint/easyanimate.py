@@ -49,7 +49,7 @@ def _unsupported(config: Mapping[str, Any]) -> str | None:
         return None
     return (
         f"only {config['mmdit_layers']} of its {config['num_layers']} layers project text by themselves, and in the "
-        "others the text takes the heads as they lie, which pruning moves: choose a model with `mmdit_layers` in all"
+        "others the text takes the heads as they lie, which pruning moves: give one whose mmdit_layers is num_layers"
     )
 
 

@@ -31,8 +31,8 @@ def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
     if found is not None and found != references:
         # Taken for frames of the video, references would be pruned away.
         raise InputError(
-            f"the call has {found} reference images before its frames, and `attention_kwargs` counts {references}: "
-            f"call the pipeline with `attention_kwargs={{'{_REFERENCES}': {found}}}`"
+            f"the call has {found} reference images before its frames, and its attention_kwargs count {references}: "
+            f"call the pipeline with attention_kwargs={{'{_REFERENCES}': {found}}}"
         )
     patch = config_of(denoiser).patch_size[0]
     return TokenGrid(whole.frames - references // patch, whole.height, whole.width, references // patch)
