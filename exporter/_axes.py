@@ -10,7 +10,13 @@ import torch
 from f3prune.core.errors import ExportError
 from f3prune.exporter.arguments import TEXT, stands_alone
 
-TEXT_INPUTS = (TEXT, "encoder_attention_mask")
+TEXT_INPUTS = (
+    TEXT,
+    "encoder_attention_mask",
+    "audio_encoder_hidden_states",
+    "audio_encoder_attention_mask",
+)
+"""The text embeddings and their mask; those for an audio stream are of the same prompt."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from f3prune.core.weights import weight_dtype
 from f3prune.exporter.arguments import TIMESTEP, stands_alone
 from f3prune.families.classes import kept_in_fp32
 
-_OWN_DTYPE = {TIMESTEP, "r_timestep", "video_coords"}
+_OWN_DTYPE = {TIMESTEP, "r_timestep", "video_coords", "audio_coords"}
 """Times and places of tokens, which pipelines compute in fp32 whatever the denoiser is in."""
 
 

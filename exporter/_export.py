@@ -15,12 +15,12 @@ from f3prune.exporter._axes import Axes, first_of_batch, symbolic_axes
 from f3prune.exporter._config import ExportConfig
 from f3prune.exporter._dtype import in_dtype, inputs_in_dtype
 from f3prune.exporter._files import appearing, save
-from f3prune.exporter._passes import clean, to_onnx
+from f3prune.exporter._passes import clean, output_name, to_onnx
 from f3prune.exporter._result import ExportResult
 from f3prune.exporter._trace import trace
 from f3prune.exporter._weights import attach_weights, without_weights
 from f3prune.exporter.arguments import Arguments, flatten_arguments
-from f3prune.exporter.metadata import describe, family_if_known, label
+from f3prune.exporter.metadata import describe, family_if_known, label, output_names
 from f3prune.exporter.self_test import SelfTest, self_test
 
 
@@ -45,7 +45,8 @@ def export_denoiser(
 
     Ensures:
         inputs are named as in the denoiser's forward (``f3prune.exporter.arguments`` on nested ones), the output
-        ``sample``, or ``out_sample`` where an input is called ``sample``, as in UNets. The batch is symbolic. The
+        ``sample``, or ``out_sample`` where an input is called ``sample``, as in UNets; further ones as the family
+        declares them. The batch is symbolic. The
         denoiser is unchanged. Both files appear whole, or nothing does; the same denoiser and inputs give the same
         graph, byte for byte.
 
@@ -68,7 +69,9 @@ def export_denoiser(
     axes = _axes(denoiser, arguments, config)
     traceable, weights = without_weights(model)
     program = trace(traceable, arguments, axes)
-    translated = to_onnx(program, tuple(arguments.tensors), axes, config.opset)
+    names = tuple(arguments.tensors)
+    outputs = (output_name(names), *output_names(model)[1:])
+    translated = to_onnx(program, names, axes, config.opset, outputs)
     del program, traceable
     attach_weights(translated, weights)
     graph, rewrites = clean(translated)

@@ -36,6 +36,15 @@ def new_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     return layer
 
 
+def put(denoiser: nn.Module, name: str, module: nn.Module | None) -> nn.Module | None:
+    """Set the submodule called ``name``, which may be none so far, and give what was there."""
+    owner, _, leaf = name.rpartition(".")
+    parent = denoiser.get_submodule(owner)
+    before: nn.Module | None = getattr(parent, leaf)
+    setattr(parent, leaf, module)
+    return before
+
+
 def head_channels(heads: Sequence[int], head_dim: int) -> torch.Tensor:
     """Channels of some heads, in the order given: ``(heads · head_dim)`` int64."""
     return (torch.tensor(list(heads), dtype=torch.int64)[:, None] * head_dim + torch.arange(head_dim)).flatten()
@@ -68,6 +77,12 @@ def take_value_heads(denoiser: nn.Module, site: Site, heads: Sequence[int]) -> N
     index = head_channels(heads, site.head_dim)
     for name in site.value:
         denoiser.set_submodule(name, take_rows(linear(denoiser, name), index))
+
+
+def take_gates(denoiser: nn.Module, site: Site, heads: Sequence[int]) -> None:
+    """Keep the gates of some heads, in the order given."""
+    for name in site.gates:
+        denoiser.set_submodule(name, take_rows(linear(denoiser, name), torch.tensor(list(heads), dtype=torch.int64)))
 
 
 def take_output_heads(denoiser: nn.Module, site: Site, heads: Sequence[int]) -> None:

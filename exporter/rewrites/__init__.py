@@ -29,9 +29,11 @@ from f3prune.exporter.rewrites.trace import (
     SingleRepeat,
     SliceAssignment,
     WholeSplit,
+    hunyuan_video15_masks_padding,
     mochi_masks_padding,
     positions_of_one_sample,
     rotation_by_angles,
+    split_rotary_in_one_piece,
     upsample_any_batch,
 )
 
@@ -42,7 +44,9 @@ TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], .
     SingleRepeat,
     WholeSplit,
     HouseholderQR,
+    hunyuan_video15_masks_padding,
     mochi_masks_padding,
+    split_rotary_in_one_piece,
     upsample_any_batch,
     positions_of_one_sample,
     rotation_by_angles,
@@ -97,6 +101,8 @@ __all__ = [
     "mochi_masks_padding",
     "positions_of_one_sample",
     "rotation_by_angles",
+    "hunyuan_video15_masks_padding",
+    "split_rotary_in_one_piece",
     "traced_with_rewrites",
     "upsample_any_batch",
 ]

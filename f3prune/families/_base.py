@@ -66,7 +66,7 @@ class Site:
 
     ``outputs`` names the linear layers whose *input columns* are the concatenated heads, each with the column at which
     head 0 starts; names are qualified from the denoiser. ``projections`` are the layers whose *output rows* are heads,
-    by role.
+    by role. ``gates`` are layers with one *output row* for every head, whose outputs scale the heads.
     """
 
     name: str
@@ -77,6 +77,7 @@ class Site:
     value: tuple[str, ...]
     outputs: tuple[tuple[str, int], ...]
     head_norms: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
 
 
 def first_alone(frames: int, temporal: int) -> int:
@@ -105,11 +106,15 @@ class Family:
             site.
         latents: name of the forward argument that holds the noisy latents.
         frame_axis: the axis of the latents *and* of the output that runs over frames (or tokens, frames outermost).
+        outputs: what the denoiser returns, in order, as the fields of its output class are called; the first is the
+            denoised video, with the latents' axes.
         returns_text: the site's module returns ``(video, text)`` instead of one tensor.
         norm_across_heads: queries and keys are normalised over all heads together, so q and k rows of a dropped head
             still matter to the others.
         qk_heads_interchangeable: q and k heads may be reordered in the weights (false where rotary embeddings differ
             from head to head).
+        padding_asks_nothing: a site's mask hides padded text from keys and from queries. Rows of all other tokens are
+            alike, and what a padded query reads is never used: the row of a video token stands for all.
         text_queries: text asks at a site too; false where only video tokens do (CogVideo's temporal channel).
         autoregressive: the model generates token by token and computes frame-local heads itself (``local_heads`` of a
             site's module), because its caches must shrink with them.
@@ -135,9 +140,11 @@ class Family:
     text: TextPosition = "none"
     latents: str = "hidden_states"
     frame_axis: int = 2
+    outputs: tuple[str, ...] = ("sample",)
     returns_text: bool = False
     norm_across_heads: bool = False
     qk_heads_interchangeable: bool = True
+    padding_asks_nothing: bool = False
     text_queries: bool = True
     autoregressive: bool = False
     only_path_between_frames: bool = True

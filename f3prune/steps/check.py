@@ -116,7 +116,7 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
         state.verified_source_digest()
         dense = load_variant(state, "dense", 0, 1, device)
     videos = _free_running(state, pruned, dense, reporter) if asked.videos and not state.synthetic else {}
-    strategy = state.strategy
+    strategy, outputs = state.strategy, state.family.outputs
     with reporter.task("checking", total=len(calls) * (2 if against_dense else 1)) as advance:
 
         def progress(done: int, of: int) -> None:
@@ -126,13 +126,15 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
         with engine_denoiser(state) as engine, torch.no_grad():
             names = ("pruned (PyTorch fp32)", engine_name)
             reference = strategy.comparable(pruned, state.source)
-            export = compare(names, reference, engine, calls, bounds, _pair(videos, "pruned", "engine"), progress)
+            export = compare(
+                names, reference, engine, calls, bounds, _pair(videos, "pruned", "engine"), progress, outputs
+            )
         if dense is None:
             return CheckReport(export)
         names = ("dense (PyTorch fp32)", "pruned (PyTorch fp32)")
         price = CheckBounds(rel_l2=asked.rel_l2)
         original = strategy.comparable(dense, state.source)
-        pruning = compare(names, original, reference, calls, price, _pair(videos, "dense", "pruned"), progress)
+        pruning = compare(names, original, reference, calls, price, _pair(videos, "dense", "pruned"), progress, outputs)
         inputs = calls[len(calls) // 2].arguments
         couplings = strategy.couplings({"dense": dense, "pruned": pruned}, state.family, inputs)
         return CheckReport(export, pruning, couplings)

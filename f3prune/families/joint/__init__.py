@@ -10,7 +10,9 @@ from f3prune.families.joint import (
     cosmos,
     easyanimate,
     hunyuan_video,
+    hunyuan_video15,
     ltx,
+    ltx2,
     mochi,
     wan_based,
 )
@@ -18,7 +20,7 @@ from f3prune.families.joint import (
 FAMILIES = (
     *(module.FAMILY for module in (cogvideo, cogvideox, consisid, easyanimate)),
     *wan_based.FAMILIES,
-    *(module.FAMILY for module in (ltx, mochi, hunyuan_video, allegro, cosmos)),
+    *(module.FAMILY for module in (ltx, ltx2, mochi, hunyuan_video, hunyuan_video15, allegro, cosmos)),
 )
 """In the order in which they are listed."""
 
