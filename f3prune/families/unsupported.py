@@ -9,13 +9,7 @@ _UNDECLARED = "nobody has declared its sites yet"
 
 UNSUPPORTED: dict[str, str] = {
     "AnyFlowFARTransformer3DModel": _BLOCK_MASK,
-    "AnyFlowTransformer3DModel": _UNDECLARED,
-    "ChronoEditTransformer3DModel": _UNDECLARED,
-    "ConsisIDTransformer3DModel": _UNDECLARED,
     "Cosmos3OmniTransformer": f"{_PACKED}, and its heads share keys",
-    "CosmosTransformer3DModel": _UNDECLARED,
-    "EasyAnimateTransformer3DModel": _UNDECLARED,
-    "HeliosTransformer3DModel": _UNDECLARED,
     "HunyuanVideoFramepackTransformer3DModel": _UNDECLARED,
     "Kandinsky5Transformer3DModel": _UNDECLARED,
     "Kandinsky6SRTransformer3DModel": _BLOCK_MASK,
@@ -26,8 +20,6 @@ UNSUPPORTED: dict[str, str] = {
     "SanaWMLTX2RefinerTransformer3DModel": "it generates chunk by chunk from a cache of keys that the caller holds",
     "SanaWMTransformer3DModel": f"in most blocks {_LINEAR}",
     "WanAnimate2Transformer3DModel": _BLOCK_MASK,
-    "WanAnimateTransformer3DModel": _UNDECLARED,
-    "WanVACETransformer3DModel": _UNDECLARED,
 }
 """Class of a video denoiser in diffusers -> why it cannot be pruned. Every other one has a family."""
 

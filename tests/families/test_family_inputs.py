@@ -70,8 +70,11 @@ def test_a_batch_is_its_samples(variant: str) -> None:
     family = family_of(denoiser)
     single: dict[str, Any] = {}
     for name, value in inputs.items():
-        batched = isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] % 2 == 0 and name != "ofs"
+        batched = isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] % 2 == 0
+        batched = batched and name not in ("ofs", *family.not_batched)
         single[name] = value.chunk(2)[1] if batched else value
+        if isinstance(value, tuple) and name == "encoder_hidden_states":
+            single[name] = tuple(part.chunk(2)[1] for part in value)
     with torch.no_grad():
         both = denoiser(**inputs, return_dict=False)[0]
         alone = denoiser(**single, return_dict=False)[0]
