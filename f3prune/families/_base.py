@@ -100,8 +100,8 @@ class Family:
         text: where text tokens stand in the sequence of a spatiotemporal site.
         latents: name of the forward argument that holds the noisy latents.
         frame_axis: the axis of the latents *and* of the output that runs over frames (or tokens, frames outermost).
-        outputs: what the denoiser returns, in order, as the fields of its output class are called; the first is denoised
-            video, with the latents' axes.
+        outputs: what the denoiser returns, in order, as the fields of its output class are called; the first is the
+            denoised video, with the latents' axes.
         returns_text: the site's module returns ``(video, text)`` instead of one tensor.
         norm_across_heads: queries and keys are normalised over all heads together, so q and k rows of a dropped head
             still matter to the others.
