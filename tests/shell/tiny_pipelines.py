@@ -11,6 +11,8 @@ import torch
 import transformers
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.pipelines.ltx2 import LTX2TextConnectors
+from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 
 from f3prune.core.weights import randomize_weights
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
@@ -287,6 +289,145 @@ def cosmos() -> Any:
     )
 
 
+def gemma(width: int = 8) -> tuple[Any, Any]:
+    tokenizer = build_tokenizer()
+    text = {
+        "vocab_size": len(tokenizer),
+        "hidden_size": width,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 8,
+        "sliding_window": 8,
+    }
+    vision = {
+        "hidden_size": width,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    begin, image, end = (len(tokenizer) - 1 - k for k in range(3))
+    config = transformers.Gemma3Config(
+        text_config=text,
+        vision_config=vision,
+        mm_tokens_per_image=4,
+        boi_token_index=begin,
+        image_token_index=image,
+        eoi_token_index=end,
+    )
+    return tokenizer, transformers.Gemma3ForConditionalGeneration(config).eval()
+
+
+def ltx2() -> Any:
+    width = 8
+    tokenizer, encoder = gemma(width)
+    denoiser = tiny_denoiser("ltx2")
+    return diffusers.LTX2Pipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        connectors=LTX2TextConnectors(
+            caption_channels=width,
+            text_proj_in_factor=2,
+            video_connector_num_attention_heads=4,
+            video_connector_attention_head_dim=8,
+            video_connector_num_layers=1,
+            video_connector_num_learnable_registers=None,
+            audio_connector_num_attention_heads=4,
+            audio_connector_attention_head_dim=4,
+            audio_connector_num_layers=1,
+            audio_connector_num_learnable_registers=None,
+            connector_rope_base_seq_len=32,
+            rope_double_precision=False,
+            rope_type="split",
+            per_modality_projections=True,
+            video_hidden_dim=denoiser.config.cross_attention_dim,
+            audio_hidden_dim=denoiser.config.audio_cross_attention_dim,
+        ).eval(),
+        transformer=denoiser,
+        vae=diffusers.AutoencoderKLLTX2Video(
+            latent_channels=denoiser.config.in_channels,
+            block_out_channels=(8,),
+            decoder_block_out_channels=(8,),
+            layers_per_block=(1,),
+            decoder_layers_per_block=(1, 1),
+            spatio_temporal_scaling=(True,),
+            decoder_spatio_temporal_scaling=(True,),
+            decoder_inject_noise=(False, False),
+            downsample_type=("spatial",),
+            upsample_residual=(False,),
+            upsample_factor=(1,),
+            timestep_conditioning=False,
+            patch_size=1,
+            patch_size_t=1,
+            encoder_causal=True,
+            decoder_causal=False,
+        ).eval(),
+        # Two channels of 12 / 4 bands are the six that the denoiser takes.
+        audio_vae=diffusers.AutoencoderKLLTX2Audio(
+            base_channels=denoiser.config.audio_in_channels,
+            output_channels=2,
+            ch_mult=(1,),
+            num_res_blocks=1,
+            attn_resolutions=None,
+            in_channels=2,
+            resolution=32,
+            latent_channels=2,
+            norm_type="pixel",
+            causality_axis="height",
+            dropout=0.0,
+            mid_block_add_attention=False,
+            sample_rate=16000,
+            mel_hop_length=160,
+            is_causal=True,
+            mel_bins=12,
+        ).eval(),
+        vocoder=LTX2Vocoder(
+            in_channels=24,
+            hidden_channels=32,
+            out_channels=2,
+            upsample_kernel_sizes=[4, 4],
+            upsample_factors=[2, 2],
+            resnet_kernel_sizes=[3],
+            resnet_dilations=[[1, 3, 5]],
+            output_sampling_rate=16000,
+        ).eval(),
+    )
+
+
+def hunyuan_video15() -> Any:
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    denoiser = tiny_denoiser("hunyuan_video15")
+    config = transformers.Qwen2_5_VLTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=denoiser.config.text_embed_dim,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        rope_scaling={"rope_type": "default", "mrope_section": [1, 1, 0]},
+    )
+    glyphs, glyph_encoder = t5(denoiser.config.text_embed_2_dim)
+    return diffusers.HunyuanVideo15Pipeline(
+        text_encoder=transformers.Qwen2_5_VLTextModel(config).eval(),
+        tokenizer=tokenizer,
+        text_encoder_2=glyph_encoder,
+        tokenizer_2=glyphs,
+        transformer=denoiser,
+        vae=diffusers.AutoencoderKLHunyuanVideo15(
+            latent_channels=denoiser.config.out_channels,
+            block_out_channels=(8, 8, 8, 8, 8),
+            layers_per_block=1,
+        ).eval(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0),
+        guider=diffusers.ClassifierFreeGuidance(guidance_scale=6.0),
+    )
+
+
 MAKERS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     "animatediff": (animatediff, {"num_frames": 3, "height": 8, "width": 16}),
     "modelscope": (modelscope, {"num_frames": 3, "height": 8, "width": 8}),
@@ -298,6 +439,8 @@ MAKERS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     "consisid": (consisid, {"num_frames": 9, "height": 32, "width": 48}),
     "easyanimate": (easyanimate, {"num_frames": 9, "height": 32, "width": 48}),
     "cosmos": (cosmos, {"num_frames": 17, "height": 32, "width": 48}),
+    "ltx2": (ltx2, {"num_frames": 5, "height": 32, "width": 32}),
+    "hunyuan_video15": (hunyuan_video15, {"num_frames": 9, "height": 32, "width": 48}),
 }
 """Family -> maker and sizes of a small video of it, in frames and pixels."""
 WITH_IMAGES = ("svd", "wan_vace", "consisid")
