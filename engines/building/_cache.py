@@ -41,7 +41,7 @@ def distrust(path: Path) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        return f"{path} cannot be looked at ({error.strerror}): give `cache_directory`, or set F3PRUNE_CACHE"
+        return f"{path} cannot be looked at ({error.strerror}): set F3PRUNE_CACHE to another directory"
     if stat.S_ISLNK(found.st_mode):
         return f"{path} is a link: give the directory itself"
     if found.st_uid != os.geteuid():
