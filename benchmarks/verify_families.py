@@ -1,7 +1,8 @@
 """Take every family through bake, export, ONNX Runtime and TensorRT-RTX on tiny random weights, and record the result.
 
 Writes ``f3prune/families/verified.json``, which ``f3prune families`` shows: for each family the worst relative L2 error
-over its variants and units, and what was built.
+over its variants and units, and what was built. ``--only`` renews the entries of some families, with the packages that
+the others were verified with.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from f3prune.core.weights import randomize_weights
 from f3prune.engines import BuildConfig, build_engine, open_session
 from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
 from f3prune.exporter import ExportConfig, export_autoregressive, export_denoiser, flatten_arguments
-from f3prune.families import family_of
+from f3prune.families import family_of, registry
 from f3prune.models import CogVideo, CogVideoConfig
-from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
+from f3prune.testing import TINY_SHAPES, VARIANTS, family_name, tiny_denoiser
 
 UNITS = [(1.0, "layer", "local"), (0.5, "head", "drop"), (0.5, "frame-pair", "local")]
 COGVIDEO = {"cogvideo-stage1": (1, -1), "cogvideo-stage2": (2, 2)}
@@ -121,11 +122,24 @@ def verify_cogvideo(stage: int, window: int) -> dict[str, float | int]:
     return {"baked": baked_error, "engine": engine_error, "built": built}
 
 
+def _family(variant: str) -> str:
+    return "cogvideo" if variant in COGVIDEO else family_name(variant)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     everything = [*VARIANTS, *COGVIDEO]
     parser.add_argument("--only", nargs="+", default=everything, choices=everything)
     options = parser.parse_args()
+    made_in, before = environment(), {}
+    if len(options.only) < len(everything):
+        recorded = json.loads(TARGET.read_text("utf-8"))
+        if not recorded["environment"]["versions"].items() <= made_in["versions"].items():
+            parser.error("the other families were verified with other packages: leave --only out")
+        wanted = {_family(name) for name in options.only}
+        if missing := [name for name in everything if _family(name) in wanted and name not in options.only]:
+            parser.error(f"--only takes whole families: add {' '.join(missing)}")
+        made_in, before = recorded["environment"], recorded["families"]
     results: dict[str, list[dict[str, float | int]]] = defaultdict(list)
     for variant in track(options.only, description="verifying families"):
         if variant in COGVIDEO:
@@ -141,10 +155,9 @@ def main() -> None:
         }
         for name, rows in results.items()
     }
-    if len(options.only) < len(everything):
-        print(json.dumps(families, indent=1))
-        return
-    TARGET.write_text(json.dumps({"environment": environment(), "families": families}, indent=1) + "\n", "utf-8")
+    families = before | families
+    families = {name: families[name] for name in registry() if name in families}
+    TARGET.write_text(json.dumps({"environment": made_in, "families": families}, indent=1) + "\n", "utf-8")
     print(f"wrote {TARGET}")
 
 

@@ -134,6 +134,7 @@ class _SiteHook:
         self.site = site
         self.text = family.text
         self.text_queries = family.text_queries
+        self.padding_asks_nothing = family.padding_asks_nothing
         self.state = state
         self.handler = handler
 
@@ -173,6 +174,9 @@ class _SiteHook:
             raise InputError(
                 f"site {name} has {length} tokens, fewer than {grid.frames} frames x {grid.tokens_per_frame}"
             )
+        before = text if self.text == "before" else 0
+        if self.padding_asks_nothing and attn_mask is not None and attn_mask.shape[-2] > 1:
+            attn_mask = attn_mask[..., before : before + 1, :]
         call = AttentionCall(
             site=self.site,
             query=query,
@@ -181,7 +185,7 @@ class _SiteHook:
             mask=attn_mask,
             scale=query.shape[-1] ** -0.5 if scale is None else scale,
             grid=grid,
-            text_before=text if self.text == "before" else 0,
+            text_before=before,
             text_after=text if self.text == "after" else 0,
             text_queries=self.text_queries,
         )

@@ -22,7 +22,6 @@ from f3prune.families import Site, TokenGrid, family_of
 def masked_reference(
     denoiser: nn.Module,
     masks: Masks,
-    stage: int = 0,
     handler: Callable[[SiteMask], Handler] | None = None,
     layers: Callable[[Site], Iterable[tuple[str, nn.Linear]]] = lambda site: (),
 ) -> Iterator[nn.Module]:
@@ -32,8 +31,7 @@ def masked_reference(
 
     Args:
         denoiser: the dense denoiser.
-        masks: what is pruned.
-        stage: of the masks.
+        masks: what is pruned; their first stage counts.
         handler: what attends at a site instead; the default holds a whole mask in memory and is there to test with.
         layers: output projections of a site that take the place of the denoiser's, by name (a refit's).
     """
@@ -42,7 +40,7 @@ def masked_reference(
     sites = {site.name: site for site in family.find_sites(denoiser, "all")}
     handlers = {}
     with ExitStack() as stack:
-        for name, mask in masks.stages[stage].sites.items():
+        for name, mask in masks.stages[0].sites.items():
             if mask.untouched:
                 continue
             for layer_name, layer in layers(sites[name]):

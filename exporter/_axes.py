@@ -8,8 +8,15 @@ from dataclasses import dataclass
 import torch
 
 from f3prune.core.errors import ExportError
+from f3prune.exporter.arguments import TEXT, stands_alone
 
-TEXT_INPUTS = ("encoder_hidden_states", "encoder_attention_mask")
+TEXT_INPUTS = (
+    TEXT,
+    "encoder_attention_mask",
+    "audio_encoder_hidden_states",
+    "audio_encoder_attention_mask",
+)
+"""The text embeddings and their mask; those for an audio stream are of the same prompt."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +31,19 @@ Axes = dict[str, dict[int, Symbol]]
 
 
 def symbolic_axes(
-    tensors: Mapping[str, torch.Tensor], latents: str, frames: int | None, dynamic: Sequence[str]
+    tensors: Mapping[str, torch.Tensor],
+    latents: str,
+    frames: int | None,
+    dynamic: Sequence[str],
+    not_batched: Sequence[str] = (),
 ) -> Axes:
     """Find the batch and text axes of the inputs.
 
     Does:
-        an argument of its own (not inside a tuple) whose first axis is as long as the latents' has the batch there; one
-        whose first axis is ``frames`` times as long has ``frames*batch`` (AnimateDiff's text). The text axis is axis
-        1 of the text embeddings and of their mask.
+        an argument of its own (not inside a tuple, unless of text) whose first axis is as long as the latents' has the
+        batch there; one whose first axis is ``frames`` times as long has ``frames*batch`` (AnimateDiff's text). The
+        text axis is axis 1 of the text embeddings and of their mask. Inputs of ``not_batched`` have no batch, however
+        long they are.
 
     Raises:
         ExportError: ``text`` is wanted, and the denoiser takes no text tokens.
@@ -40,7 +52,7 @@ def symbolic_axes(
     batch = tensors[latents].shape[0]
     for name, tensor in tensors.items():
         found: dict[int, Symbol] = {}
-        if "batch" in dynamic and "." not in name and tensor.ndim > 0:
+        if "batch" in dynamic and stands_alone(name) and name not in not_batched and tensor.ndim > 0:
             if tensor.shape[0] == batch:
                 found[0] = Symbol("batch")
             elif frames is not None and tensor.shape[0] == batch * frames:

@@ -15,12 +15,12 @@ from f3prune.exporter._axes import Axes, first_of_batch, symbolic_axes
 from f3prune.exporter._config import DEFAULT_OPSET, MAX_OPSET, ExportConfig
 from f3prune.exporter._dtype import in_dtype, inputs_in_dtype
 from f3prune.exporter._files import appearing, save
-from f3prune.exporter._passes import clean, to_onnx
+from f3prune.exporter._passes import clean, output_name, to_onnx
 from f3prune.exporter._result import ExportResult
 from f3prune.exporter._trace import trace
 from f3prune.exporter._weights import attach_weights, without_weights
 from f3prune.exporter.arguments import Arguments, flatten_arguments
-from f3prune.exporter.metadata import describe, family_if_known, label
+from f3prune.exporter.metadata import describe, family_if_known, label, output_names
 from f3prune.exporter.rewrites.trace import long_half_attention
 from f3prune.exporter.self_test import SelfTest, self_test
 
@@ -46,7 +46,8 @@ def export_denoiser(
 
     Ensures:
         inputs are named as in the denoiser's forward (``f3prune.exporter.arguments`` on nested ones), the output
-        ``sample``, or ``out_sample`` where an input is called ``sample``, as in UNets. The batch is symbolic. The
+        ``sample``, or ``out_sample`` where an input is called ``sample``, as in UNets; further ones as the family
+        declares them. The batch is symbolic. The
         denoiser is unchanged. Both files appear whole, or nothing does; the same denoiser and inputs give the same
         graph, byte for byte.
 
@@ -70,7 +71,9 @@ def export_denoiser(
     traceable, weights = without_weights(model)
     program = trace(traceable, arguments, axes)
     opset = config.opset or (MAX_OPSET if long_half_attention.is_used(program) else DEFAULT_OPSET)
-    translated = to_onnx(program, tuple(arguments.tensors), axes, opset)
+    names = tuple(arguments.tensors)
+    outputs = (output_name(names), *output_names(model)[1:])
+    translated = to_onnx(program, names, axes, opset, outputs)
     del program, traceable
     attach_weights(translated, weights)
     graph, rewrites = clean(translated)
@@ -104,13 +107,15 @@ def _axes(denoiser: nn.Module, arguments: Arguments, config: ExportConfig) -> Ax
         raise ExportError("no forward argument is a tensor: give the arguments of a denoiser call")
     family = family_if_known(denoiser)
     latents = next(iter(arguments.tensors))
-    frames = None
+    frames: int | None = None
+    not_batched: tuple[str, ...] = ()
     if family is not None:
         if family.latents not in arguments.tensors:
             raise ExportError(f"the inputs lack {family.latents}, the latents of {family.title}")
         latents = family.latents
         frames = family.token_grid(denoiser, arguments.rebuild(arguments.tensors)).frames
-    return symbolic_axes(arguments.tensors, latents, frames, config.dynamic)
+        not_batched = family.not_batched
+    return symbolic_axes(arguments.tensors, latents, frames, config.dynamic, not_batched)
 
 
 def _too_large(denoiser: nn.Module, arguments: Arguments, config: ExportConfig) -> str | None:

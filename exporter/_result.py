@@ -23,7 +23,7 @@ class ExportResult:
         path: the ``.onnx`` file.
         data_path: the weights beside it; ``None`` when all fit in the graph.
         inputs: what it takes, in the order of the graph.
-        outputs: what it returns: ``sample``, or ``out_sample`` where an input is called ``sample``.
+        outputs: what it returns: ``sample``, or ``out_sample`` where an input is called ``sample``; then others.
         constants: forward arguments that were baked in, by name.
         metadata: its ``f3prune.*`` properties.
         opset: of the file.

@@ -1,4 +1,4 @@
-"""Trace a denoiser with ``torch.export``: named flat tensors in, one tensor out."""
+"""Trace a denoiser with ``torch.export``: named flat tensors in, the denoised tensors out."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental import _config as fx_config
 
-from f3prune.core.calls import sample_of
+from f3prune.core.calls import outputs_of
 from f3prune.core.errors import ExportError, F3PruneError, reason_of
 from f3prune.exporter._axes import Axes, at_least_two
 from f3prune.exporter.arguments import Arguments
+from f3prune.exporter.metadata import output_names
 from f3prune.exporter.rewrites import traced_with_rewrites
 
 
 class FlatDenoiser(nn.Module):
-    """A denoiser that takes its tensors in a row and returns the denoised sample alone."""
+    """A denoiser that takes its tensors in a row and returns what it denoises in a row."""
 
     def __init__(self, denoiser: nn.Module, arguments: Arguments, axes: Axes | None = None) -> None:
         super().__init__()
@@ -30,14 +31,15 @@ class FlatDenoiser(nn.Module):
         self._names = tuple(arguments.tensors)
         self._arguments = arguments
         parameters = inspect.signature(type(denoiser).forward).parameters
+        self._outputs = output_names(denoiser)
         self._extra = {"return_dict": False} if "return_dict" in parameters else {}
 
-    def forward(self, *tensors: torch.Tensor) -> torch.Tensor:
-        """Tensors in the order of ``Arguments.tensors``; returns the sample."""
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Tensors in the order of ``Arguments.tensors``; returns the outputs, the sample first."""
         named = dict(zip(self._names, tensors, strict=True))
         self._unify(named)
         call = self._arguments.rebuild(named)
-        return sample_of(self.denoiser(**call, **self._extra))
+        return tuple(outputs_of(self.denoiser(**call, **self._extra), self._outputs).values())
 
     def _unify(self, tensors: Mapping[str, torch.Tensor]) -> None:
         """Tell the tracer that the batch of one input is the batch of all.
@@ -58,9 +60,17 @@ class FlatDenoiser(nn.Module):
 
 
 def run_denoiser(denoiser: nn.Module, arguments: Arguments, tensors: Mapping[str, torch.Tensor]) -> torch.Tensor:
-    """What PyTorch answers to ``tensors`` put in the places of ``arguments``."""
+    """The sample that PyTorch answers to ``tensors`` put in the places of ``arguments``."""
+    return run_whole(denoiser, arguments, tensors)[0]
+
+
+def run_whole(
+    denoiser: nn.Module, arguments: Arguments, tensors: Mapping[str, torch.Tensor]
+) -> tuple[torch.Tensor, ...]:
+    """All that PyTorch answers, in the order of the denoiser's outputs."""
     with torch.inference_mode():
-        return FlatDenoiser(denoiser, arguments)(*(tensors[name] for name in arguments.tensors)).clone()
+        found = FlatDenoiser(denoiser, arguments)(*(tensors[name] for name in arguments.tensors))
+        return tuple(output.clone() for output in found)
 
 
 def trace(denoiser: nn.Module, arguments: Arguments, axes: Axes) -> ExportedProgram:

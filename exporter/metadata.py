@@ -26,6 +26,12 @@ def family_if_known(denoiser: nn.Module) -> Family | None:
         return None
 
 
+def output_names(denoiser: nn.Module) -> tuple[str, ...]:
+    """What the denoiser returns, in order, the sample first."""
+    family = family_if_known(denoiser)
+    return ("sample",) if family is None else family.outputs
+
+
 def describe(
     denoiser: nn.Module, arguments: Arguments, config: ExportConfig, extra: Mapping[str, str]
 ) -> dict[str, str]:

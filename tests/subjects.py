@@ -55,6 +55,12 @@ def run(denoiser, inputs):
         return denoiser(**inputs, return_dict=False)[0]
 
 
+def whole(denoiser, inputs):
+    """All that a denoiser returns, in one row: audio beside the video, where there is any."""
+    with torch.no_grad():
+        return torch.cat([output.flatten() for output in denoiser(**inputs, return_dict=False)])
+
+
 def relative(a, b):
     return float((a - b).norm() / b.norm())
 

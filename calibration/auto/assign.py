@@ -98,6 +98,16 @@ def candidates(calibration: Calibration, config: PruneConfig) -> dict[str, list[
     return found
 
 
+def modes_to_compare(calibration: Calibration) -> tuple[str, ...]:
+    """What comparisons try of a model unless they are told: no attention between frames, none at all, and the stand-in
+    that keeps most of the video at the model's layout (docs/fidelity.md).
+    """
+    suited = {
+        one.spec for options in candidates(calibration, PruneConfig(0.0, mode="auto")).values() for one in options
+    }
+    return tuple(mode for mode in ("local", "drop", "static", "pooled:2:1") if mode in suited)
+
+
 def everywhere(calibration: Calibration, mode: str | None) -> Masks:
     """Masks with a replacement at every site that it suits; with none, for ``None``."""
     family = registry()[calibration.family]

@@ -79,6 +79,12 @@ def take_value_heads(denoiser: nn.Module, site: Site, heads: Sequence[int]) -> N
         denoiser.set_submodule(name, take_rows(linear(denoiser, name), index))
 
 
+def take_gates(denoiser: nn.Module, site: Site, heads: Sequence[int]) -> None:
+    """Keep the gates of some heads, in the order given."""
+    for name in site.gates:
+        denoiser.set_submodule(name, take_rows(linear(denoiser, name), torch.tensor(list(heads), dtype=torch.int64)))
+
+
 def take_output_heads(denoiser: nn.Module, site: Site, heads: Sequence[int]) -> None:
     """Keep the columns of some heads, in the order given, in every output projection; other columns stay."""
     for name, start in site.outputs:

@@ -51,10 +51,17 @@ def refit(
 
     Raises:
         NothingToRefit: nothing is replaced that could be refitted.
-        InputError: a unit or site that cannot be refitted, or the calls are too few.
+        InputError: a unit or site that cannot be refitted (gated heads among them), or the calls are too few.
     """
     family = family_of(denoiser)
     _refuse(masks)
+    touched = {name for stage in masks.stages for name, mask in stage.sites.items() if not mask.untouched}
+    for site in family.find_sites(denoiser, "all"):
+        if site.gates and site.name in touched:
+            raise InputError(
+                f"refit does not work at {site.name}, whose heads are scaled token by token before they are projected: "
+                f"prune {family.title} without it"
+            )
     if family.autoregressive:
         tensors = fit_dropped(denoiser, masks, denoise)
     else:

@@ -15,7 +15,7 @@ from torch import nn
 
 from f3prune.calibration.attention_hook import AttentionCall, Handler
 from f3prune.calibration.bake.attention import ReplacedHeads
-from f3prune.calibration.bake.surgery import take_output_heads, take_query_key_heads, take_value_heads
+from f3prune.calibration.bake.surgery import take_gates, take_output_heads, take_query_key_heads, take_value_heads
 from f3prune.core.choices import shipped_modes
 from f3prune.core.errors import InputError
 from f3prune.core.json_values import OneOfMany, fields_as_json, from_fields
@@ -61,6 +61,7 @@ class Place:
         if query_key:
             take_query_key_heads(self.denoiser, self.site, order)
         take_value_heads(self.denoiser, self.site, order)
+        take_gates(self.denoiser, self.site, order)
         take_output_heads(self.denoiser, self.site, order)
 
 

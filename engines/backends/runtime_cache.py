@@ -11,6 +11,7 @@ from pathlib import Path
 
 from f3prune.core.atomic_files import atomic_write, canonical_json, sha256_text
 from f3prune.engines.backends.cuda import Gpu
+from f3prune.engines.building import distrust
 
 _DIGEST = hashlib.sha256().digest_size
 
@@ -29,7 +30,9 @@ def cache_file(engines: Path, gpu: Gpu, version: str, engine: str) -> Path:
 
 
 def read_cache(path: Path) -> bytes | None:
-    """What :func:`write_cache` kept; None where there is nothing, or it was cut short or altered."""
+    """What :func:`write_cache` kept; None where nothing is, or nothing that can be trusted."""
+    if distrust(path.parent) is not None or distrust(path) is not None:
+        return None
     try:
         content = path.read_bytes()
     except OSError:
@@ -42,6 +45,8 @@ def write_cache(path: Path, kernels: bytes) -> None:
     """Keep compiled kernels, whole or not at all; a cache that cannot be written to is left alone."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if distrust(path.parent) is not None:
+            return
         with atomic_write(path) as temporary:
             temporary.write_bytes(hashlib.sha256(kernels).digest() + kernels)
     except OSError:

@@ -15,7 +15,8 @@ from f3prune.core.places import read_regular
 from f3prune.engines.check._coupling import Coupling
 
 VERSION = 2
-_PLACE = ("step", "timestep")
+SAMPLE = "sample"
+_PLACE = ("step", "timestep", "output")
 # The cosine that goes with ROUNDING.
 _COSINES = {"fp32": 0.99999, "fp16": 0.999, "bf16": 0.99}
 
@@ -50,11 +51,12 @@ class CheckBounds:
 
 @dataclass(frozen=True)
 class StepParity:
-    """One call of the loop: the denoising step, its timestep and the distance there."""
+    """One output of one call of the loop: the denoising step, its timestep, the distance there, and which output."""
 
     step: int
     timestep: float
     numbers: ParityNumbers
+    output: str = SAMPLE
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Comparison:
         bounds = self.bounds
         for item in self.steps:
             numbers, where = item.numbers, f"step {item.step} (timestep {item.timestep:g})"
+            where += "" if item.output == SAMPLE else f" of {item.output}"
             if numbers.non_finite:
                 found.append(f"{where}: {numbers.non_finite}")
                 continue
@@ -121,7 +124,8 @@ class Comparison:
         steps = []
         for step in values["steps"]:
             numbers = dict(step)
-            steps.append({**{key: numbers.pop(key) for key in _PLACE}, "numbers": numbers})
+            place = {key: numbers.pop(key) for key in _PLACE if key in numbers}
+            steps.append({**place, "numbers": numbers})
         kept = {name: value for name, value in values.items() if name not in ("passed", "failures")}
         return from_json_values(cls, {**kept, "steps": steps})
 

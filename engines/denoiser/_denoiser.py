@@ -78,7 +78,7 @@ class EngineDenoiser(ModelMixin):
         """Run one step; arguments as for the original class.
 
         Returns:
-            the original's output class, or a tuple when ``return_dict`` is false.
+            the original's output class, or a tuple when ``return_dict`` is false, with all outputs of the engine.
 
         Raises:
             InputError: an argument is not what the engine was built for; or skipped steps were chosen for other
@@ -91,24 +91,26 @@ class EngineDenoiser(ModelMixin):
         else:
             output = self._memory(step_of(arguments["timestep"]), lambda: self._compute(session, arguments))
         if arguments.get("return_dict", True):
-            return self._output_class(sample=output)
-        return (output,)
+            names = ("sample", *(spec.name for spec in session.outputs[1:]))
+            return self._output_class(**dict(zip(names, output, strict=True)))
+        return output
 
-    def _compute(self, session: Session, arguments: dict[str, Any]) -> torch.Tensor:
+    def _compute(self, session: Session, arguments: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         if self._choose is not None or len(self._stages) > 1:
             session = self.session_for(step_of(arguments["timestep"]))
             # Past nn.Module's own: this is every step's.
             self.__dict__["_last"] = session
         inputs = self._map(session).inputs(arguments)
-        output = session.run(inputs)[session.outputs[0].name]
+        found = session.run(inputs)
+        outputs = tuple(found[spec.name] for spec in session.outputs)
         latents = arguments.get("hidden_states", arguments.get("sample"))
         if (
             isinstance(latents, torch.Tensor)
-            and (latents.dtype != output.dtype or latents.device != output.device)
+            and (latents.dtype != outputs[0].dtype or latents.device != outputs[0].device)
             and latents.is_floating_point()
         ):
-            output = output.to(latents.device, latents.dtype)
-        return output
+            return tuple(output.to(latents.device, latents.dtype) for output in outputs)
+        return outputs
 
     def reuse_steps(self, reuse: StepReuse | None) -> None:
         """Skip these steps from now on; None computes all, as in the beginning."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 
 from f3prune.engines.step_reuse._plan import StepReuse
 
+Output = TypeVar("Output", torch.Tensor, tuple[torch.Tensor, ...])
+"""What a call gives: one tensor, or several."""
 Lane = tuple[str, int]
 """Calls that belong to one another over the steps: the pipeline's name for them, and which call of the step it is."""
 
@@ -31,7 +34,7 @@ class StepMemory:
         """Forget the generation so far."""
         self._index = -1
         self._calls: dict[str, int] = {}
-        self._outputs: dict[Lane, list[tuple[float, torch.Tensor]]] = {}
+        self._outputs: dict[Lane, list[tuple[float, Any]]] = {}
 
     @contextlib.contextmanager
     def context(self, name: str) -> Iterator[None]:
@@ -42,7 +45,7 @@ class StepMemory:
         finally:
             self._context = before
 
-    def __call__(self, timestep: float, compute: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def __call__(self, timestep: float, compute: Callable[[], Output]) -> Output:
         """The output at ``timestep``: ``compute``'s, or extrapolated, of the same shape and dtype.
 
         A lane that holds too little to extrapolate, as after a generation that was broken off, computes.
@@ -66,9 +69,12 @@ class StepMemory:
         return output
 
 
-def extrapolate(known: list[tuple[float, torch.Tensor]], timestep: float, order: int) -> torch.Tensor:
+def extrapolate(known: list[tuple[float, Output]], timestep: float, order: int) -> Output:
     """The last of ``known`` outputs, or the line through the last two, at ``timestep``."""
     last, output = known[-1]
+    if isinstance(output, tuple):
+        each = ([(at, outputs[k]) for at, outputs in known] for k in range(len(output)))
+        return tuple(extrapolate(one, timestep, order) for one in each)
     if order == 0:
         return output.clone()
     earlier, before = known[-2]

@@ -24,10 +24,17 @@ from f3prune.exporter.rewrites.graph import (
 )
 from f3prune.exporter.rewrites.trace import (
     BooleanMaskAsBias,
+    HouseholderQR,
     InterleavedAssignment,
     LongHalfAttention,
+    SingleRepeat,
     SliceAssignment,
+    WholeSplit,
+    hunyuan_video15_masks_padding,
     mochi_masks_padding,
+    positions_of_one_sample,
+    rotation_by_angles,
+    split_rotary_in_one_piece,
     upsample_any_batch,
 )
 
@@ -36,8 +43,15 @@ TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], .
     SliceAssignment,
     InterleavedAssignment,
     BooleanMaskAsBias,
+    SingleRepeat,
+    WholeSplit,
+    HouseholderQR,
+    hunyuan_video15_masks_padding,
     mochi_masks_padding,
+    split_rotary_in_one_piece,
     upsample_any_batch,
+    positions_of_one_sample,
+    rotation_by_angles,
 )
 """Applied to every model while it is traced, the last first; each leaves alone what it is not about."""
 
@@ -77,14 +91,21 @@ __all__ = [
     "ConstantCast",
     "DroppedContribution",
     "EinsumPermutation",
+    "HouseholderQR",
     "InterleavedAssignment",
     "KeyTranspose",
     "LongHalfAttention",
     "NoOpSqueeze",
     "NormBeforeTranspose",
+    "SingleRepeat",
     "SliceAssignment",
     "TransposedWeights",
+    "WholeSplit",
     "mochi_masks_padding",
+    "positions_of_one_sample",
+    "rotation_by_angles",
+    "hunyuan_video15_masks_padding",
+    "split_rotary_in_one_piece",
     "traced_with_rewrites",
     "upsample_any_batch",
 ]

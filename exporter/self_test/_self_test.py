@@ -11,7 +11,7 @@ from torch import nn
 
 from f3prune.core.errors import ExportError
 from f3prune.core.parity import ROUNDING, ParityNumbers, parity
-from f3prune.exporter._trace import run_denoiser
+from f3prune.exporter._trace import run_whole
 from f3prune.exporter.arguments import Arguments
 from f3prune.exporter.self_test._ort_cpu import OrtGraph
 
@@ -24,7 +24,7 @@ class SelfTest:
         ran_as: ``graph``: the file as it is; ``fp32``: the same nodes and weights with bfloat16 replaced by float32,
             because ONNX Runtime's CPU provider lacks an operator in bfloat16.
         bound: of ``rel_l2``.
-        calls: one per input tested.
+        calls: one per input tested and output.
     """
 
     ran_as: str
@@ -62,14 +62,14 @@ def self_test(
     graph = OrtGraph(path)
     calls = []
     for tensors in inputs:
-        expected = run_denoiser(denoiser, arguments, tensors).cpu()
-        actual = graph.run(tensors)
-        if actual.shape != expected.shape:
-            raise ExportError(
-                f"self-test of {path.name}: ONNX Runtime gave shape {tuple(actual.shape)}, "
-                f"PyTorch {tuple(expected.shape)}"
-            )
-        calls.append(parity(expected, actual))
+        answers = run_whole(denoiser, arguments, tensors)
+        for expected, (name, actual) in zip(answers, graph.run_all(tensors).items(), strict=True):
+            if actual.shape != expected.shape:
+                raise ExportError(
+                    f"self-test of {path.name}: ONNX Runtime gave {name} of shape {tuple(actual.shape)}, "
+                    f"PyTorch {tuple(expected.shape)}"
+                )
+            calls.append(parity(expected.cpu(), actual))
     result = SelfTest(graph.ran_as, ROUNDING[dtype], tuple(calls))
     if not result.passed:
         worst = result.worst

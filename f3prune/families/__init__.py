@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from f3prune.core.errors import InputError, UnknownFamilyError
 from f3prune.families import joint, temporal
 from f3prune.families._base import Family, LatentShape, Layout, Site, SiteKind, TokenGrid
+from f3prune.families.unsupported import UNSUPPORTED, why_not
 
 if TYPE_CHECKING:
     from torch import nn
 
 __all__ = [
+    "UNSUPPORTED",
     "Family",
     "LatentShape",
     "Layout",
@@ -38,7 +40,7 @@ def family_of(denoiser: nn.Module | str) -> Family:
     Subclasses and ``torch.compile`` wrappers belong to the family of what they extend.
 
     Raises:
-        UnknownFamilyError: no declaration names this class.
+        UnknownFamilyError: no declaration names this class; says why where it is known.
     """
     if isinstance(denoiser, str):
         names = [denoiser]
@@ -48,10 +50,8 @@ def family_of(denoiser: nn.Module | str) -> Family:
     for name in names:
         if name in by_class:
             return by_class[name]
-    raise UnknownFamilyError(
-        f"{names[0]} belongs to no supported family; expected one of {', '.join(sorted(by_class))}; "
-        f"docs/families.md tells how to add one"
-    )
+    known = next((name for name in names if name in UNSUPPORTED), names[0])
+    raise UnknownFamilyError(why_not(known, sorted(by_class)))
 
 
 def denoiser_component(pipeline: Any) -> Literal["transformer", "unet"]:

@@ -24,7 +24,8 @@ class TokenGrid:
 
     ``frames`` is F, the number of *token* frames (latent frames over the temporal patch size). ``height`` and ``width``
     are those of a frame's tokens at a spatiotemporal site, rows first; temporal sites have one token per frame and
-    ignore them.
+    ignore them. ``references`` token frames stand before those F, in the latents and in the sequence: images that the
+    whole video may see. Attention counts them among what stands before the video, as it does text.
 
     Examples:
         >>> TokenGrid(13, 30, 45).video_tokens
@@ -34,6 +35,7 @@ class TokenGrid:
     frames: int
     height: int = 1
     width: int = 1
+    references: int = 0
 
     @property
     def tokens_per_frame(self) -> int:
@@ -48,7 +50,10 @@ class TokenGrid:
 
 @dataclass(frozen=True)
 class LatentShape:
-    """Size of the denoiser's latent video, in latent units (not pixels), as its forward takes it."""
+    """Size of the denoiser's latent video, in latent units (not pixels), as its forward takes it.
+
+    Reference frames before the video (``TokenGrid.references``) are not counted.
+    """
 
     frames: int
     height: int
@@ -61,7 +66,7 @@ class Site:
 
     ``outputs`` names the linear layers whose *input columns* are the concatenated heads, each with the column at which
     head 0 starts; names are qualified from the denoiser. ``projections`` are the layers whose *output rows* are heads,
-    by role.
+    by role. ``gates`` are layers with one *output row* for every head, whose outputs scale the heads.
     """
 
     name: str
@@ -72,6 +77,7 @@ class Site:
     value: tuple[str, ...]
     outputs: tuple[tuple[str, int], ...]
     head_norms: tuple[str, ...] = ()
+    gates: tuple[str, ...] = ()
 
 
 def first_alone(frames: int, temporal: int) -> int:
@@ -96,14 +102,19 @@ class Family:
         synthetic_inputs: ``(denoiser, LatentShape, batch, generator) -> forward arguments by name``: seeded normal
             latents and embeddings in the denoiser's dtype, ``timestep`` as the family's pipeline passes it; tensors,
             or the plain ints and floats the forward needs.
-        text: where text tokens stand in the sequence of a spatiotemporal site.
+        text: where text tokens, or those of reference and history frames, stand in the sequence of a spatiotemporal
+            site.
         latents: name of the forward argument that holds the noisy latents.
         frame_axis: the axis of the latents *and* of the output that runs over frames (or tokens, frames outermost).
+        outputs: what the denoiser returns, in order, as the fields of its output class are called; the first is the
+            denoised video, with the latents' axes.
         returns_text: the site's module returns ``(video, text)`` instead of one tensor.
         norm_across_heads: queries and keys are normalised over all heads together, so q and k rows of a dropped head
             still matter to the others.
         qk_heads_interchangeable: q and k heads may be reordered in the weights (false where rotary embeddings differ
             from head to head).
+        padding_asks_nothing: a site's mask hides padded text from keys and from queries. Rows of all other tokens are
+            alike, and what a padded query reads is never used: the row of a video token stands for all.
         text_queries: text asks at a site too; false where only video tokens do (CogVideo's temporal channel).
         autoregressive: the model generates token by token and computes frame-local heads itself (``local_heads`` of a
             site's module), because its caches must shrink with them.
@@ -111,6 +122,9 @@ class Family:
         timestep_range: first and last ``timestep`` of a whole schedule, in the unit in which the pipeline passes it.
         frames_made: ``(frames asked for, frames per latent frame) -> frames`` that the family's pipelines make.
         pipeline_arguments: ``pipeline -> arguments`` that every call of the pipeline needs beyond its defaults.
+        reference_arguments: ``number of reference images -> arguments`` of a pipeline call that has so many.
+        unsupported: ``config -> why`` such a denoiser cannot be pruned, as the end of a sentence; None where it can.
+        not_batched: tensor arguments whose first axis is not the batch, whatever its length.
         notes: one line for ``f3prune families``.
     """
 
@@ -126,15 +140,20 @@ class Family:
     text: TextPosition = "none"
     latents: str = "hidden_states"
     frame_axis: int = 2
+    outputs: tuple[str, ...] = ("sample",)
     returns_text: bool = False
     norm_across_heads: bool = False
     qk_heads_interchangeable: bool = True
+    padding_asks_nothing: bool = False
     text_queries: bool = True
     autoregressive: bool = False
     only_path_between_frames: bool = True
     timestep_range: tuple[float, float] = (999.0, 1.0)
     frames_made: Callable[[int, int], int] = first_alone
     pipeline_arguments: Callable[[Any], dict[str, Any]] = field(default=lambda pipeline: {})
+    reference_arguments: Callable[[int], dict[str, Any]] = field(default=lambda images: {})
+    unsupported: Callable[[Mapping[str, Any]], str | None] = field(default=lambda config: None)
+    not_batched: tuple[str, ...] = ()
     notes: str = ""
 
     def find_sites(self, denoiser: nn.Module, kind: SiteKind = "temporal") -> list[Site]:
@@ -145,8 +164,8 @@ class Family:
             kind: ``temporal`` for those that ``sites`` matches, in whatever layout; ``sparse-causal``; or ``all``.
 
         Raises:
-            InputError: the family has no such sites, or the denoiser has no module that matches (its configuration has
-                no temporal attention).
+            InputError: the family has no such sites, the denoiser has no module that matches (its configuration has
+                no temporal attention), or its configuration is not supported.
         """
         from f3prune.families._heads import describe_site
 
@@ -154,6 +173,8 @@ class Family:
             raise InputError(f"`sites` is {kind!r}, expected one of {', '.join(get_args(SiteKind))}")
         if kind == "sparse-causal" and not self.sparse_causal:
             raise InputError(f"family {self.name} has no sparse-causal attention: leave `sites='sparse-causal'` out")
+        if (reason := self.unsupported(getattr(denoiser, "config", {}))) is not None:
+            raise InputError(f"this {type(denoiser).__name__} cannot be pruned: {reason}")
         patterns: dict[Layout, str] = {}
         if kind != "sparse-causal":
             patterns[self.layout] = self.sites
@@ -178,7 +199,7 @@ class Family:
         return found
 
     def frames_first(self, tensor: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
-        """View latents or output with frames first: ``… (f p) … -> f … p …``."""
+        """View latents or output with frames first: ``… (r + f) p … -> f … p …``, without reference frames."""
         axis = self.frame_axis % tensor.ndim
-        first: torch.Tensor = tensor.unflatten(axis, (grid.frames, -1)).movedim(axis, 0)
-        return first
+        first: torch.Tensor = tensor.unflatten(axis, (grid.references + grid.frames, -1)).movedim(axis, 0)
+        return first[grid.references :]

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _QUERY_KEY = ("to_q", "to_k", "add_q_proj", "add_k_proj")
 _VALUE = ("to_v", "add_v_proj")
+_GATES = ("to_gate_logits",)
 _NORMS = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
 
 
@@ -67,4 +68,5 @@ def describe_site(denoiser: nn.Module, name: str, module: nn.Module, family: Fam
         value=present(_VALUE),
         outputs=tuple(outputs),
         head_norms=norms,
+        gates=present(_GATES),
     )

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from f3prune.core.atomic_files import digest_of_files, sha256_file
-from f3prune.core.errors import InputError
+from f3prune.core.checkpoints.weight_files import has_variant, listed_files, quantisation, variants_of, weight_files
+from f3prune.core.errors import InputError, UnknownFamilyError
 from f3prune.core.json_values import read_json
-from f3prune.models.weight_files import has_variant, listed_files, quantisation, variants_of, weight_files
+from f3prune.families import Family, family_of
 
 Kind = Literal["pipeline", "denoiser"]
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")
@@ -50,6 +51,26 @@ class ModelSource:
     def denoiser_path(self) -> Path:
         """Directory with the denoiser's ``config.json``."""
         return self.path if self.kind == "denoiser" else self.path / _denoiser_folder(self.path)
+
+    @property
+    def denoiser_class(self) -> str:
+        """Class of the denoiser, which AnimateDiff puts together from an image UNet and a motion adapter."""
+        name = denoiser_class_name(read_json(self.denoiser_path / "config.json"))
+        adapted = name == "UNet2DConditionModel" and (self.path / "motion_adapter").is_dir()
+        return "UNetMotionModel" if adapted else name
+
+    def family(self) -> Family:
+        """The denoiser's family.
+
+        Raises:
+            UnknownFamilyError: it has none; the message names the pipeline, too, and says why where that is known.
+        """
+        try:
+            return family_of(self.denoiser_class)
+        except UnknownFamilyError as error:
+            if self.kind == "denoiser":
+                raise
+            raise UnknownFamilyError(f"{self.class_name} in {self.path}: {error}") from error
 
     @property
     def zoo_name(self) -> str | None:

@@ -252,7 +252,7 @@ class Parity:
                 Table.of(
                     ["timestep", "relative L2", "max abs", "cosine"],
                     [
-                        [f"{step['timestep']:g}", finite(step["rel_l2"]), finite(step["max_abs"]), _cosine(step)]
+                        [_place(step), finite(step["rel_l2"]), finite(step["max_abs"]), _cosine(step)]
                         for step in stage["steps"]
                     ],
                 ),
@@ -263,6 +263,15 @@ class Parity:
         return cls(cards, _distances(stages), tables, *_coupling(found["coupling"] or {}))
 
 
+def _output(step: Mapping[str, Any]) -> str:
+    return str(step.get("output", "sample"))
+
+
+def _place(step: Mapping[str, Any]) -> str:
+    """The timestep, and which output where it is not the video."""
+    return f"{step['timestep']:g}" + ("" if _output(step) == "sample" else f", {_output(step)}")
+
+
 def _cosine(step: Mapping[str, Any]) -> str:
     shown = finite(step["cosine"])
     return str(step["cosine"]) if shown is None else f"{shown:.7f}"
@@ -271,7 +280,9 @@ def _cosine(step: Mapping[str, Any]) -> str:
 def _distances(stages: Sequence[tuple[str, str, str, Mapping[str, Any]]]) -> Plot | None:
     curves = []
     for title, _, kind, stage in stages:
-        known = [(float(step["timestep"]), finite(step["rel_l2"])) for step in stage["steps"]]
+        known = [
+            (float(step["timestep"]), finite(step["rel_l2"])) for step in stage["steps"] if _output(step) == "sample"
+        ]
         curve = [(at, value) for at, value in known if value]
         if curve:
             curves.append((title, kind, curve))

@@ -9,15 +9,15 @@ from typing import Any
 
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.captured_calls import save_calls
-from f3prune.core.json_values import json_values, read_json
+from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
-from f3prune.families import SiteKind, family_of
+from f3prune.families import SiteKind
 from f3prune.pipelines import prompts as prompt_lists
 from f3prune.pipelines.pipeline_runs import GenerationSettings
 from f3prune.pipelines.prompts import Prompt
-from f3prune.pipelines.sources import ModelSource, denoiser_class_name, resolve
+from f3prune.pipelines.sources import ModelSource, resolve
 from f3prune.steps._state import PACKAGES
 from f3prune.steps.strategy import CalibrationJob, Measured, strategy_of
 
@@ -62,8 +62,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
         UnknownFamilyError: the denoiser is of no supported family.
     """
     source = resolve(options.model, options.random_weights, options.settings.seed, options.variant)
-    if source.kind == "denoiser":
-        family_of(source.class_name)
+    family = source.family()
     prompts = choose_prompts(source, options)
     settings = recommended(source, options.settings)
     with reporter.task("checking files"):
@@ -98,7 +97,6 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
         }
 
     def make(scratch: Path) -> dict[str, Any]:
-        family = family_of(denoiser_class_name(read_json(source.denoiser_path / "config.json")))
         job = CalibrationJob(
             source, prompts, settings, options.rows, options.sites, reporter, metadata, options.offload
         )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from f3prune.calibration import load_pruned
-from f3prune.core.calls import sample_of
+from f3prune.core.calls import outputs_of
 from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
@@ -142,13 +142,23 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
         if against_dense:
             one.measure("dense", on_device(load_variant(state, "dense", 0, 1, lazy=in_files), device, offload), advance)
     names = ("pruned (PyTorch fp32)", engine_name)
-    answers = one.answers
-    export = compare(names, answers["pruned"], answers["engine"], calls, bounds, _pair(one.videos, "pruned", "engine"))
+    answers, outputs = one.answers, state.family.outputs
+    export = compare(
+        names,
+        answers["pruned"],
+        answers["engine"],
+        calls,
+        bounds,
+        _pair(one.videos, "pruned", "engine"),
+        outputs=outputs,
+    )
     if not against_dense:
         return CheckReport(export, stands_in=missing)
     names = ("dense (PyTorch fp32)", "pruned (PyTorch fp32)")
     price = CheckBounds(rel_l2=asked.rel_l2)
-    pruning = compare(names, answers["dense"], answers["pruned"], calls, price, _pair(one.videos, "dense", "pruned"))
+    pruning = compare(
+        names, answers["dense"], answers["pruned"], calls, price, _pair(one.videos, "dense", "pruned"), outputs=outputs
+    )
     return CheckReport(export, pruning, {name: one.couplings[name] for name in ("dense", "pruned")}, stands_in=missing)
 
 
@@ -180,11 +190,12 @@ class _OneAtATime:
         found = []
         with torch.no_grad():
             for call in self._calls:
-                found.append(sample_of(asked(**call.arguments, return_dict=False)).cpu())
+                answer = outputs_of(asked(**call.arguments, return_dict=False), state.family.outputs)
+                found.append(tuple(tensor.cpu() for tensor in answer.values()))
                 advance()
         rest = itertools.cycle(found)
         # Pruned is compared twice, as the reference and as the candidate.
-        self.answers[name] = lambda **_: (next(rest),)
+        self.answers[name] = lambda **_: next(rest)
         if in_pytorch:
             middle = self._calls[len(self._calls) // 2].arguments
             self.couplings |= state.strategy.couplings({name: denoiser}, state.family, middle)

@@ -13,7 +13,7 @@ import pytest
 
 from f3prune.core.parity import parity
 from f3prune.exporter import flatten_arguments
-from f3prune.exporter._trace import run_denoiser
+from f3prune.exporter._trace import run_whole
 from f3prune.exporter.self_test import OrtGraph
 from f3prune.families import family_of
 from f3prune.testing import TINY_SHAPES, VARIANTS
@@ -28,7 +28,9 @@ def test_names_are_those_of_the_forward(exported, variant):
     names = [spec.name for spec in subject.result.inputs]
     assert names == list(flatten_arguments(subject.inputs(2)).tensors)
     assert {name.partition(".")[0] for name in names} <= set(forward)
-    assert [spec.name for spec in subject.result.outputs] == ["out_sample" if variant in UNETS else "sample"]
+    sample, *others = (spec.name for spec in subject.result.outputs)
+    assert sample == ("out_sample" if variant in UNETS else "sample")
+    assert others == list(family_of(subject.denoiser).outputs[1:])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -37,15 +39,16 @@ def test_batch_is_symbolic_and_the_rest_is_fixed(exported, variant):
     shapes = {spec.name: spec.shape for spec in subject.result.inputs}
     frames = TINY_SHAPES[variant].frames
     for name, tensor in flatten_arguments(subject.inputs(2)).tensors.items():
-        batched = {"timestep", "guidance", "fps"} if tensor.ndim == 1 else {name}
+        batched = {"timestep", "sigma", "guidance", "fps"} if tensor.ndim == 1 else {name}
+        batched -= set(family_of(subject.denoiser).not_batched)
         if tensor.ndim and "." not in name and name in batched:
             first = "batch" if tensor.shape[0] == 2 else f"{frames}*batch"
             assert shapes[name] == (first, *tensor.shape[1:])
         else:
             assert shapes[name] == tuple(tensor.shape)
-    (output,) = subject.result.outputs
-    assert output.shape[0] == "batch"
-    assert all(isinstance(size, int) for size in output.shape[1:])
+    for output in subject.result.outputs:
+        assert output.shape[0] == "batch"
+        assert all(isinstance(size, int) for size in output.shape[1:])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -69,10 +72,12 @@ def test_file_is_valid_and_has_its_weights_beside_it(exported, variant):
 def test_onnxruntime_agrees_with_pytorch_at_other_batch_sizes(exported, variant, batch):
     subject = exported(variant)
     arguments = flatten_arguments(subject.inputs(batch, seed=batch))
-    expected = run_denoiser(subject.denoiser, arguments, arguments.tensors)
-    actual = OrtGraph(subject.result.path).run(arguments.tensors)
-    assert actual.shape == expected.shape
-    assert parity(expected, actual).rel_l2 < 1e-4
+    answers = run_whole(subject.denoiser, arguments, arguments.tensors)
+    for expected, actual in zip(
+        answers, OrtGraph(subject.result.path).run_all(arguments.tensors).values(), strict=True
+    ):
+        assert actual.shape == expected.shape
+        assert parity(expected, actual).rel_l2 < 1e-4
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -81,8 +86,9 @@ def test_self_test_and_metadata_say_what_was_exported(exported, variant):
     tested = subject.result.self_test
     assert tested is not None
     assert tested.ran_as == "graph"
-    both, single = (call.elements for call in tested.calls)
-    assert both == 2 * single
+    outputs = len(subject.result.outputs)
+    elements = [call.elements for call in tested.calls]
+    assert elements[:outputs] == [2 * single for single in elements[outputs:]]
     assert tested.worst.rel_l2 < 1e-4
     assert tested.worst.cosine > 0.999999
     model = onnx.load(str(subject.result.path), load_external_data=False)

@@ -9,7 +9,12 @@ import onnx_ir as ir
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import HunyuanVideo15Transformer3DModel
 from diffusers.models.attention_processor import MochiAttnProcessor2_0
+from diffusers.models.transformers import transformer_anyflow, transformer_ltx2
+from diffusers.models.transformers.transformer_anyflow import AnyFlowRotaryPosEmbed
+from diffusers.models.transformers.transformer_cosmos import CosmosLearnablePositionalEmbed
+from diffusers.models.transformers.transformer_hunyuan_video15 import HunyuanVideo15AttnProcessor2_0
 from diffusers.models.upsampling import Upsample2D
 from onnx.reference import ReferenceEvaluator
 from onnx_ir.passes.common import RemoveUnusedNodesPass
@@ -28,11 +33,14 @@ from f3prune.exporter.rewrites import (
     NormBeforeTranspose,
     SliceAssignment,
     TransposedWeights,
+    hunyuan_video15_masks_padding,
     mochi_masks_padding,
+    split_rotary_in_one_piece,
     traced_with_rewrites,
     upsample_any_batch,
 )
 from f3prune.testing import tiny_denoiser
+from tests.exports import synthetic
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -63,8 +71,43 @@ def test_mochi_masks_padding(lengths, last_block):
     torch.testing.assert_close(text, expected[1], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("image", [False, True])
+def test_hunyuan_video15_masks_padding(image):
+    """The whole denoiser, with prompts and glyphs of different lengths, one sample without glyphs."""
+    denoiser = tiny_denoiser("hunyuan_video15")
+    inputs = synthetic(denoiser, "hunyuan_video15", 3)
+    inputs["encoder_attention_mask_2"][1] = 0
+    if not image:
+        inputs["image_embeds"] = torch.zeros_like(inputs["image_embeds"])
+    with torch.no_grad():
+        expected = denoiser(**inputs)
+        with hunyuan_video15_masks_padding():
+            replaced = denoiser(**inputs)
+    assert type(replaced) is type(expected)
+    torch.testing.assert_close(replaced.sample, expected.sample, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_split_rotary_in_one_piece(packed):
+    x = normal(2, 5, 24) if packed else normal(2, 3, 5, 8)
+    angles = normal(2, 3, 5, 4, seed=1)
+    expected = transformer_ltx2.apply_split_rotary_emb(x.clone(), (angles.cos(), angles.sin()))
+    with split_rotary_in_one_piece():
+        replaced = transformer_ltx2.apply_split_rotary_emb(x, (angles.cos(), angles.sin()))
+    torch.testing.assert_close(replaced, expected, rtol=1e-6, atol=1e-6)
+
+
 def test_rewrites_end_with_their_context():
-    classes = (MochiAttnProcessor2_0, "__call__"), (Upsample2D, "forward")
+    classes = (
+        (MochiAttnProcessor2_0, "__call__"),
+        (Upsample2D, "forward"),
+        (CosmosLearnablePositionalEmbed, "forward"),
+        (AnyFlowRotaryPosEmbed, "_build_freqs"),
+        (transformer_anyflow, "apply_rotary_emb"),
+        (HunyuanVideo15Transformer3DModel, "forward"),
+        (HunyuanVideo15AttnProcessor2_0, "__call__"),
+        (transformer_ltx2, "apply_split_rotary_emb"),
+    )
     before = [getattr(owner, name) for owner, name in classes]
 
     def fail() -> None:

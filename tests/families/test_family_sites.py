@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,8 +16,25 @@ from f3prune.families import Family, Site, TokenGrid, family_of
 from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
 BATCH = 2
+TEXTS = ("encoder_hidden_states", "encoder_hidden_states_2", "image_embeds")
+"""What makes text tokens of a sequence, where a family has it."""
+TEXT_MASKS = {
+    "hunyuan_video": ("encoder_attention_mask",),
+    "hunyuan_video15": ("encoder_attention_mask", "encoder_attention_mask_2"),
+}
+"""Families that mask padding, and the arguments that say where it is."""
 # Attends along the frame axis of the conditioning image and its position masks: documented as no site.
 CONDITIONING = {"i2vgen_xl": {"image_latents_temporal_encoder.attn1"}}
+# Two latent frames of 2 × 3 tokens; two frames of 4 × 6 latents in one patch of 2 × 2 tokens and a half, and sixteen in
+# four patches: each padded to whole patches.
+HELIOS_HISTORY = 2 * 6 + 1 * 1 * 2 + 4 * 1 * 1
+JOINT = {
+    "mochi": r"transformer_blocks\.\d+\.attn1",
+    "hunyuan_video": r"transformer_blocks\.\d+\.attn",
+    "hunyuan_video15": r"transformer_blocks\.\d+\.attn",
+    "easyanimate": r"transformer_blocks\.\d+\.attn1",
+}
+"""Sites that project text by layers of its own."""
 
 
 @dataclass(frozen=True)
@@ -85,22 +103,41 @@ def test_sites_are_self_attentions_over_the_declared_tokens(subject: Subject) ->
             )
             if subject.family.text == "none":
                 assert text == 0
+            elif subject.grid.references:
+                assert text == subject.grid.references * subject.grid.tokens_per_frame
+            elif subject.family.name == "helios":
+                assert text == HELIOS_HISTORY
             elif subject.family.name == "mochi":
                 assert text == int(subject.inputs["encoder_attention_mask"][index].sum())
             else:
-                assert text == subject.inputs["encoder_hidden_states"].shape[1]
+                assert text == sum(subject.inputs[name].shape[1] for name in TEXTS if name in subject.inputs)
 
 
 def test_only_hunyuan_video_passes_a_mask(subject: Subject) -> None:
     _, calls = record(subject.denoiser, subject.inputs)
     masks = [call.mask for site in subject.sites for call in calls[site.name] if call.mask is not None]
-    if subject.family.name != "hunyuan_video":
+    if subject.family.name not in TEXT_MASKS:
         assert not masks
         return
-    lengths = subject.inputs["encoder_attention_mask"].sum(1)
+    lengths = sum(subject.inputs[name].sum(1) for name in TEXT_MASKS[subject.family.name])
+    if "image_embeds" in subject.inputs:
+        lengths = lengths + subject.inputs["image_embeds"].shape[1]
     for mask in masks:
         assert mask.dtype == torch.bool
-        assert torch.equal(mask.sum(-1).flatten().float(), subject.grid.video_tokens + lengths)
+        assert torch.equal(mask[:, :, 0].sum(-1).flatten().float(), subject.grid.video_tokens + lengths)
+
+
+def test_padding_asks_nothing_where_declared(subject: Subject) -> None:
+    """Rows of tokens that count are alike, and no other row lets a query attend to anything."""
+    if not subject.family.padding_asks_nothing:
+        pytest.skip("no mask, or one of keys alone")
+    _, calls = record(subject.denoiser, subject.inputs)
+    for site in subject.sites:
+        for call in calls[site.name]:
+            assert call.mask is not None
+            row = call.mask[:, :, subject.grid.video_tokens - 1 : subject.grid.video_tokens]
+            assert torch.equal(call.mask, row & row.transpose(2, 3))
+            assert not row.all()
 
 
 @pytest.mark.parametrize("frame", [0, -1])
@@ -127,7 +164,9 @@ def test_sites_see_the_frames_in_order(subject: Subject, frame: int) -> None:
 
 def test_no_attention_over_frames_is_missed(subject: Subject) -> None:
     _, calls = record(subject.denoiser, subject.inputs)
-    tokens = {subject.grid.frames if subject.family.layout == "temporal" else subject.grid.video_tokens}
+    grid = subject.grid
+    references = grid.references * grid.tokens_per_frame
+    tokens = {grid.frames if subject.family.layout == "temporal" else references + grid.video_tokens}
     over_frames = {
         name
         for name, made in calls.items()
@@ -171,7 +210,7 @@ def test_sites_are_described_completely(subject: Subject) -> None:
             assert subject.denoiser.get_submodule(name).weight.shape[0] == inner
         for name, column in site.outputs:
             assert subject.denoiser.get_submodule(name).weight.shape[1] >= column + inner
-        joint = subject.family.name in {"mochi", "hunyuan_video"} and not site.name.startswith("single_")
+        joint = re.fullmatch(JOINT.get(subject.family.name, "-"), site.name) is not None
         assert len(site.query_key) == (4 if joint else 2)
         assert len(site.value) == (2 if joint else 1)
         assert bool(site.head_norms) == subject.family.norm_across_heads

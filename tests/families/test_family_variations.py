@@ -23,6 +23,8 @@ def varied(variant: str, changes: dict[str, Any]) -> nn.Module:
     return other.eval()
 
 
+TEXTS = ("encoder_hidden_states", "encoder_hidden_states_2", "image_embeds")
+
 VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "CogVideoX-5b-I2V": ("cogvideox-rotary", {"in_channels": 8, "use_learned_positional_embeddings": True}),
     "CogVideoX1.5-5B-I2V": ("cogvideox-1.5", {"in_channels": 8, "ofs_embed_dim": 16}),
@@ -31,7 +33,28 @@ VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "SkyReels-V2-I2V": ("skyreels_v2", {"in_channels": 9, "image_dim": 16, "added_kv_proj_dim": 48}),
     "HunyuanVideo-I2V": ("hunyuan_video", {"image_condition_type": "token_replace", "guidance_embeds": False}),
     "HunyuanVideo-I2V-33ch": ("hunyuan_video", {"in_channels": 9, "image_condition_type": "latent_concat"}),
+    "LTX-2.0": (
+        "ltx2",
+        {
+            "gated_attn": False,
+            "cross_attn_mod": False,
+            "audio_gated_attn": False,
+            "audio_cross_attn_mod": False,
+            "rope_type": "interleaved",
+            "use_prompt_embeddings": True,
+            "caption_channels": 16,
+        },
+    ),
+    "LTX-2.5": ("ltx2", {"ff_bias": False, "use_prompt_adaln_single": False, "perturbed_attn": True}),
+    "HunyuanVideo-1.5 T2V": ("hunyuan_video15", {"task_type": "t2v"}),
+    "HunyuanVideo-1.5 SR": ("hunyuan_video15", {"use_meanflow": True}),
     "HunyuanVideo, two frames per token": ("hunyuan_video", {"patch_size_t": 2}),
+    "ConsisID without a face": ("consisid", {"is_train_face": False}),
+    "EasyAnimate-InP": ("easyanimate", {"in_channels": 9}),
+    "Wan2.2-Animate": ("wan_animate", {"image_dim": 16, "added_kv_proj_dim": 48}),
+    "Cosmos-Predict2-Video2World": ("cosmos", {"in_channels": 5, "extra_pos_embed_type": None}),
+    "Cosmos-Predict2.5": ("cosmos-2.5", {"img_context_dim_in": None}),
+    "Helios without history": ("helios", {"has_multi_term_memory_patch": False, "is_amplify_history": False}),
     "AnimateDiff without mid-block motion": ("animatediff", {"use_motion_mid_block": False}),
 }
 
@@ -50,7 +73,9 @@ def test_published_variation(name: str) -> None:
     grid = family.token_grid(denoiser, inputs)
     for site in family.find_sites(denoiser):
         tokens = calls[site.name][0].key.shape[2]
-        text = inputs["encoder_hidden_states"].shape[1] if family.text != "none" else 0
+        text = sum(inputs[name].shape[1] for name in TEXTS if name in inputs) if family.text != "none" else 0
+        text = 0 if family.name == "helios" else text
+        text = grid.references * grid.tokens_per_frame if grid.references else text
         assert tokens == (grid.frames if family.layout == "temporal" else grid.video_tokens + text)
 
 
@@ -75,16 +100,27 @@ DEFAULT_SITES = {
     "cogvideox": 30,
     "wan": 40,
     "skyreels_v2": 32,
+    "wan_vace": 48,
+    "wan_animate": 40,
+    "chronoedit": 40,
+    "anyflow": 40,
+    "helios": 40,
+    "consisid": 30,
+    "easyanimate": 48,
     "ltx": 28,
+    "ltx2": 48,
     "mochi": 48,
     "hunyuan_video": 60,
+    "hunyuan_video15": 54,
     "allegro": 32,
     "tune_a_video": 16,
 }
+# What a class has no default of.
+WITHOUT_DEFAULT = {"easyanimate": {"in_channels": 16, "out_channels": 16, "patch_size": 2}}
 
 
 @pytest.mark.parametrize("name", DEFAULT_SITES)
 def test_sites_at_full_size(name: str) -> None:
     with torch.device("meta"):
-        denoiser = denoiser_class(registry()[name].denoiser_class)()
+        denoiser = denoiser_class(registry()[name].denoiser_class)(**WITHOUT_DEFAULT.get(name, {}))
     assert len(registry()[name].find_sites(denoiser)) == DEFAULT_SITES[name]

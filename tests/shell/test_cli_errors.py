@@ -108,6 +108,34 @@ CASES = [
         ("FluxTransformer2DModel", "docs/families.md"),
         {"c/config.json": json.dumps({"_class_name": "FluxTransformer2DModel"})},
     ),
+    Case(
+        "refused family",
+        f"calibrate {TINY} -o r",
+        ("SanaVideoTransformer3DModel", "linear", "f3prune families"),
+        {"c/config.json": json.dumps({"_class_name": "SanaVideoTransformer3DModel"})},
+    ),
+    Case(
+        "refused family of a plan",
+        "plan c",
+        ("WanAnimate2Transformer3DModel", "block mask", "f3prune families"),
+        {"c/config.json": json.dumps({"_class_name": "WanAnimate2Transformer3DModel"})},
+    ),
+    Case(
+        "pipeline of a refused family",
+        "calibrate p -o r",
+        ("SanaVideoPipeline in", "SanaVideoTransformer3DModel", "linear"),
+        {
+            "p/model_index.json": json.dumps({"_class_name": "SanaVideoPipeline"}),
+            "p/transformer/config.json": json.dumps({"_class_name": "SanaVideoTransformer3DModel"}),
+            "p/transformer/diffusion_pytorch_model.safetensors": b"\2\0\0\0\0\0\0\0{}",
+        },
+    ),
+    Case(
+        "class of another library",
+        f"calibrate {TINY} -o r",
+        ("SoraModel", "neither diffusers", "docs/families.md"),
+        {"c/config.json": json.dumps({"_class_name": "SoraModel"})},
+    ),
     Case("no weights", "calibrate c -o r", ("--random-weights", "safetensors"), {"c/config.json": CONFIG}),
     Case(
         "pickled denoiser",

@@ -62,5 +62,5 @@ def test_families_lists_every_family_without_torch() -> None:
     code = "from f3prune.cli.main import main\ntry: main(['families'])\nfinally: assert 'torch' not in sys.modules"
     done = python(f"import sys\n{code}")
     assert done.returncode == 0, done.stderr
-    for word in ("cogvideox", "WanTransformer3DModel", "spatiotemporal", "animatediff"):
+    for word in ("cogvideox", "WanTransformer3DModel", "spatiotemporal", "animatediff", "SanaVideoTransformer3DModel"):
         assert word in done.stdout

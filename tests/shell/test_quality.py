@@ -92,7 +92,8 @@ def test_a_sweep_measures_engines_and_quality_side_by_side(run: Path) -> None:
     assert "f3prune build" in f3prune("sweep", run).err
     assert f3prune("export", run).code == 0
     assert f3prune("build", run).code == 0
-    options = ("--alphas", "0.5,0.51", "--granularities", "layer", "--samples", 2, "--rounds", 2, "--jobs", 2)
+    options = ("--alphas", "0.5,0.51", "--granularities", "layer", "--modes", "local,drop")
+    options = (*options, "--samples", 2, "--rounds", 2, "--jobs", 2)
     made = f3prune("sweep", run, *options, *FEW)
     assert made.code == 0, made.err
     data = json.loads((run / "sweep.json").read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from f3prune.core.errors import InputError
 from f3prune.core.json_values import read_json
 from f3prune.core.tensors import torch_dtype
 from f3prune.families import LatentShape, family_of
-from f3prune.pipelines.sources import denoiser_class_name, resolve
+from f3prune.pipelines.sources import resolve
 from f3prune.steps.strategy import strategy_of
 
 LIBRARIES_BYTES = 0.9e9
@@ -193,8 +193,8 @@ def _configuration(spec: str) -> tuple[str, str, dict[str, Any], tuple[int, int,
     except InputError:
         # A pipeline has weights of its own.
         source = resolve(spec)
-    config = read_json(source.denoiser_path / "config.json")
-    return spec, denoiser_class_name(config), config, None, 2
+    source.family()
+    return spec, source.denoiser_class, read_json(source.denoiser_path / "config.json"), None, 2
 
 
 def _config(denoiser: Any) -> Mapping[str, Any]:

@@ -43,6 +43,18 @@ def families_table() -> Table:
     return table
 
 
+def unsupported_table() -> Table:
+    """The video denoisers of diffusers that are not supported."""
+    from f3prune.families import UNSUPPORTED
+
+    table = Table(title="Video denoisers of diffusers that are not supported")
+    for column in ("denoiser class", "why"):
+        table.add_column(column, overflow="fold")
+    for name, reason in UNSUPPORTED.items():
+        table.add_row(name, reason)
+    return table
+
+
 def _facts(facts: Any) -> str:
     """One line of verified facts: text as it is, mappings as ``name value``."""
     if isinstance(facts, Mapping):

@@ -21,7 +21,7 @@ def parity_table(report: Any) -> Table:
         for step in comparison.steps:
             numbers = step.numbers
             table.add_row(
-                name,
+                name if step.output == "sample" else f"{name}, {step.output}",
                 f"{comparison.candidate} against {comparison.reference}",
                 f"{step.timestep:g}",
                 f"{numbers.rel_l2:.2e}",

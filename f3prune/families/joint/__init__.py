@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from f3prune.families.joint import allegro, cogvideo, cogvideox, hunyuan_video, ltx, mochi, skyreels_v2, wan
+from f3prune.families.joint import (
+    allegro,
+    cogvideo,
+    cogvideox,
+    consisid,
+    cosmos,
+    easyanimate,
+    hunyuan_video,
+    hunyuan_video15,
+    ltx,
+    ltx2,
+    mochi,
+    wan_based,
+)
 
-FAMILIES = tuple(
-    module.FAMILY for module in (cogvideo, cogvideox, wan, skyreels_v2, ltx, mochi, hunyuan_video, allegro)
+FAMILIES = (
+    *(module.FAMILY for module in (cogvideo, cogvideox, consisid, easyanimate)),
+    *wan_based.FAMILIES,
+    *(module.FAMILY for module in (ltx, ltx2, mochi, hunyuan_video, hunyuan_video15, allegro, cosmos)),
 )
 """In the order in which they are listed."""
 

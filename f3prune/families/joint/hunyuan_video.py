@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
+def token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
+    """Frames, and rows and columns of their tokens, of ``b c f h w`` latents under the configured patch sizes."""
     config = config_of(denoiser)
     p = config.patch_size
     frames, height, width = (int(size) for size in arguments["hidden_states"].shape[2:])
@@ -48,7 +49,7 @@ FAMILY = Family(
     denoiser_class="HunyuanVideoTransformer3DModel",
     layout="spatiotemporal",
     sites=r"(single_)?transformer_blocks\.\d+\.attn",
-    token_grid=_token_grid,
+    token_grid=token_grid,
     default_shape=_default_shape,
     synthetic_inputs=_synthetic_inputs,
     text="after",
