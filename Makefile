@@ -42,6 +42,7 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/calibration_cost.py --json benchmarks/results/calibration_cost.json
 	$(BIN)/python benchmarks/runtime.py --json benchmarks/results/runtime.json
 	$(BIN)/python benchmarks/full_size.py --json benchmarks/results/full_size.json
+	$(BIN)/python benchmarks/check_memory.py --json benchmarks/results/check_memory.json
 	$(BIN)/python benchmarks/plan.py --json benchmarks/results/plan.json
 	$(BIN)/python benchmarks/performance_page.py
 

@@ -495,7 +495,6 @@ def test_contestants_that_do_not_fit_together_are_timed_one_after_the_other(
     from f3prune.bench import speed
 
     monkeypatch.setattr(speed, "FREE_SHARE", 0.0)
-    result, made = speed.bench(RunDirectory.open(run), speed.BenchOptions(rounds=3, warm_up=1))
-    assert made
+    result, _ = speed.bench(RunDirectory.open(run), speed.BenchOptions(rounds=3, warm_up=1))
     assert "one contestant after the other" in result["what"]
     assert {name: row["runs"] for name, row in result["seconds"].items()} == dict.fromkeys(speed._OPENERS, 3)
