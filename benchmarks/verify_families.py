@@ -25,6 +25,7 @@ from f3prune.calibration import (
     prune_denoiser,
     select_masks,
 )
+from f3prune.core.calls import sample_of
 from f3prune.core.weights import randomize_weights
 from f3prune.engines import BuildConfig, build_engine, open_session
 from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
@@ -55,9 +56,9 @@ def verify(variant: str) -> dict[str, float | int]:
         masks = select_masks(calibration, PruneConfig(alpha, granularity, mode=mode, score="aas"))
         pruned = prune_denoiser(copy.deepcopy(denoiser), masks)
         with torch.no_grad(), masked_reference(denoiser, masks):
-            reference = denoiser(**inputs, return_dict=False)[0]
+            reference = sample_of(denoiser(**inputs, return_dict=False))
         with torch.no_grad():
-            expected = pruned(**inputs, return_dict=False)[0]
+            expected = sample_of(pruned(**inputs, return_dict=False))
         baked_error = max(baked_error, relative(expected, reference))
         with tempfile.TemporaryDirectory() as folder:
             graph = export_denoiser(pruned, inputs, Path(folder) / "onnx", ExportConfig(self_test=False)).path

@@ -26,6 +26,9 @@ class Symbol:
     factor: int = 1
 
 
+TEXT_POSITIONS = ("text_rope_pos",)
+"""Positions of the text tokens ``l``, which all samples share."""
+
 Axes = dict[str, dict[int, Symbol]]
 
 
@@ -46,7 +49,7 @@ def symbolic_axes(
     batch = tensors[latents].shape[0]
     for name, tensor in tensors.items():
         found: dict[int, Symbol] = {}
-        if "batch" in dynamic and "." not in name and tensor.ndim > 0:
+        if "batch" in dynamic and "." not in name and tensor.ndim > 0 and name not in TEXT_POSITIONS:
             if tensor.shape[0] == batch:
                 found[0] = Symbol("batch")
             elif frames is not None and tensor.shape[0] == batch * frames:
@@ -59,6 +62,9 @@ def symbolic_axes(
         for name in TEXT_INPUTS:
             if name in tensors and tensors[name].ndim >= 2 and tensors[name].shape[1] == states.shape[1]:
                 axes[name][1] = Symbol("text")
+        for name in TEXT_POSITIONS:
+            if name in tensors:
+                axes[name][0] = Symbol("text")
     return axes
 
 

@@ -185,6 +185,18 @@ _CONFIGS: dict[str, dict[str, Any]] = {
         "image_embed_dim": 5,
         "rope_axes_dim": (4, 2, 2),
     },
+    "kandinsky5": {
+        "in_visual_dim": 4,
+        "out_visual_dim": 4,
+        "in_text_dim": 8,
+        "in_text_dim2": 6,
+        "time_dim": 16,
+        "model_dim": 32,
+        "ff_dim": 32,
+        "num_text_blocks": 1,
+        "num_visual_blocks": 2,
+        "axes_dims": (4, 2, 2),
+    },
     "allegro": {
         "num_attention_heads": 4,
         "attention_head_dim": 12,
@@ -216,6 +228,7 @@ TINY_SHAPES: dict[str, LatentShape] = {
     "mochi": LatentShape(3, 4, 6),
     "hunyuan_video": LatentShape(3, 4, 6),
     "hunyuan_video15": LatentShape(3, 2, 3),
+    "kandinsky5": LatentShape(3, 4, 6),
     "allegro": LatentShape(3, 4, 6),
 }
 """A good small latent shape for each name in ``VARIANTS``."""

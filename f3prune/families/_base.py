@@ -72,12 +72,33 @@ class Site:
     value: tuple[str, ...]
     outputs: tuple[tuple[str, int], ...]
     head_norms: tuple[str, ...] = ()
+    heads_attribute: str = "heads"
     gates: tuple[str, ...] = ()
 
 
 def first_alone(frames: int, temporal: int) -> int:
     """Most autoencoders: the first latent frame is one frame, every other one ``temporal`` frames."""
     return (frames - 1) // temporal * temporal + 1
+
+
+@dataclass(frozen=True)
+class AttentionNames:
+    """What a family's attention modules call their parts; the defaults are those of most of diffusers.
+
+    Attributes:
+        heads: attribute with the number of heads.
+        query_key, value: linear layers whose output rows are heads, query first; those of text beside video last.
+        outputs: linear layers whose input columns are the heads.
+        norms: norms of queries and keys, which may span heads.
+        gates: layers with one output row for every head, whose outputs scale the heads.
+    """
+
+    heads: str = "heads"
+    query_key: tuple[str, ...] = ("to_q", "to_k", "add_q_proj", "add_k_proj")
+    value: tuple[str, ...] = ("to_v", "add_v_proj")
+    outputs: tuple[str, ...] = ("to_out.0", "to_add_out")
+    norms: tuple[str, ...] = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
+    gates: tuple[str, ...] = ("to_gate_logits",)
 
 
 @dataclass(frozen=True)
@@ -97,9 +118,12 @@ class Family:
         synthetic_inputs: ``(denoiser, LatentShape, batch, generator) -> forward arguments by name``: seeded normal
             latents and embeddings in the denoiser's dtype, ``timestep`` as the family's pipeline passes it; tensors,
             or the plain ints and floats the forward needs.
+        attention: what the sites' modules call their parts.
         text: where text tokens stand in the sequence of a spatiotemporal site.
         latents: name of the forward argument that holds the noisy latents.
         frame_axis: the axis of the latents *and* of the output that runs over frames (or tokens, frames outermost).
+        channel_axis: the axis of channels of five-dimensional latents; by default the other one of axes 1 and 2.
+        bare_output: with ``return_dict=False`` the denoiser returns its tensor in no tuple.
         outputs: what the denoiser returns, in order, as the fields of its output class are called; the first is the
             denoised video, with the latents' axes.
         returns_text: the site's module returns ``(video, text)`` instead of one tensor.
@@ -116,6 +140,7 @@ class Family:
         timestep_range: first and last ``timestep`` of a whole schedule, in the unit in which the pipeline passes it.
         frames_made: ``(frames asked for, frames per latent frame) -> frames`` that the family's pipelines make.
         pipeline_arguments: ``pipeline -> arguments`` that every call of the pipeline needs beyond its defaults.
+        unprunable: ``config -> why`` models of this configuration cannot be pruned, or None.
         notes: one line for ``f3prune families``.
     """
 
@@ -128,9 +153,12 @@ class Family:
     default_shape: Callable[[Mapping[str, Any]], LatentShape]
     synthetic_inputs: Callable[[nn.Module, LatentShape, int, torch.Generator], dict[str, Any]]
     sparse_causal: str = ""
+    attention: AttentionNames = AttentionNames()
     text: TextPosition = "none"
     latents: str = "hidden_states"
     frame_axis: int = 2
+    channel_axis: int | None = None
+    bare_output: bool = False
     outputs: tuple[str, ...] = ("sample",)
     returns_text: bool = False
     norm_across_heads: bool = False
@@ -142,6 +170,7 @@ class Family:
     timestep_range: tuple[float, float] = (999.0, 1.0)
     frames_made: Callable[[int, int], int] = first_alone
     pipeline_arguments: Callable[[Any], dict[str, Any]] = field(default=lambda pipeline: {})
+    unprunable: Callable[[Mapping[str, Any]], str | None] = field(default=lambda config: None)
     notes: str = ""
 
     def find_sites(self, denoiser: nn.Module, kind: SiteKind = "temporal") -> list[Site]:
@@ -153,7 +182,7 @@ class Family:
 
         Raises:
             InputError: the family has no such sites, or the denoiser has no module that matches (its configuration has
-                no temporal attention).
+                no temporal attention), or is configured to attend in a way that cannot be pruned.
         """
         from f3prune.families._heads import describe_site
 
@@ -161,6 +190,7 @@ class Family:
             raise InputError(f"`sites` is {kind!r}, expected one of {', '.join(get_args(SiteKind))}")
         if kind == "sparse-causal" and not self.sparse_causal:
             raise InputError(f"family {self.name} has no sparse-causal attention: leave `sites='sparse-causal'` out")
+        self.require_prunable(getattr(denoiser, "config", {}))
         patterns: dict[Layout, str] = {}
         if kind != "sparse-causal":
             patterns[self.layout] = self.sites
@@ -170,7 +200,7 @@ class Family:
             describe_site(denoiser, name, module, self, layout)
             for name, module in denoiser.named_modules()
             for layout, pattern in patterns.items()
-            if re.fullmatch(pattern, name) and hasattr(module, "heads")
+            if re.fullmatch(pattern, name) and hasattr(module, self.attention.heads)
         ]
         if not found and any("_orig_mod" in name.split(".") for name, _ in denoiser.named_modules()):
             raise InputError(
@@ -183,6 +213,21 @@ class Family:
                 f"its configuration has no temporal attention, so there is nothing to prune"
             )
         return found
+
+    def require_prunable(self, config: Mapping[str, Any]) -> None:
+        """Refuse a configuration that cannot be pruned.
+
+        Raises:
+            InputError: with the reason.
+        """
+        if (why := self.unprunable(config)) is not None:
+            raise InputError(f"this {self.denoiser_class} cannot be pruned: {why}")
+
+    def channels(self, latents: torch.Tensor) -> int:
+        """The axis of channels, of packed tokens ``b n c`` too."""
+        if latents.ndim == 3:
+            return 2
+        return 3 - self.frame_axis if self.channel_axis is None else self.channel_axis
 
     def frames_first(self, tensor: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
         """View latents or output with frames first: ``… (f p) … -> f … p …``."""

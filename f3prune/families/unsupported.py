@@ -17,7 +17,6 @@ UNSUPPORTED: dict[str, str] = {
     "EasyAnimateTransformer3DModel": _UNDECLARED,
     "HeliosTransformer3DModel": _UNDECLARED,
     "HunyuanVideoFramepackTransformer3DModel": _UNDECLARED,
-    "Kandinsky5Transformer3DModel": _UNDECLARED,
     "Kandinsky6SRTransformer3DModel": _BLOCK_MASK,
     "Kandinsky6Transformer3DModel": _UNDECLARED,
     "MiniMaxH3Transformer3DModel": _PACKED,

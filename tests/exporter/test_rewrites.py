@@ -71,10 +71,11 @@ def test_mochi_masks_padding(lengths, last_block):
 
 @pytest.mark.parametrize("image", [False, True])
 def test_hunyuan_video15_masks_padding(image):
-    """The whole denoiser, with prompts and glyphs of different lengths, one sample without glyphs."""
+    """The whole denoiser, with texts of different lengths, a sample without glyphs and one without a prompt."""
     denoiser = tiny_denoiser("hunyuan_video15")
     inputs = synthetic(denoiser, "hunyuan_video15", 3)
     inputs["encoder_attention_mask_2"][1] = 0
+    inputs["encoder_attention_mask"][2] = 0
     if not image:
         inputs["image_embeds"] = torch.zeros_like(inputs["image_embeds"])
     with torch.no_grad():

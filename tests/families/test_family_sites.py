@@ -11,6 +11,7 @@ import torch
 from attention_trace import OUTSIDE, Call, record, silenced, with_latents
 from torch import nn
 
+from f3prune.core.calls import sample_of
 from f3prune.families import Family, Site, TokenGrid, family_of
 from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
@@ -48,8 +49,8 @@ class Subject:
     def difference(self, frame: int) -> torch.Tensor:
         """Greatest change of every frame of the output, relative to the output, when one frame's latents change."""
         with torch.no_grad():
-            before = self.denoiser(**self.inputs, return_dict=False)[0]
-            after = self.denoiser(**self.perturbed(frame), return_dict=False)[0]
+            before = sample_of(self.denoiser(**self.inputs, return_dict=False))
+            after = sample_of(self.denoiser(**self.perturbed(frame), return_dict=False))
         change = self.family.frames_first((after - before).abs(), self.grid)
         return change.flatten(1).amax(1) / before.abs().max()
 
@@ -176,10 +177,10 @@ def test_every_frame_reaches_every_other_in_the_dense_model(subject: Subject) ->
 
 def test_every_site_matters(subject: Subject) -> None:
     with torch.no_grad():
-        dense = subject.denoiser(**subject.inputs, return_dict=False)[0]
+        dense = sample_of(subject.denoiser(**subject.inputs, return_dict=False))
         for site in subject.sites:
             with silenced(subject.denoiser, [site]):
-                without = subject.denoiser(**subject.inputs, return_dict=False)[0]
+                without = sample_of(subject.denoiser(**subject.inputs, return_dict=False))
             assert (without - dense).norm() > 1e-3 * dense.norm(), site.name
 
 

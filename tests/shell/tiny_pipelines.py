@@ -302,7 +302,8 @@ def ltx2() -> Any:
 
 def hunyuan_video15() -> Any:
     tokenizer = build_tokenizer()
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    # The pipeline cuts off the first 108 tokens, where the system's message stands for models with more words.
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] * 2 }} {% endfor %}"
     denoiser = tiny_denoiser("hunyuan_video15")
     config = transformers.Qwen2_5_VLTextConfig(
         vocab_size=len(tokenizer),

@@ -8,6 +8,7 @@ from f3prune.families.joint import (
     cogvideox,
     hunyuan_video,
     hunyuan_video15,
+    kandinsky5,
     ltx,
     ltx2,
     mochi,
@@ -27,6 +28,7 @@ FAMILIES = tuple(
         mochi,
         hunyuan_video,
         hunyuan_video15,
+        kandinsky5,
         allegro,
     )
 )
