@@ -1,7 +1,8 @@
 """Take every family through bake, export, ONNX Runtime and TensorRT-RTX on tiny random weights, and record the result.
 
 Writes ``f3prune/families/verified.json``, which ``f3prune families`` shows: for each family the worst relative L2 error
-over its variants and units, and what was built.
+over its variants, units and outputs, and what was built. ``--only`` writes the entries of those families alone, beside
+what the same versions of the packages gave before.
 """
 
 from __future__ import annotations
@@ -25,14 +26,14 @@ from f3prune.calibration import (
     prune_denoiser,
     select_masks,
 )
-from f3prune.core.calls import sample_of
+from f3prune.core.calls import outputs_of
 from f3prune.core.weights import randomize_weights
 from f3prune.engines import BuildConfig, build_engine, open_session
 from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
 from f3prune.exporter import ExportConfig, export_autoregressive, export_denoiser, flatten_arguments
-from f3prune.families import family_of
+from f3prune.families import family_of, registry
 from f3prune.models import CogVideo, CogVideoConfig
-from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
+from f3prune.testing import TINY_SHAPES, VARIANTS, family_name, tiny_denoiser
 
 UNITS = [(1.0, "layer", "local"), (0.5, "head", "drop"), (0.5, "frame-pair", "local")]
 COGVIDEO = {"cogvideo-stage1": (1, -1), "cogvideo-stage2": (2, 2)}
@@ -56,16 +57,16 @@ def verify(variant: str) -> dict[str, float | int]:
         masks = select_masks(calibration, PruneConfig(alpha, granularity, mode=mode, score="aas"))
         pruned = prune_denoiser(copy.deepcopy(denoiser), masks)
         with torch.no_grad(), masked_reference(denoiser, masks):
-            reference = sample_of(denoiser(**inputs, return_dict=False))
+            reference = outputs_of(denoiser(**inputs, return_dict=False), family.outputs).values()
         with torch.no_grad():
-            expected = sample_of(pruned(**inputs, return_dict=False))
-        baked_error = max(baked_error, relative(expected, reference))
+            expected = outputs_of(pruned(**inputs, return_dict=False), family.outputs).values()
+        baked_error = max(baked_error, *map(relative, expected, reference))
         with tempfile.TemporaryDirectory() as folder:
             graph = export_denoiser(pruned, inputs, Path(folder) / "onnx", ExportConfig(self_test=False)).path
             build_engine(graph, Path(folder) / "ort", BuildConfig(cache=False), masks_digest=masks.digest)
             with open_session(Path(folder) / "ort") as session:
-                (output,) = session.run(flatten_arguments(inputs).tensors).values()
-            engine_error = max(engine_error, relative(output, expected))
+                found = session.run(flatten_arguments(inputs).tensors).values()
+                engine_error = max(engine_error, *map(relative, found, expected))
             if granularity != "frame-pair":
                 config = BuildConfig(backend="tensorrt-rtx", cache=False, compute_capabilities=("8.9",))
                 build_engine(graph, Path(folder) / "rtx", config, masks_digest=masks.digest)
@@ -142,10 +143,19 @@ def main() -> None:
         }
         for name, rows in results.items()
     }
+    here = environment()
     if len(options.only) < len(everything):
-        print(json.dumps(families, indent=1))
-        return
-    TARGET.write_text(json.dumps({"environment": environment(), "families": families}, indent=1) + "\n", "utf-8")
+        known = json.loads(TARGET.read_text("utf-8"))
+        left_out = {family_name(variant) for variant in set(everything) - set(options.only)} & families.keys()
+        if left_out or known["environment"]["versions"] != here["versions"]:
+            print(json.dumps(families, indent=1))
+            print(
+                f"not written: variants are left out of {left_out or 'none'}, or packages differ from {TARGET.name}'s"
+            )
+            return
+        merged = known["families"] | families
+        families = {name: merged[name] for name in registry() if name in merged}
+    TARGET.write_text(json.dumps({"environment": here, "families": families}, indent=1) + "\n", "utf-8")
     print(f"wrote {TARGET}")
 
 

@@ -28,6 +28,8 @@ class Symbol:
 
 TEXT_POSITIONS = ("text_rope_pos",)
 """Positions of the text tokens ``l``, which all samples share."""
+_FRAME_POSITIONS = "indices_"
+"""How names of frames' positions begin, which all samples share, too."""
 
 Axes = dict[str, dict[int, Symbol]]
 
@@ -49,7 +51,7 @@ def symbolic_axes(
     batch = tensors[latents].shape[0]
     for name, tensor in tensors.items():
         found: dict[int, Symbol] = {}
-        if "batch" in dynamic and "." not in name and tensor.ndim > 0 and name not in TEXT_POSITIONS:
+        if "batch" in dynamic and "." not in name and tensor.ndim > 0 and not _shared(name):
             if tensor.shape[0] == batch:
                 found[0] = Symbol("batch")
             elif frames is not None and tensor.shape[0] == batch * frames:
@@ -66,6 +68,10 @@ def symbolic_axes(
             if name in tensors:
                 axes[name][0] = Symbol("text")
     return axes
+
+
+def _shared(name: str) -> bool:
+    return name in TEXT_POSITIONS or name.startswith(_FRAME_POSITIONS)
 
 
 def at_least_two(tensors: Mapping[str, torch.Tensor], axes: Axes) -> dict[str, torch.Tensor]:

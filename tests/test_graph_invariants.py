@@ -18,7 +18,7 @@ from tests.exports import exported
 ALL_UNITS = ("latte", "cogvideox", "ltx", "hunyuan_video")
 
 
-FEW = ("hunyuan_video15", "ltx2", "kandinsky5")
+FEW = ("hunyuan_video15", "ltx2", "kandinsky5", "framepack")
 """Exported dense and half pooled: families like them are exported in the other ways."""
 ALWAYS = {("layer", "local"), ("head", "drop"), ("layer", "static"), ("layer", "pooled")}
 QUICK = {v: {each[1:] for each in EACH if each[0] == v} for v in ("latte", "cogvideox")} | {

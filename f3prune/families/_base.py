@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Layout = Literal["temporal", "spatiotemporal", "sparse-causal"]
 SiteKind = Literal["temporal", "sparse-causal", "all"]
-TextPosition = Literal["none", "before", "after"]
+TextPosition = Literal["none", "before", "after", "around"]
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,9 @@ class Family:
             latents and embeddings in the denoiser's dtype, ``timestep`` as the family's pipeline passes it; tensors,
             or the plain ints and floats the forward needs.
         attention: what the sites' modules call their parts.
-        text: where text tokens stand in the sequence of a spatiotemporal site.
+        text: where text tokens stand in the sequence of a spatiotemporal site; what else every frame may see, such as
+            earlier frames, counts as text.
+        tokens_before: ``(denoiser, forward arguments by name) -> tokens`` in front of the video, where they are around.
         latents: name of the forward argument that holds the noisy latents.
         frame_axis: the axis of the latents *and* of the output that runs over frames (or tokens, frames outermost).
         channel_axis: the axis of channels of five-dimensional latents; by default the other one of axes 1 and 2.
@@ -155,6 +157,7 @@ class Family:
     sparse_causal: str = ""
     attention: AttentionNames = AttentionNames()
     text: TextPosition = "none"
+    tokens_before: Callable[[nn.Module, Mapping[str, Any]], int] = field(default=lambda denoiser, arguments: 0)
     latents: str = "hidden_states"
     frame_axis: int = 2
     channel_axis: int | None = None

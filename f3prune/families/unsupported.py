@@ -16,7 +16,6 @@ UNSUPPORTED: dict[str, str] = {
     "CosmosTransformer3DModel": _UNDECLARED,
     "EasyAnimateTransformer3DModel": _UNDECLARED,
     "HeliosTransformer3DModel": _UNDECLARED,
-    "HunyuanVideoFramepackTransformer3DModel": _UNDECLARED,
     "Kandinsky6SRTransformer3DModel": _BLOCK_MASK,
     "Kandinsky6Transformer3DModel": _UNDECLARED,
     "MiniMaxH3Transformer3DModel": _PACKED,

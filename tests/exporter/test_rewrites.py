@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import HunyuanVideo15Transformer3DModel
+from diffusers import HunyuanVideo15Transformer3DModel, HunyuanVideoFramepackTransformer3DModel
 from diffusers.models.attention_processor import MochiAttnProcessor2_0
 from diffusers.models.transformers import transformer_ltx2
 from diffusers.models.transformers.transformer_hunyuan_video15 import HunyuanVideo15AttnProcessor2_0
@@ -31,6 +31,7 @@ from f3prune.exporter.rewrites import (
     NormBeforeTranspose,
     SliceAssignment,
     TransposedWeights,
+    framepack_masks_padding,
     hunyuan_video15_masks_padding,
     mochi_masks_padding,
     split_rotary_in_one_piece,
@@ -86,6 +87,19 @@ def test_hunyuan_video15_masks_padding(image):
     torch.testing.assert_close(replaced.sample, expected.sample, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("batch", [1, 3])
+def test_framepack_masks_padding(batch):
+    """The whole denoiser; the original cuts a single sample's padding off."""
+    denoiser = tiny_denoiser("framepack")
+    inputs = synthetic(denoiser, "framepack", batch)
+    with torch.no_grad():
+        expected = denoiser(**inputs)
+        with framepack_masks_padding():
+            replaced = denoiser(**inputs)
+    assert type(replaced) is type(expected)
+    torch.testing.assert_close(replaced.sample, expected.sample, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_split_rotary_in_one_piece(packed):
     x = normal(2, 5, 24) if packed else normal(2, 3, 5, 8)
@@ -102,6 +116,7 @@ def test_rewrites_end_with_their_context():
         (Upsample2D, "forward"),
         (HunyuanVideo15Transformer3DModel, "forward"),
         (HunyuanVideo15AttnProcessor2_0, "__call__"),
+        (HunyuanVideoFramepackTransformer3DModel, "forward"),
         (transformer_ltx2, "apply_split_rotary_emb"),
     )
     before = [getattr(owner, name) for owner, name in classes]

@@ -19,7 +19,11 @@ from f3prune.exporter._dtype import in_dtype
 from f3prune.families import LatentShape, family_of, registry
 from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
-SHARED = {"ofs", "text_rope_pos"}
+SHARED = {
+    "ofs",
+    "text_rope_pos",
+    *(f"indices_latents{which}" for which in ("", "_clean", "_history_2x", "_history_4x")),
+}
 """Arguments that all samples share."""
 
 
@@ -144,7 +148,7 @@ def test_i2vgen_xl_image_latents_are_the_pipelines() -> None:
 
 
 def test_prompts_have_different_lengths_where_they_are_padded() -> None:
-    for variant in ("mochi", "hunyuan_video", "hunyuan_video15", "ltx", "ltx2", "allegro"):
+    for variant in ("mochi", "hunyuan_video", "hunyuan_video15", "framepack", "ltx", "ltx2", "allegro"):
         _, inputs = draw(variant, batch=3)
         lengths = inputs["encoder_attention_mask"].sum(1).tolist()
         assert len(set(lengths)) == 3

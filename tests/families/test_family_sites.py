@@ -18,8 +18,11 @@ from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 BATCH = 2
 TEXTS = ("encoder_hidden_states", "encoder_hidden_states_2", "image_embeds")
 """What makes text tokens of a sequence, where a family has it."""
+JOINT = {"mochi", "hunyuan_video", "hunyuan_video15", "framepack"}
+"""Families that project text by layers of its own."""
 TEXT_MASKS = {
     "hunyuan_video": ("encoder_attention_mask",),
+    "framepack": ("encoder_attention_mask",),
     "hunyuan_video15": ("encoder_attention_mask", "encoder_attention_mask_2"),
 }
 """Families that mask padding, and the arguments that say where it is."""
@@ -35,6 +38,11 @@ class Subject:
     inputs: dict[str, Any]
     grid: TokenGrid
     sites: list[Site]
+
+    @property
+    def before(self) -> int:
+        """Tokens in front of the video, where there are some on both sides."""
+        return self.family.tokens_before(self.denoiser, self.inputs)
 
     def perturbed(self, frame: int) -> dict[str, Any]:
         """The inputs with other latents in one token frame."""
@@ -73,7 +81,7 @@ def frame_columns(subject: Subject, tokens: int) -> dict[int, range]:
     grid = subject.grid
     if subject.family.layout == "temporal":
         return {frame: range(frame, frame + 1) for frame in range(grid.frames)}
-    start = tokens - grid.video_tokens if subject.family.text == "before" else 0
+    start = tokens - grid.video_tokens if subject.family.text == "before" else subject.before
     t = grid.tokens_per_frame
     return {frame: range(start + frame * t, start + (frame + 1) * t) for frame in range(grid.frames)}
 
@@ -96,7 +104,8 @@ def test_sites_are_self_attentions_over_the_declared_tokens(subject: Subject) ->
             elif subject.family.name == "mochi":
                 assert text == int(subject.inputs["encoder_attention_mask"][index].sum())
             else:
-                assert text == sum(subject.inputs[name].shape[1] for name in TEXTS if name in subject.inputs)
+                texts = sum(subject.inputs[name].shape[1] for name in TEXTS if name in subject.inputs)
+                assert text == subject.before + texts
 
 
 def test_only_hunyuan_video_passes_a_mask(subject: Subject) -> None:
@@ -105,7 +114,7 @@ def test_only_hunyuan_video_passes_a_mask(subject: Subject) -> None:
     if subject.family.name not in TEXT_MASKS:
         assert not masks
         return
-    lengths = sum(subject.inputs[name].sum(1) for name in TEXT_MASKS[subject.family.name])
+    lengths = subject.before + sum(subject.inputs[name].sum(1) for name in TEXT_MASKS[subject.family.name])
     if "image_embeds" in subject.inputs:
         lengths = lengths + subject.inputs["image_embeds"].shape[1]
     for mask in masks:
@@ -194,9 +203,7 @@ def test_sites_are_described_completely(subject: Subject) -> None:
             assert subject.denoiser.get_submodule(name).weight.shape[0] == inner
         for name, column in site.outputs:
             assert subject.denoiser.get_submodule(name).weight.shape[1] >= column + inner
-        joint = subject.family.name in {"mochi", "hunyuan_video", "hunyuan_video15"} and not site.name.startswith(
-            "single_"
-        )
+        joint = subject.family.name in JOINT and not site.name.startswith("single_")
         assert len(site.query_key) == (4 if joint else 2)
         assert len(site.value) == (2 if joint else 1)
         assert bool(site.head_norms) == subject.family.norm_across_heads

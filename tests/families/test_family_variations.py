@@ -99,6 +99,7 @@ DEFAULT_SITES = {
     "mochi": 48,
     "hunyuan_video": 60,
     "hunyuan_video15": 54,
+    "framepack": 60,
     "allegro": 32,
     "tune_a_video": 16,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from f3prune.exporter.rewrites.trace.boolean_mask import BooleanMaskAsBias
+from f3prune.exporter.rewrites.trace.framepack_text import framepack_masks_padding
 from f3prune.exporter.rewrites.trace.hunyuan_video15_text import hunyuan_video15_masks_padding
 from f3prune.exporter.rewrites.trace.interleaved_assignment import InterleavedAssignment
 from f3prune.exporter.rewrites.trace.mochi_padding import mochi_masks_padding
@@ -14,6 +15,7 @@ __all__ = [
     "BooleanMaskAsBias",
     "InterleavedAssignment",
     "SliceAssignment",
+    "framepack_masks_padding",
     "hunyuan_video15_masks_padding",
     "mochi_masks_padding",
     "split_rotary_in_one_piece",

@@ -6,6 +6,7 @@ from f3prune.families.joint import (
     allegro,
     cogvideo,
     cogvideox,
+    framepack,
     hunyuan_video,
     hunyuan_video15,
     kandinsky5,
@@ -28,6 +29,7 @@ FAMILIES = tuple(
         mochi,
         hunyuan_video,
         hunyuan_video15,
+        framepack,
         kandinsky5,
         allegro,
     )
