@@ -65,7 +65,7 @@ def _forward(
     p, p_t = self.config.patch_size, self.config.patch_size_t
     grid = (frames // p_t, height // p, width // p)
 
-    def rotary(indices: torch.Tensor) -> Any:
+    def rotary(indices: torch.Tensor | None) -> Any:
         return self.rope(frame_indices=indices, height=height, width=width, device=hidden_states.device)
 
     video = self.x_embedder(hidden_states)
