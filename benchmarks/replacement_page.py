@@ -7,7 +7,8 @@ from typing import Any
 
 from study_tables import KINDS, SIGNIFICANT, Row, change, keeps_quality, number, table
 
-AUTO = "auto"
+GENERATIONS = 8
+"""That `--refit` refits on unless told otherwise."""
 
 
 def replacement_section(data: Mapping[str, Any]) -> str:
@@ -105,7 +106,9 @@ def setting(config: Row) -> str:
         parts.append(f"--granularity {config['granularity']}")
     if config["score"] != "leave-one-out":
         parts.append(f"--score {config['score']}")
-    return f"`{' '.join([*parts, *(['--refit'] if config['refit'] else [])])}`"
+    if config["refit"]:
+        parts.append("--refit" if config["refit"] == GENERATIONS else f"--refit --refit-generations {config['refit']}")
+    return f"`{' '.join(parts)}`"
 
 
 def speed(model: Row, config: Row) -> float | None:

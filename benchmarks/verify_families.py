@@ -1,8 +1,8 @@
 """Take every family through bake, export, ONNX Runtime and TensorRT-RTX on tiny random weights, and record the result.
 
 Writes ``f3prune/families/verified.json``, which ``f3prune families`` shows: for each family the worst relative L2 error
-over its variants, units and outputs, and what was built. ``--only`` writes the entries of those families alone, beside
-what the same versions of the packages gave before.
+over its variants, units and outputs, and what was built. ``--only`` renews the entries of some families, with the
+packages that the others were verified with.
 """
 
 from __future__ import annotations
@@ -123,11 +123,24 @@ def verify_cogvideo(stage: int, window: int) -> dict[str, float | int]:
     return {"baked": baked_error, "engine": engine_error, "built": built}
 
 
+def _family(variant: str) -> str:
+    return "cogvideo" if variant in COGVIDEO else family_name(variant)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     everything = [*VARIANTS, *COGVIDEO]
     parser.add_argument("--only", nargs="+", default=everything, choices=everything)
     options = parser.parse_args()
+    made_in, before = environment(), {}
+    if len(options.only) < len(everything):
+        recorded = json.loads(TARGET.read_text("utf-8"))
+        if not recorded["environment"]["versions"].items() <= made_in["versions"].items():
+            parser.error("the other families were verified with other packages: leave --only out")
+        wanted = {_family(name) for name in options.only}
+        if missing := [name for name in everything if _family(name) in wanted and name not in options.only]:
+            parser.error(f"--only takes whole families: add {' '.join(missing)}")
+        made_in, before = recorded["environment"], recorded["families"]
     results: dict[str, list[dict[str, float | int]]] = defaultdict(list)
     for variant in track(options.only, description="verifying families"):
         if variant in COGVIDEO:
@@ -143,19 +156,9 @@ def main() -> None:
         }
         for name, rows in results.items()
     }
-    here = environment()
-    if len(options.only) < len(everything):
-        known = json.loads(TARGET.read_text("utf-8"))
-        left_out = {family_name(variant) for variant in set(everything) - set(options.only)} & families.keys()
-        if left_out or known["environment"]["versions"] != here["versions"]:
-            print(json.dumps(families, indent=1))
-            print(
-                f"not written: variants are left out of {left_out or 'none'}, or packages differ from {TARGET.name}'s"
-            )
-            return
-        merged = known["families"] | families
-        families = {name: merged[name] for name in registry() if name in merged}
-    TARGET.write_text(json.dumps({"environment": here, "families": families}, indent=1) + "\n", "utf-8")
+    families = before | families
+    families = {name: families[name] for name in registry() if name in families}
+    TARGET.write_text(json.dumps({"environment": made_in, "families": families}, indent=1) + "\n", "utf-8")
     print(f"wrote {TARGET}")
 
 

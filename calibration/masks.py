@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from f3prune.calibration.replacements import Replacement, from_json
+from f3prune.calibration.replacements import Replacement
 from f3prune.calibration.score_table import Aggregate, Granularity
 from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.json_values import parse_json
+from f3prune.core.json_values import from_json_values, json_values, parse_json
 from f3prune.core.places import read_regular
 from f3prune.families import Layout
 
@@ -111,11 +109,7 @@ class Masks:
 
     def to_json(self) -> str:
         """Canonical JSON: sorted keys, one trailing newline."""
-        data = {"version": VERSION, **dataclasses.asdict(self)}
-        for stage, found in zip(data["stages"], self.stages, strict=True):
-            for name, mask in found.sites.items():
-                stage["sites"][name]["replacement"] = mask.replacement and mask.replacement.to_json()
-        return json.dumps(data, indent=1, sort_keys=True) + "\n"
+        return json.dumps({"version": VERSION, **json_values(self)}, indent=1, sort_keys=True) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Masks:
@@ -128,15 +122,7 @@ class Masks:
             data = parse_json(text)
             if data.pop("version") != VERSION:
                 raise ArtifactError("masks.json has another version: run `prune(...)` again")
-            stages = tuple(
-                Stage(
-                    _pair(stage["steps"]),
-                    _pair(stage["timesteps"]),
-                    {name: _site_mask(m) for name, m in stage["sites"].items()},
-                )
-                for stage in data.pop("stages")
-            )
-            return cls(**data, stages=stages)
+            return from_json_values(cls, data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ArtifactError(f"masks.json is not readable ({error}): run `prune(...)` again") from error
 
@@ -161,21 +147,3 @@ class Masks:
     def digest(self) -> str:
         """SHA-256 of the canonical JSON."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
-
-
-def _pair(values: Any) -> Any:
-    first, second = values
-    return (first, second)
-
-
-def _site_mask(data: dict[str, Any]) -> SiteMask:
-    pairs = data.pop("kept_pairs")
-    return SiteMask(
-        layout=data["layout"],
-        frames=data["frames"],
-        heads=data["heads"],
-        aas=tuple(data["aas"]),
-        pruned_heads=tuple(data["pruned_heads"]),
-        kept_pairs=None if pairs is None else tuple(tuple(row) for row in pairs),
-        replacement=None if data["replacement"] is None else from_json(data["replacement"]),
-    )

@@ -13,7 +13,7 @@ from f3prune.calibration.attention_hook import AttentionCall, AttentionHook
 from f3prune.calibration.calibration_file import Calibration, SiteInfo
 from f3prune.calibration.frame_mass import attention_with_mass
 from f3prune.core.errors import InputError
-from f3prune.families import Family, LatentShape, Site, SiteKind, family_of
+from f3prune.families import LatentShape, Site, SiteKind, family_of
 
 
 class FrameMassRecorder:
@@ -23,7 +23,6 @@ class FrameMassRecorder:
 
     Args:
         denoiser: a dense denoiser of a supported family.
-        family: its declaration; looked up when not given.
         rows: sample this many query tokens per frame; ``None`` measures all.
         seed: of the sampling.
         sites: which kind of sites, see ``Family.find_sites``.
@@ -32,14 +31,13 @@ class FrameMassRecorder:
     def __init__(
         self,
         denoiser: nn.Module,
-        family: Family | None = None,
         rows: int | None = None,
         seed: int = 0,
         sites: SiteKind = "temporal",
     ) -> None:
         if rows is not None and rows < 1:
             raise InputError(f"`rows` is {rows}, expected a whole number of query tokens per frame, at least 1")
-        self.family = family or family_of(denoiser)
+        self.family = family_of(denoiser)
         self.rows = rows
         self._generator = torch.Generator("cpu").manual_seed(seed)
         self._sites = {site.name: site for site in self.family.find_sites(denoiser, sites)}
@@ -59,11 +57,6 @@ class FrameMassRecorder:
         """Record every denoiser call made inside."""
         with self._hook, torch.no_grad():
             yield self
-
-    @property
-    def denoiser_calls(self) -> int:
-        """Denoiser calls seen so far."""
-        return self._hook.state.calls
 
     def _record(self, site: Site, call: AttentionCall) -> torch.Tensor:
         timestep = self._hook.state.timestep

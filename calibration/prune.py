@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from f3prune.calibration.attention_hook import AttentionHook, Handler
+from f3prune.calibration.bake.surgery import put
 from f3prune.calibration.masks import Masks
-from f3prune.calibration.refitting import Refit
+from f3prune.calibration.refitting import Refit, drops_channel, frame_layer
 from f3prune.calibration.replacements import Place
 from f3prune.core.errors import InputError, UnknownSiteError
 from f3prune.families import family_of
@@ -102,7 +103,9 @@ def bake(
         if not mask.untouched:
             if refit is not None:
                 for layer_name, layer in refit.layers(denoiser, site, stage):
-                    denoiser.set_submodule(layer_name, layer)
+                    put(denoiser, layer_name, layer)
+            elif masks.refit and family.autoregressive and drops_channel(mask):
+                put(denoiser, *frame_layer(denoiser, site, None))
             handler = _bake(Place(denoiser, family, site, mask))
             if handler is not None:
                 handlers[name] = handler

@@ -12,6 +12,7 @@ from torch import nn
 
 from f3prune.calibration.attention_hook import AttentionCall, AttentionHook, Handler
 from f3prune.calibration.bake.attention import take_heads
+from f3prune.calibration.bake.surgery import put
 from f3prune.calibration.masks import Masks, SiteMask
 from f3prune.calibration.replacements._masks import attend_where, frames_of
 from f3prune.families import Site, TokenGrid, family_of
@@ -21,7 +22,6 @@ from f3prune.families import Site, TokenGrid, family_of
 def masked_reference(
     denoiser: nn.Module,
     masks: Masks,
-    stage: int = 0,
     handler: Callable[[SiteMask], Handler] | None = None,
     layers: Callable[[Site], Iterable[tuple[str, nn.Linear]]] = lambda site: (),
 ) -> Iterator[nn.Module]:
@@ -31,8 +31,7 @@ def masked_reference(
 
     Args:
         denoiser: the dense denoiser.
-        masks: what is pruned.
-        stage: of the masks.
+        masks: what is pruned; their first stage counts.
         handler: what attends at a site instead; the default holds a whole mask in memory and is there to test with.
         layers: output projections of a site that take the place of the denoiser's, by name (a refit's).
     """
@@ -41,12 +40,11 @@ def masked_reference(
     sites = {site.name: site for site in family.find_sites(denoiser, "all")}
     handlers = {}
     with ExitStack() as stack:
-        for name, mask in masks.stages[stage].sites.items():
+        for name, mask in masks.stages[0].sites.items():
             if mask.untouched:
                 continue
             for layer_name, layer in layers(sites[name]):
-                stack.callback(denoiser.set_submodule, layer_name, denoiser.get_submodule(layer_name))
-                denoiser.set_submodule(layer_name, layer)
+                stack.callback(put, denoiser, layer_name, put(denoiser, layer_name, layer))
             if len(mask.pruned_heads) == mask.heads:
                 gone = mask.stand_in.whole_site(denoiser, family, sites[name])
                 if gone is not None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 
 from f3prune.core.errors import ExportError
+from f3prune.core.tensors import BATCH
+from f3prune.exporter.arguments import TEXT, stands_alone
 
 TEXT_INPUTS = (
-    "encoder_hidden_states",
+    TEXT,
     "encoder_attention_mask",
     "audio_encoder_hidden_states",
     "audio_encoder_attention_mask",
@@ -28,21 +30,24 @@ class Symbol:
 
 TEXT_POSITIONS = ("text_rope_pos",)
 """Positions of the text tokens ``l``, which all samples share."""
-_FRAME_POSITIONS = "indices_"
-"""How names of frames' positions begin, which all samples share, too."""
 
 Axes = dict[str, dict[int, Symbol]]
 
 
 def symbolic_axes(
-    tensors: Mapping[str, torch.Tensor], latents: str, frames: int | None, dynamic: Sequence[str]
+    tensors: Mapping[str, torch.Tensor],
+    latents: str,
+    frames: int | None,
+    dynamic: Sequence[str],
+    not_batched: Sequence[str] = (),
 ) -> Axes:
     """Find the batch and text axes of the inputs.
 
     Does:
-        an argument of its own (not inside a tuple) whose first axis is as long as the latents' has the batch there; one
-        whose first axis is ``frames`` times as long has ``frames*batch`` (AnimateDiff's text). The text axis is axis
-        1 of the text embeddings and of their mask.
+        an argument of its own (not inside a tuple, unless of text) whose first axis is as long as the latents' has the
+        batch there; one whose first axis is ``frames`` times as long has ``frames*batch`` (AnimateDiff's text). The
+        text axis is axis 1 of the text embeddings and of their mask. Inputs of ``not_batched`` have no batch, however
+        long they are.
 
     Raises:
         ExportError: ``text`` is wanted, and the denoiser takes no text tokens.
@@ -51,11 +56,11 @@ def symbolic_axes(
     batch = tensors[latents].shape[0]
     for name, tensor in tensors.items():
         found: dict[int, Symbol] = {}
-        if "batch" in dynamic and "." not in name and tensor.ndim > 0 and not _shared(name):
+        if "batch" in dynamic and stands_alone(name) and name not in not_batched and tensor.ndim > 0:
             if tensor.shape[0] == batch:
-                found[0] = Symbol("batch")
+                found[0] = Symbol(BATCH)
             elif frames is not None and tensor.shape[0] == batch * frames:
-                found[0] = Symbol("batch", frames)
+                found[0] = Symbol(BATCH, frames)
         axes[name] = found
     if "text" in dynamic:
         states = tensors.get(TEXT_INPUTS[0])
@@ -70,22 +75,21 @@ def symbolic_axes(
     return axes
 
 
-def _shared(name: str) -> bool:
-    return name in TEXT_POSITIONS or name.startswith(_FRAME_POSITIONS)
-
-
 def at_least_two(tensors: Mapping[str, torch.Tensor], axes: Axes) -> dict[str, torch.Tensor]:
     """Repeat a batch of one, because a size of one would be taken for a constant while tracing."""
     repeated = dict(tensors)
     for name, symbols in axes.items():
         symbol = symbols.get(0)
-        if symbol is not None and tensors[name].shape[0] == symbol.factor:
+        if symbol is not None and symbol.name == BATCH and tensors[name].shape[0] == symbol.factor:
             repeated[name] = torch.cat([tensors[name]] * 2)
     return repeated
 
 
 def first_of_batch(tensors: Mapping[str, torch.Tensor], axes: Axes) -> dict[str, torch.Tensor]:
     """The first sample of every batched input."""
-    return {
-        name: tensor[: axes[name][0].factor] if 0 in axes.get(name, {}) else tensor for name, tensor in tensors.items()
-    }
+    first = dict(tensors)
+    for name, symbols in axes.items():
+        symbol = symbols.get(0)
+        if symbol is not None and symbol.name == BATCH:
+            first[name] = tensors[name][: symbol.factor]
+    return first

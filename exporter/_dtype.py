@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 from f3prune.core.weights import weight_dtype
-from f3prune.exporter.arguments import TIMESTEP
+from f3prune.exporter.arguments import TIMESTEP, stands_alone
 from f3prune.families.classes import kept_in_fp32
 
-_OWN_DTYPE = {TIMESTEP, "video_coords", "audio_coords"}
+_OWN_DTYPE = {TIMESTEP, "r_timestep", "video_coords", "audio_coords"}
 """Times and places of tokens, which pipelines compute in fp32 whatever the denoiser is in."""
 
 
@@ -48,13 +48,14 @@ def in_dtype(denoiser: nn.Module, dtype: torch.dtype) -> nn.Module:
 def inputs_in_dtype(tensors: Mapping[str, torch.Tensor], dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """Convert latents and embeddings to ``dtype``, as a pipeline in that dtype would pass them.
 
-    Those are the floating-point tensors with two axes or more that are arguments of their own. ``timestep``, be it one
-    for all or one per token or frame, tokens' places, guidance (fewer axes) and tensors inside tuples (rotary tables,
-    which pipelines compute in fp32) keep their dtype: half precision makes 936 of a timestep of 937.5.
+    Those are the floating-point tensors with two axes or more that are arguments of their own, or several text
+    embeddings in a tuple. ``timestep``, be it one for all or one per token or frame, tokens' places, guidance (fewer
+    axes) and tensors inside other tuples (rotary tables, which pipelines compute in fp32) keep their dtype: half
+    precision makes 936 of a timestep of 937.5.
     """
     return {name: tensor.to(dtype) if _follows(name, tensor) else tensor for name, tensor in tensors.items()}
 
 
 def _follows(name: str, tensor: torch.Tensor) -> bool:
     """Whether a pipeline passes this in the denoiser's dtype."""
-    return tensor.is_floating_point() and tensor.ndim >= 2 and "." not in name and name not in _OWN_DTYPE
+    return tensor.is_floating_point() and tensor.ndim >= 2 and stands_alone(name) and name not in _OWN_DTYPE

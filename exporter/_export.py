@@ -105,13 +105,15 @@ def _axes(denoiser: nn.Module, arguments: Arguments, config: ExportConfig) -> Ax
         raise ExportError("no forward argument is a tensor: give the arguments of a denoiser call")
     family = family_if_known(denoiser)
     latents = next(iter(arguments.tensors))
-    frames = None
+    frames: int | None = None
+    not_batched: tuple[str, ...] = ()
     if family is not None:
         if family.latents not in arguments.tensors:
             raise ExportError(f"the inputs lack {family.latents}, the latents of {family.title}")
         latents = family.latents
         frames = family.token_grid(denoiser, arguments.rebuild(arguments.tensors)).frames
-    return symbolic_axes(arguments.tensors, latents, frames, config.dynamic)
+        not_batched = family.not_batched
+    return symbolic_axes(arguments.tensors, latents, frames, config.dynamic, not_batched)
 
 
 def _too_large(denoiser: nn.Module, arguments: Arguments, config: ExportConfig) -> str | None:

@@ -17,6 +17,7 @@ import torch
 from f3prune.core.errors import ExportError
 
 TIMESTEP = "timestep"
+TEXT = "encoder_hidden_states"
 _NOT_INPUTS = ("return_dict",)
 
 
@@ -45,6 +46,19 @@ class Arguments:
         """The forward arguments with other tensors in the same places."""
         rebuilt = _rebuild(self.structure, tensors)
         return dict(rebuilt)
+
+
+def stands_alone(name: str) -> bool:
+    """Whether an input is a whole argument, or one of several text embeddings in a tuple (Cosmos 2.5).
+
+    Other tensors inside tuples are tables that hold for every sample.
+
+    Examples:
+        >>> [stands_alone(name) for name in ("timestep", "encoder_hidden_states.1", "image_rotary_emb.0")]
+        [True, True, False]
+    """
+    argument, dot, _ = name.partition(".")
+    return not dot or argument == TEXT
 
 
 def flatten_arguments(arguments: Mapping[str, Any]) -> Arguments:

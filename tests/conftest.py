@@ -10,11 +10,12 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 from f3prune.testing import VARIANTS
+from tests.exports import home
 
 REPRESENTATIVE = ("animatediff", "latte", "cogvideox", "wan", "ltx", "hunyuan_video")
 """A temporal UNet and transformer; text before, beside and behind the video; heads that cannot be reordered."""
 UNET = "animatediff"
-EXPORTED_QUICKLY = "test_4_onnxruntime_equals_baked[animatediff-layer-static]"
+EXPORTED_QUICKLY = "test_4_onnxruntime_equals_baked[animatediff-None-mixed]"
 """A UNet's export takes twenty seconds: of that one, this is the test that ``make test`` has."""
 EXPORTING = ("tests/test_graph_invariants.py", "tests/exporter/test_export_families.py")
 OWN_WORKER = (
@@ -35,6 +36,11 @@ def variant_of(test: str) -> str | None:
     """The variant among a test's parameters, ``…[latte-head-drop]``."""
     longest = sorted(VARIANTS, key=len, reverse=True)
     return next((v for v in longest if re.search(rf"[\[-]{re.escape(v)}[\]-]", test)), None)
+
+
+def pytest_configure() -> None:
+    """Before any worker starts."""
+    home()
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

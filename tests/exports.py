@@ -1,8 +1,12 @@
-"""Exports of dense tiny denoisers, each made once in a process."""
+"""Exports of dense tiny denoisers, each made once in a run of the tests, whichever worker asks first."""
 
 from __future__ import annotations
 
+import atexit
+import fcntl
 import functools
+import json
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from f3prune.core.json_values import from_json_values, json_values
 from f3prune.exporter import ExportConfig, ExportResult, export_denoiser
 from f3prune.families import family_of
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
+
+HOME = "F3PRUNE_TEST_EXPORTS"
 
 
 @dataclass(frozen=True)
@@ -36,9 +43,13 @@ def synthetic(denoiser: nn.Module, variant: str, batch: int, seed: int = 5) -> d
 
 
 @functools.cache
-def _home() -> tempfile.TemporaryDirectory[str]:
-    """Removed when the process ends."""
-    return tempfile.TemporaryDirectory(prefix="f3prune-exports-")
+def home() -> Path:
+    """The folder that all workers share, removed when the first process ends: workers inherit its environment."""
+    if HOME not in os.environ:
+        folder = tempfile.TemporaryDirectory(prefix="f3prune-exports-")
+        atexit.register(folder.cleanup)
+        os.environ[HOME] = folder.name
+    return Path(os.environ[HOME])
 
 
 @functools.cache
@@ -46,6 +57,12 @@ def exported(variant: str, dtype: str = "fp32", **options: Any) -> Exported:
     """The same arguments give the same export; tests must not alter it."""
     denoiser = tiny_denoiser(variant)
     name = "-".join([variant, dtype, *(f"{key}-{value}" for key, value in sorted(options.items()))])
-    config = ExportConfig(dtype=dtype, **options)  # type: ignore[arg-type]
-    result = export_denoiser(denoiser, synthetic(denoiser, variant, 2), Path(_home().name) / name, config)
+    folder, record = home() / name, home() / f"{name}.json"
+    with open(home() / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not record.exists():
+            config = ExportConfig(dtype=dtype, **options)  # type: ignore[arg-type]
+            made = export_denoiser(denoiser, synthetic(denoiser, variant, 2), folder, config)
+            record.write_text(json.dumps(json_values(made)), encoding="utf-8")
+    result = from_json_values(ExportResult, json.loads(record.read_text(encoding="utf-8")))
     return Exported(variant, denoiser, result)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -66,10 +65,6 @@ class Choices:
     saved: tuple[float, ...]
     speedup: tuple[float, ...]
 
-    def to_json(self) -> dict[str, Any]:
-        """All but the masks, as JSON values."""
-        return {name: value for name, value in asdict(self).items() if name != "masks"}
-
 
 def candidates(calibration: Calibration, config: PruneConfig) -> dict[str, list[Replacement]]:
     """Unprotected site → what can stand there.
@@ -101,6 +96,16 @@ def candidates(calibration: Calibration, config: PruneConfig) -> dict[str, list[
         if spec not in suited:
             raise InputError(refusals[spec])
     return found
+
+
+def modes_to_compare(calibration: Calibration) -> tuple[str, ...]:
+    """What comparisons try of a model unless they are told: no attention between frames, none at all, and the stand-in
+    that keeps most of the video at the model's layout (docs/fidelity.md).
+    """
+    suited = {
+        one.spec for options in candidates(calibration, PruneConfig(0.0, mode="auto")).values() for one in options
+    }
+    return tuple(mode for mode in ("local", "drop", "static", "pooled:2:1") if mode in suited)
 
 
 def everywhere(calibration: Calibration, mode: str | None) -> Masks:

@@ -26,9 +26,7 @@ class Item:
     saved: float
 
 
-def least_losses(
-    groups: Mapping[str, Sequence[Item]], wanted: float, keep: int = 8, bins: int = BINS
-) -> list[dict[str, Item]]:
+def least_losses(groups: Mapping[str, Sequence[Item]], wanted: float, keep: int = 8) -> list[dict[str, Item]]:
     """The ``keep`` choices of least summed loss that save at least ``wanted``, the best first.
 
     Dynamic programming over groups and savings (Kellerer, Pferschy and Pisinger, Knapsack Problems, 2004, §11.5), with
@@ -38,7 +36,6 @@ def least_losses(
         groups: group → its items; a group may choose none of them, at no loss and no saving.
         wanted: the saving.
         keep: how many choices.
-        bins: see ``BINS``.
 
     Returns:
         Group → chosen item, groups that choose none left out; an empty list where so much cannot be saved.
@@ -50,7 +47,7 @@ def least_losses(
     """
     if wanted <= 0:
         return [{}]
-    unit = wanted / bins
+    unit = wanted / BINS
     # Saving in units, at most what is wanted → the best (loss, number of the choice, items by group).
     states: dict[int, list[tuple[float, int, tuple[tuple[str, Item], ...]]]] = {0: [(0.0, 0, ())]}
     number = itertools.count(1)
@@ -62,8 +59,8 @@ def least_losses(
             gain = math.floor(item.saved / unit * (1 + 1e-12))
             if gain > 0 and math.isfinite(item.loss):
                 for at, kept in states.items():
-                    following.setdefault(min(bins, at + gain), []).extend(
+                    following.setdefault(min(BINS, at + gain), []).extend(
                         (loss + item.loss, next(number), (*chosen, (group, item))) for loss, _, chosen in kept
                     )
         states = {at: sorted(found)[:keep] for at, found in following.items()}
-    return [dict(chosen) for _, _, chosen in states.get(bins, [])]
+    return [dict(chosen) for _, _, chosen in states.get(BINS, [])]

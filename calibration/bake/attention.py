@@ -78,13 +78,13 @@ class KeptPairs:
         if order != sorted(order):
             back = torch.tensor([order.index(i) for i in range(call.frames)], device=video.device)
             video = video.unflatten(1, (call.frames, -1)).index_select(1, back).flatten(1, 2)
-        return with_text(call, video, dense=True)
+        return with_text(call, video, text_output(call, dense=True))
 
 
 def frame_local(call: AttentionCall) -> torch.Tensor:
     """Video queries attend to their own frame and to text, text queries to text: ``b h n d``."""
     everyone = list(range(call.frames))
-    return with_text(call, _attend(call, everyone, everyone), dense=False)
+    return with_text(call, _attend(call, everyone, everyone), text_output(call, dense=False))
 
 
 def _attend(call: AttentionCall, queries: list[int], keys: list[int] | None) -> torch.Tensor:
@@ -174,10 +174,8 @@ def key_mask_of(call: AttentionCall) -> torch.Tensor:
     return mask
 
 
-def with_text(call: AttentionCall, video: torch.Tensor, dense: bool) -> torch.Tensor:
-    """Put the outputs of the text queries around those of the video: ``b (f t) h d -> b h n d``."""
-    query = text_of(call, call.query)
-    text = None if query is None else _text_output(call, query, dense)
+def with_text(call: AttentionCall, video: torch.Tensor, text: torch.Tensor | None) -> torch.Tensor:
+    """Put the outputs ``b s h d`` of the text queries around those of the video: ``b (f t) h d -> b h n d``."""
     if text is None:
         return video.transpose(1, 2)
     if isinstance(call.text_before, int) and call.text_before == 0:
@@ -189,8 +187,11 @@ def with_text(call: AttentionCall, video: torch.Tensor, dense: bool) -> torch.Te
     return torch.cat(parts, dim=1).transpose(1, 2)
 
 
-def _text_output(call: AttentionCall, query: torch.Tensor, dense: bool) -> torch.Tensor | None:
-    """What text queries ``b s h d`` read, from all tokens or from text alone; ``None`` where there are no text keys."""
+def text_output(call: AttentionCall, dense: bool) -> torch.Tensor | None:
+    """What text queries ``b s h d`` read, from all tokens or from text alone; ``None`` where there is no text."""
+    query = text_of(call, call.query)
+    if query is None:
+        return None
     key, value, mask = call.key, call.value, call.mask
     if not dense:
         text_key, text_value = text_of(call, key), text_of(call, value)

@@ -9,15 +9,16 @@ import torch
 import torch.nn.functional as F
 
 from f3prune.calibration.attention_hook import AttentionCall
-from f3prune.calibration.bake.attention import frames_of, key_mask_of, text_of, with_text
+from f3prune.calibration.bake.attention import frames_of, key_mask_of, text_of, text_output, with_text
 
 
 def attend_near(call: AttentionCall, window: int, pool: int | None = None) -> torch.Tensor:
-    """Video queries attend to near frames and text, and to patches of far frames; text queries to everything.
+    """Video queries attend to near frames and text, and to patches of far frames.
 
-    Keys of every query frame are laid side by side and frames folded into the batch, so that a backend sees ordinary
-    attention over fewer keys. A patch's score gets the log of its number of tokens, as a mask that is the same for
-    every query, which fused kernels take.
+    Text queries attend to everything; where far frames are seen in patches, they see every frame in patches. Keys of
+    every query frame are laid side by side and frames folded into the batch, so that a backend sees ordinary attention
+    over fewer keys. A patch's score gets the log of its number of tokens, as a mask that is the same for every query,
+    which fused kernels take.
 
     Args:
         call: of a spatiotemporal site.
@@ -30,21 +31,12 @@ def attend_near(call: AttentionCall, window: int, pool: int | None = None) -> to
     everyone = list(range(call.frames))
     query = frames_of(call, call.query, everyone)
     fine = [frames_of(call, tensor, everyone) for tensor in (call.key, call.value)]
-    coarse = [] if pool is None else [_pooled(tensor, call, pool) for tensor in fine]
-    text = [text_of(call, tensor) for tensor in (call.key, call.value)]
+    coarse = None if pool is None else [_pooled(tensor, call, pool) for tensor in fine]
     outputs = []
     for run in _runs(call.frames, window):
         near = [_near(i, call.frames, window) for i in run]
-        far = [[j for j in everyone if j not in seen] for seen in near] if pool is not None else []
-        sides = []
-        for k in range(2):
-            parts = [_gathered(fine[k], near)]
-            if far and far[0]:
-                parts.append(_gathered(coarse[k], far))
-            if (words := text[k]) is not None:
-                parts.append(words.unsqueeze(1).expand(-1, len(run), -1, -1, -1).flatten(0, 1))
-            sides.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
-        key, value = (side.transpose(1, 2) for side in sides)
+        far = [[j for j in everyone if pool is not None and j not in seen] for seen in near]
+        key, value = _side_by_side(call, fine, coarse, near, far)
         output = F.scaled_dot_product_attention(
             _taken(query, run).flatten(0, 1).transpose(1, 2),
             key,
@@ -54,7 +46,43 @@ def attend_near(call: AttentionCall, window: int, pool: int | None = None) -> to
         )
         outputs.append(output.transpose(1, 2).unflatten(0, (-1, len(run))))
     video = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-    return with_text(call, video.flatten(1, 2), dense=True)
+    text = text_output(call, dense=True) if coarse is None else _text_output(call, fine, coarse, pool)
+    return with_text(call, video.flatten(1, 2), text)
+
+
+def _text_output(
+    call: AttentionCall, fine: list[torch.Tensor], coarse: list[torch.Tensor], pool: int | None
+) -> torch.Tensor | None:
+    """What text queries ``b s h d`` read from text and from patches of every frame; ``None`` where there is no text."""
+    query = text_of(call, call.query)
+    if query is None:
+        return None
+    none: list[list[int]] = [[]]
+    everyone = [list(range(call.frames))]
+    key, value = _side_by_side(call, fine, coarse, none, everyone)
+    output = F.scaled_dot_product_attention(
+        query.transpose(1, 2), key, value, attn_mask=_scores(call, none, everyone, pool), scale=call.scale
+    )
+    return output.transpose(1, 2)
+
+
+def _side_by_side(
+    call: AttentionCall,
+    fine: list[torch.Tensor],
+    coarse: list[torch.Tensor] | None,
+    near: list[list[int]],
+    far: list[list[int]],
+) -> list[torch.Tensor]:
+    """Keys and values ``(b g) h m d`` of g query frames: near frames' tokens, far frames' patches, text."""
+    sides = []
+    for k, tensor in enumerate((call.key, call.value)):
+        parts = [_gathered(fine[k], near)] if near[0] else []
+        if coarse is not None and far[0]:
+            parts.append(_gathered(coarse[k], far))
+        if (words := text_of(call, tensor)) is not None:
+            parts.append(words.unsqueeze(1).expand(-1, len(near), -1, -1, -1).flatten(0, 1))
+        sides.append((parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)).transpose(1, 2))
+    return sides
 
 
 def _near(frame: int, frames: int, window: int) -> list[int]:
@@ -108,7 +136,7 @@ def _scores(call: AttentionCall, near: list[list[int]], far: list[list[int]], po
 
     The call's own mask is about text: it is read at the keys of near frames and of text, and patches have none of it.
     """
-    pooled = pool is not None and bool(far) and bool(far[0])
+    pooled = pool is not None and bool(far[0])
     if call.mask is None and not pooled:
         return None
     sizes = _patch_sizes(call, pool) * len(far[0]) if pool is not None and pooled else []
@@ -126,10 +154,10 @@ def _scores(call: AttentionCall, near: list[list[int]], far: list[list[int]], po
         mask = torch.zeros(mask.shape, dtype=like.dtype, device=like.device).masked_fill(~mask, -torch.inf)
     # ``b h 1 n -> b n h 1`` is what keys look like, so that the same code lays it out.
     keys = mask.transpose(2, 3)
-    parts = [_gathered(frames_of(call, keys, list(range(call.frames))), near)]
+    parts = [_gathered(frames_of(call, keys, list(range(call.frames))), near)] if near[0] else []
     if pooled:
         logs = torch.tensor([math.log(size) for size in sizes], dtype=mask.dtype, device=like.device)
-        parts.append(logs[None, :, None, None].expand(parts[0].shape[0], -1, parts[0].shape[2], -1))
+        parts.append(logs[None, :, None, None].expand(mask.shape[0] * len(near), -1, mask.shape[1], -1))
     if (words := text_of(call, keys)) is not None:
         parts.append(words.unsqueeze(1).expand(-1, len(near), -1, -1, -1).flatten(0, 1))
     return torch.cat(parts, dim=1).permute(0, 2, 3, 1)

@@ -36,6 +36,15 @@ def new_linear(weight: torch.Tensor, bias: torch.Tensor | None) -> nn.Linear:
     return layer
 
 
+def put(denoiser: nn.Module, name: str, module: nn.Module | None) -> nn.Module | None:
+    """Set the submodule called ``name``, which may be none so far, and give what was there."""
+    owner, _, leaf = name.rpartition(".")
+    parent = denoiser.get_submodule(owner)
+    before: nn.Module | None = getattr(parent, leaf)
+    setattr(parent, leaf, module)
+    return before
+
+
 def head_channels(heads: Sequence[int], head_dim: int) -> torch.Tensor:
     """Channels of some heads, in the order given: ``(heads · head_dim)`` int64."""
     return (torch.tensor(list(heads), dtype=torch.int64)[:, None] * head_dim + torch.arange(head_dim)).flatten()

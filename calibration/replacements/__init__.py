@@ -3,7 +3,6 @@
 from f3prune.calibration.replacements._registry import (
     Place,
     Replacement,
-    from_json,
     mode_names,
     name_of,
     register,
@@ -11,4 +10,4 @@ from f3prune.calibration.replacements._registry import (
 )
 from f3prune.calibration.replacements.local import Local
 
-__all__ = ["Local", "Place", "Replacement", "from_json", "mode_names", "name_of", "register", "replacement_of"]
+__all__ = ["Local", "Place", "Replacement", "mode_names", "name_of", "register", "replacement_of"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from f3prune.calibration.bake.attention import ReplacedHeads
 from f3prune.calibration.bake.surgery import take_gates, take_output_heads, take_query_key_heads, take_value_heads
 from f3prune.core.choices import shipped_modes
 from f3prune.core.errors import InputError
+from f3prune.core.json_values import OneOfMany, fields_as_json, from_fields
 from f3prune.families import Family, Layout, Site, TokenGrid
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Replacement(ABC):
+class Replacement(OneOfMany):
     """What takes the place of pruned units at one site; its fields are its options.
 
     A subclass in a module of this package is found by the module's name; ``register`` adds one from elsewhere. A
@@ -165,12 +166,13 @@ class Replacement(ABC):
 
     def to_json(self) -> dict[str, Any]:
         """``mode`` and the options, as JSON values."""
-        return {"mode": name_of(self), **dataclasses.asdict(self)}
+        return {"mode": name_of(self), **fields_as_json(self)}
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Replacement:
-        """Inverse of ``to_json``, without ``mode``."""
-        return cls(**options)
+    def from_json(cls, values: Mapping[str, Any]) -> Replacement:
+        """Inverse of ``to_json``, of any replacement."""
+        options = dict(values)
+        return from_fields(_kind(options.pop("mode")), options)
 
 
 _REGISTRY: dict[str, type[Replacement]] = {}
@@ -233,12 +235,6 @@ def replacement_of(mode: str, **options: int | None) -> Replacement:
 def is_fitted(field: dataclasses.Field[Any]) -> bool:
     """Whether a field is measured at a site, and no option."""
     return "fitted" in field.metadata
-
-
-def from_json(values: Mapping[str, Any]) -> Replacement:
-    """Inverse of ``Replacement.to_json``."""
-    options = dict(values)
-    return _kind(options.pop("mode")).from_options(options)
 
 
 def name_of(replacement: Replacement) -> str:

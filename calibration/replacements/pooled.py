@@ -21,7 +21,7 @@ from f3prune.families import Family, Layout, TokenGrid
 class Pooled(Replacement):
     """Keys and values of far frames are averaged over patches of the token grid; a patch's score gets the log of the
     number of tokens it stands for, so that a patch of equal tokens weighs what they weighed. Patches at the border are
-    cut off by it. Text queries attend to everything, as in the dense model.
+    cut off by it. Text queries attend to text and to the patches of every frame.
 
     Attributes:
         pool: height and width of a patch in tokens, at least 2.
@@ -50,9 +50,10 @@ class Pooled(Replacement):
         """All keys and all patches side by side; what a query does not see has a score of minus infinity."""
         key, value, sizes = *(self._patches(call, tensor) for tensor in (call.key, call.value)), self._sizes(call)
         asks, answers = frames_of(call)
-        whole = ((asks - answers).abs() <= self.window) | (answers == call.frames) | (asks == call.frames)
+        words = asks == call.frames
+        whole = (((asks - answers).abs() <= self.window) & ~words) | (answers == call.frames)
         owner = torch.arange(call.frames, device=call.key.device).repeat_interleave(sizes.numel())[None]
-        far = ((asks - owner).abs() > self.window) & (asks != call.frames)
+        far = ((asks - owner).abs() > self.window) | words
         seen = torch.cat([whole, far], dim=1)
         score = torch.cat([sizes.new_zeros(call.key.shape[2]), sizes.log().repeat(call.frames)])
         bias = score.expand(seen.shape).masked_fill(~seen, -torch.inf).to(call.query.dtype)

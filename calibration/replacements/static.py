@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import base64
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -109,17 +108,6 @@ class Static(Replacement):
         pull = torch.diag_embed(RIDGE * gram.diagonal(dim1=-2, dim2=-1))
         maps = start + torch.linalg.solve(gram + pull, (target - start @ gram).mT).mT
         return dataclasses.replace(self, maps=FrameMaps.of(maps))
-
-    def to_json(self) -> dict[str, Any]:
-        """``maps`` only where they are known."""
-        found = super().to_json()
-        return {name: value for name, value in found.items() if value is not None}
-
-    @classmethod
-    def from_options(cls, options: Mapping[str, Any]) -> Static:
-        """Inverse of ``to_json``, without ``mode``."""
-        maps = options.get("maps")
-        return cls(None if maps is None else FrameMaps(**maps))
 
     def refusal(self, layout: Layout, family: Family, frames: int, grid: TokenGrid | None) -> str | None:
         """See ``Replacement``."""

@@ -11,7 +11,7 @@ from f3prune.core.tensors import GRAPH_FILE, TensorSpec
 from f3prune.engines._graph import Graph, read_graph
 from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
 from f3prune.engines.backends import require_gpu
-from f3prune.engines.building._cache import cache_directory, fetch, store
+from f3prune.engines.building._cache import cache_directory, distrust, fetch, store
 from f3prune.engines.building._config import BuildConfig
 from f3prune.engines.building._worker_call import Progress, run_job
 
@@ -57,6 +57,8 @@ def build_engine(
     (directory / RECORD).unlink(missing_ok=True)
     # ONNX Runtime's engine is the graph itself: a second copy in the cache would save nothing.
     cache = cache_directory(config.cache_directory) if config.cache and config.backend != "onnxruntime" else None
+    if cache is not None and progress is not None and (why := distrust(cache)):
+        progress(0.0, f"the engine cache is not used: {why}")
     cached = fetch(plan, cache, directory) if cache else None
     if cached is not None:
         record = replace(plan, files=cached.files, built=cached.built, origin="cache")

@@ -23,7 +23,8 @@ class Coupling:
     Attributes:
         response: ``[F][F]``; ``response[i][j]`` is the L2 norm of the change in output frame j when frame i of the
             latents is perturbed, over the L2 norm of the perturbation.
-        threshold: responses up to this one count as none.
+        threshold: responses up to this one count as none; 0 suits a denoiser that computes the same numbers for the
+            same inputs.
     """
 
     response: list[list[float]]
@@ -54,9 +55,7 @@ def coupling(
     inputs: Mapping[str, Any],
     grid: TokenGrid,
     eps: float = 1e-2,
-    threshold: float = 0.0,
     frames: Sequence[int] | None = None,
-    seed: int = 0,
 ) -> Coupling:
     """Perturb one frame of the latents at a time and see which output frames change.
 
@@ -66,9 +65,7 @@ def coupling(
         inputs: forward arguments by name, e.g. a recorded call's.
         grid: how the latents fall into frames.
         eps: size of the perturbation, as a multiple of the latents' root mean square.
-        threshold: see :class:`Coupling`; 0 suits a denoiser that computes the same numbers for the same inputs.
         frames: which frames to perturb; all by default, the others' rows stay 0.
-        seed: of the perturbation.
 
     Raises:
         InputError: ``eps`` is not positive, or the inputs lack the latents.
@@ -80,7 +77,7 @@ def coupling(
         raise InputError(f"the inputs have no {family.latents}; {family.name} keeps its latents there")
     response = [[0.0] * grid.frames for _ in range(grid.frames)]
     scale = eps * float(latents.double().square().mean().sqrt() or 1.0)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         base = _by_frame(denoise, inputs, family, grid)
         for frame in range(grid.frames) if frames is None else frames:
@@ -95,7 +92,7 @@ def coupling(
                 raise InputError(f"eps {eps} is too small to change {latents.dtype} latents: give a larger one")
             moved = _by_frame(denoise, {**inputs, family.latents: changed}, family, grid)
             response[frame] = [float((moved[other] - base[other]).norm()) / size for other in range(grid.frames)]
-    return Coupling(response, threshold)
+    return Coupling(response)
 
 
 def _by_frame(denoise: Denoise, inputs: Mapping[str, Any], family: Family, grid: TokenGrid) -> torch.Tensor:

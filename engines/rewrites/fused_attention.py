@@ -9,11 +9,13 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
+from f3prune.engines.rewrites._score_channel import padded, with_scores
+from f3prune.engines.rewrites._writer import NodeWriter
+from f3prune.exporter.rewrites.transposes import transpose_order
+
 DOMAIN = "com.microsoft"
 HEADS_INNER = [0, 2, 1, 3]
 """Between ``b h n d`` and ``b n h d``, either way."""
-LOWEST_BIAS = -3e4
-"""Stands for minus infinity: its exponential is 0 in every dtype, and fp16 can hold it."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class FusedAttention(ir.passes.InPlacePass):  # type: ignore[misc]
         the same values up to rounding. Transposes between ``b n h d`` and ``b h n d`` next to the attention are gone.
     """
 
-    VERSION = 2
+    VERSION = 3
 
     def __init__(self, fewest_keys: int = 1) -> None:
         """Leave attention to fewer than ``fewest_keys`` keys alone; of an unknown number, queries are counted."""
@@ -92,7 +94,7 @@ def _match(softmax: ir.Node) -> _Attention | None:
     if scaled is None or scaled.op_type != "Mul" or transposed is None or transposed.op_type != "Transpose":
         return None
     factor = ir.convenience.get_const_tensor(scaled.inputs[1])
-    if factor is None or factor.size != 1 or _order(transposed) != [0, 1, 3, 2]:
+    if factor is None or factor.size != 1 or transpose_order(transposed) != [0, 1, 3, 2]:
         return None
     query, key, value = scaled.inputs[0], transposed.inputs[0], last.inputs[1]
     if query.shape is None or query.shape[2] == 1:
@@ -140,54 +142,18 @@ def _only_reader(value: ir.Value, op_type: str) -> ir.Node | None:
 
 def _moves_heads(node: ir.Node | None) -> bool:
     """A Transpose between ``b h n d`` and ``b n h d``."""
-    return node is not None and node.op_type == "Transpose" and _order(node) == HEADS_INNER
-
-
-def _order(node: ir.Node) -> list[int]:
-    order = node.attributes.get("perm")
-    return [] if order is None else list(order.as_ints())
-
-
-class _Writer:
-    """New nodes in front of ``before``."""
-
-    def __init__(self, graph: ir.Graph, before: ir.Node, stem: str) -> None:
-        self.graph, self.before, self.stem, self.count = graph, before, stem, 0
-
-    def add(self, op_type: str, inputs: list[ir.Value], domain: str = "", **attributes: object) -> ir.Value:
-        """A node of one output, which is returned."""
-        node = ir.node(op_type, inputs, attributes=attributes or None, domain=domain)
-        node.outputs[0].name = node.name = self._name()
-        node.outputs[0].type = inputs[0].type
-        self.graph.insert_before(self.before, node)
-        return node.outputs[0]
-
-    def shape(self, value: ir.Value, axes: int) -> ir.Value:
-        """Sizes of the first axes of a value."""
-        found = self.add("Shape", [value], end=axes)
-        found.type = ir.TensorType(ir.DataType.INT64)
-        return found
-
-    def constant(self, values: np.ndarray) -> ir.Value:
-        """An initializer."""
-        value = ir.Value(name=self._name(), const_value=ir.Tensor(values))
-        value.const_value.name = value.name
-        value.type, value.shape = ir.TensorType(value.const_value.dtype), value.const_value.shape
-        self.graph.initializers[value.name] = value
-        return value
-
-    def _name(self) -> str:
-        self.count += 1
-        return f"{self.stem}/{self.count}"
+    return node is not None and node.op_type == "Transpose" and transpose_order(node) == HEADS_INNER
 
 
 def _replace(graph: ir.Graph, found: _Attention) -> None:
     output = found.last.outputs[0]
-    write = _Writer(graph, found.last, f"{output.name}/fused")
+    write = NodeWriter(graph, found.last, f"{output.name}/fused")
     query, key, value = (_heads_inner(write, tensor) for tensor in (found.query, found.key, found.value))
     head_dim = found.head_dim
     if found.mask is not None:
-        query, key = _mask_as_channel(write, found, found.mask, query, key)
+        dtype = found.query.dtype.numpy()
+        query = padded(write, query, 1 / found.scale, dtype)
+        key = with_scores(write, key, found.mask, dtype)
         head_dim += 1
     merged = write.add(
         "MultiHeadAttention",
@@ -214,7 +180,7 @@ def _replace(graph: ir.Graph, found: _Attention) -> None:
         ir.convenience.replace_all_uses_with(output, new)
 
 
-def _heads_inner(write: _Writer, value: ir.Value) -> ir.Value:
+def _heads_inner(write: NodeWriter, value: ir.Value) -> ir.Value:
     """``b h n d -> b n h d``; a Transpose that brought ``value`` into its order is skipped."""
     producer = value.producer()
     if producer is not None and _moves_heads(producer):
@@ -223,21 +189,6 @@ def _heads_inner(write: _Writer, value: ir.Value) -> ir.Value:
     return write.add("Transpose", [value], perm=HEADS_INNER)
 
 
-def _channels(write: _Writer, value: ir.Value, channels: int) -> ir.Value:
+def _channels(write: NodeWriter, value: ir.Value, channels: int) -> ir.Value:
     """``b n h d -> b n (h d)``."""
     return write.add("Reshape", [value, write.constant(np.array([0, 0, channels], np.int64))])
-
-
-def _mask_as_channel(
-    write: _Writer, found: _Attention, mask: ir.Value, query: ir.Value, key: ir.Value
-) -> tuple[ir.Value, ir.Value]:
-    """Queries ``b n h (d+1)`` with a channel of ones (over the scale), keys with the mask in that channel."""
-    dtype = found.query.dtype.numpy()
-    one = write.constant(np.array(1 / found.scale, dtype))
-    query = write.add("Pad", [query, write.constant(np.array([0, 0, 0, 0, 0, 0, 0, 1], np.int64)), one])
-    bias = write.add("Transpose", [mask], perm=[0, 3, 1, 2])
-    bias = write.add("Max", [bias, write.constant(np.array(LOWEST_BIAS, dtype))])
-    # Over batch and heads, whatever the batch is: the keys' own shape, but for one channel.
-    rest = write.shape(key, 3)
-    shape = write.add("Concat", [rest, write.constant(np.array([1], np.int64))], axis=0)
-    return query, write.add("Concat", [key, write.add("Expand", [bias, shape])], axis=3)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3prune.core.calls import sample_of, step_of
+from f3prune.core.calls import StandIn, sample_of, step_of
 
 POSITIONS = 65_536
 """Latents are looked at in so many places, drawn once: norms and fits need no more, and all steps fit in memory."""
@@ -32,7 +32,7 @@ class Recording:
     effects: torch.Tensor
 
 
-class StepRecorder(nn.Module):
+class StepRecorder(StandIn):
     """Stands in for a denoiser and notes latents, timestep and output of every call until ``recording`` is asked."""
 
     def __init__(
@@ -48,8 +48,7 @@ class StepRecorder(nn.Module):
             latents: name of the argument that is denoised.
             channels: the latents' axis of channels (``Family.channels``); the default is that of frames first.
         """
-        super().__init__()
-        self.__dict__["inner"] = denoiser
+        super().__init__(denoiser)
         self._latents, self._channels = latents, channels
         self._positions: torch.Tensor | None = None
         self._steps: list[tuple[float, torch.Tensor, list[torch.Tensor]]] = []
@@ -95,12 +94,6 @@ class StepRecorder(nn.Module):
         outputs = torch.stack([torch.stack(samples) for _, _, samples in steps])
         effects = _effects([seen for _, seen, _ in steps], outputs)
         return Recording(tuple(value for value, _, _ in steps), outputs, effects)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["inner"], name)
 
 
 def _effects(latents: Sequence[torch.Tensor], outputs: torch.Tensor) -> torch.Tensor:

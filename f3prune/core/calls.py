@@ -12,6 +12,26 @@ from torch import nn
 from f3prune.core.errors import InputError
 
 
+class StandIn(nn.Module):
+    """Stands in for a denoiser, of which it has every attribute that it lacks itself.
+
+    Attributes:
+        inner: the denoiser, kept out of the registry of modules: an engine's must not be moved to a device.
+    """
+
+    inner: Any
+
+    def __init__(self, inner: Any) -> None:
+        super().__init__()
+        self.__dict__["inner"] = inner
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["inner"], name)
+
+
 def bind_arguments(denoiser: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of one denoiser call by name, defaults included."""
     # A stand-in takes the arguments of the class whose place it takes.

@@ -70,17 +70,21 @@ def watching(denoiser: nn.Module, see: Callable[[float, dict[str, Any]], None]) 
         handle.remove()
 
 
+CALLS = 4
+"""Recorded of a generation, unless another number is asked for."""
+
+
 class Capture:
-    """Records the first call at each of ``count`` timesteps spread evenly over ``steps``.
+    """Records the first call at each of ``CALLS`` timesteps spread evenly over ``steps``.
 
     Attributes:
         calls: the recorded ones.
         text_lengths: numbers of text tokens over all calls, recorded or not.
     """
 
-    def __init__(self, denoiser: nn.Module, steps: int, count: int = 4) -> None:
+    def __init__(self, denoiser: nn.Module, steps: int) -> None:
         self.denoiser = denoiser
-        wanted = torch.linspace(0, steps - 1, min(count, steps))
+        wanted = torch.linspace(0, steps - 1, min(CALLS, steps))
         self._wanted = {round(float(step)) for step in wanted}
         self._seen: list[float] = []
         self.calls: list[CapturedCall] = []
@@ -104,7 +108,7 @@ class Capture:
 
 
 def record_calls(
-    denoiser: nn.Module, denoise: Callable[[], None], count: int = 4
+    denoiser: nn.Module, denoise: Callable[[], None], count: int = CALLS
 ) -> list[tuple[float, dict[str, Any]]]:
     """Timestep and arguments of calls of ``denoiser``, spread evenly over what ``denoise`` runs.
 

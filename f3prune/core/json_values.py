@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -20,6 +21,39 @@ T = TypeVar("T")
 _WORDS = {"inf": math.inf, "-inf": -math.inf, "nan": math.nan}
 
 
+class OneOfMany(ABC):
+    """Base of dataclasses of which a field may hold any: their JSON says which one it is."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """The class in some way, and ``fields_as_json``."""
+
+    @classmethod
+    @abstractmethod
+    def from_json(cls, values: Mapping[str, Any]) -> OneOfMany:
+        """Inverse of ``to_json``, whichever class it was, through ``from_fields``."""
+
+
+def fields_as_json(value: Any) -> dict[str, Any]:
+    """The fields of a dataclass, each as ``json_values`` has it."""
+    return {field.name: json_values(getattr(value, field.name)) for field in dataclasses.fields(value)}
+
+
+def from_fields(kind: type[T], values: Any) -> T:
+    """Inverse of ``fields_as_json``.
+
+    Raises:
+        ValueError, TypeError: see ``from_json_values``.
+    """
+    make: Any = kind
+    odd = set(_typed(dict, values)) ^ {field.name for field in dataclasses.fields(make)}
+    if odd:
+        raise ValueError(f"unknown or missing: {', '.join(sorted(odd))}")
+    hints = _hints(make)
+    made: T = make(**{name: _read(hints[name], item) for name, item in values.items()})
+    return made
+
+
 def json_values(value: Any) -> Any:
     """A value as JSON can hold it.
 
@@ -30,8 +64,10 @@ def json_values(value: Any) -> Any:
         >>> json_values({"bounds": (0, math.inf), "file": Path("run/onnx")})
         {'bounds': [0, 'inf'], 'file': 'run/onnx'}
     """
+    if isinstance(value, OneOfMany):
+        return value.to_json()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: json_values(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return fields_as_json(value)
     if isinstance(value, Mapping):
         return {key: json_values(item) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
@@ -69,13 +105,11 @@ def _read(kind: Any, value: Any) -> Any:
         if value is None and NoneType in args:
             return None
         return _read_one_of([arg for arg in args if arg is not NoneType], value)
+    if isinstance(kind, type) and issubclass(kind, OneOfMany):
+        return kind.from_json(_typed(dict, value))
     if dataclasses.is_dataclass(kind):
-        odd = set(_typed(dict, value)) ^ {field.name for field in dataclasses.fields(kind)}
-        if odd:
-            raise ValueError(f"unknown or missing: {', '.join(sorted(odd))}")
         make: Any = kind
-        hints = _hints(make)
-        return make(**{name: _read(hints[name], item) for name, item in value.items()})
+        return from_fields(make, value)
     if origin is tuple:
         items = _typed(list, value)
         kinds = args[:1] * len(items) if args[-1] is ... else args

@@ -24,7 +24,8 @@ class TokenGrid:
 
     ``frames`` is F, the number of *token* frames (latent frames over the temporal patch size). ``height`` and ``width``
     are those of a frame's tokens at a spatiotemporal site, rows first; temporal sites have one token per frame and
-    ignore them.
+    ignore them. ``references`` token frames stand before those F, in the latents and in the sequence: images that the
+    whole video may see. Attention counts them among what stands before the video, as it does text.
 
     Examples:
         >>> TokenGrid(13, 30, 45).video_tokens
@@ -34,6 +35,7 @@ class TokenGrid:
     frames: int
     height: int = 1
     width: int = 1
+    references: int = 0
 
     @property
     def tokens_per_frame(self) -> int:
@@ -48,7 +50,10 @@ class TokenGrid:
 
 @dataclass(frozen=True)
 class LatentShape:
-    """Size of the denoiser's latent video, in latent units (not pixels), as its forward takes it."""
+    """Size of the denoiser's latent video, in latent units (not pixels), as its forward takes it.
+
+    Reference frames before the video (``TokenGrid.references``) are not counted.
+    """
 
     frames: int
     height: int
@@ -119,8 +124,8 @@ class Family:
             latents and embeddings in the denoiser's dtype, ``timestep`` as the family's pipeline passes it; tensors,
             or the plain ints and floats the forward needs.
         attention: what the sites' modules call their parts.
-        text: where text tokens stand in the sequence of a spatiotemporal site; what else every frame may see, such as
-            earlier frames, counts as text.
+        text: where text tokens stand in the sequence of a spatiotemporal site; what else every frame may see,
+            such as reference and history frames, counts as text.
         tokens_before: ``(denoiser, forward arguments by name) -> tokens`` in front of the video, where they are around.
         latents: name of the forward argument that holds the noisy latents.
         frame_axis: the axis of the latents *and* of the output that runs over frames (or tokens, frames outermost).
@@ -142,7 +147,9 @@ class Family:
         timestep_range: first and last ``timestep`` of a whole schedule, in the unit in which the pipeline passes it.
         frames_made: ``(frames asked for, frames per latent frame) -> frames`` that the family's pipelines make.
         pipeline_arguments: ``pipeline -> arguments`` that every call of the pipeline needs beyond its defaults.
-        unprunable: ``config -> why`` models of this configuration cannot be pruned, or None.
+        reference_arguments: ``number of reference images -> arguments`` of a pipeline call that has so many.
+        unsupported: ``config -> why`` such a denoiser cannot be pruned, as the end of a sentence; None where it can.
+        not_batched: tensor arguments whose first axis is not the batch, whatever its length.
         notes: one line for ``f3prune families``.
     """
 
@@ -173,7 +180,9 @@ class Family:
     timestep_range: tuple[float, float] = (999.0, 1.0)
     frames_made: Callable[[int, int], int] = first_alone
     pipeline_arguments: Callable[[Any], dict[str, Any]] = field(default=lambda pipeline: {})
-    unprunable: Callable[[Mapping[str, Any]], str | None] = field(default=lambda config: None)
+    reference_arguments: Callable[[int], dict[str, Any]] = field(default=lambda images: {})
+    unsupported: Callable[[Mapping[str, Any]], str | None] = field(default=lambda config: None)
+    not_batched: tuple[str, ...] = ()
     notes: str = ""
 
     def find_sites(self, denoiser: nn.Module, kind: SiteKind = "temporal") -> list[Site]:
@@ -184,8 +193,8 @@ class Family:
             kind: ``temporal`` for those that ``sites`` matches, in whatever layout; ``sparse-causal``; or ``all``.
 
         Raises:
-            InputError: the family has no such sites, or the denoiser has no module that matches (its configuration has
-                no temporal attention), or is configured to attend in a way that cannot be pruned.
+            InputError: the family has no such sites, the denoiser has no module that matches (its configuration has
+                no temporal attention), or its configuration is not supported.
         """
         from f3prune.families._heads import describe_site
 
@@ -223,7 +232,7 @@ class Family:
         Raises:
             InputError: with the reason.
         """
-        if (why := self.unprunable(config)) is not None:
+        if (why := self.unsupported(config)) is not None:
             raise InputError(f"this {self.denoiser_class} cannot be pruned: {why}")
 
     def channels(self, latents: torch.Tensor) -> int:
@@ -233,7 +242,7 @@ class Family:
         return 3 - self.frame_axis if self.channel_axis is None else self.channel_axis
 
     def frames_first(self, tensor: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
-        """View latents or output with frames first: ``… (f p) … -> f … p …``."""
+        """View latents or output with frames first: ``… (r + f) p … -> f … p …``, without reference frames."""
         axis = self.frame_axis % tensor.ndim
-        first: torch.Tensor = tensor.unflatten(axis, (grid.frames, -1)).movedim(axis, 0)
-        return first
+        first: torch.Tensor = tensor.unflatten(axis, (grid.references + grid.frames, -1)).movedim(axis, 0)
+        return first[grid.references :]

@@ -9,13 +9,7 @@ _UNDECLARED = "nobody has declared its sites yet"
 
 UNSUPPORTED: dict[str, str] = {
     "AnyFlowFARTransformer3DModel": _BLOCK_MASK,
-    "AnyFlowTransformer3DModel": _UNDECLARED,
-    "ChronoEditTransformer3DModel": _UNDECLARED,
-    "ConsisIDTransformer3DModel": _UNDECLARED,
     "Cosmos3OmniTransformer": f"{_PACKED}, and its heads share keys",
-    "CosmosTransformer3DModel": _UNDECLARED,
-    "EasyAnimateTransformer3DModel": _UNDECLARED,
-    "HeliosTransformer3DModel": _UNDECLARED,
     "Kandinsky6SRTransformer3DModel": _BLOCK_MASK,
     "Kandinsky6Transformer3DModel": _UNDECLARED,
     "MiniMaxH3Transformer3DModel": _PACKED,
@@ -24,8 +18,6 @@ UNSUPPORTED: dict[str, str] = {
     "SanaWMLTX2RefinerTransformer3DModel": "it generates chunk by chunk from a cache of keys that the caller holds",
     "SanaWMTransformer3DModel": f"in most blocks {_LINEAR}",
     "WanAnimate2Transformer3DModel": _BLOCK_MASK,
-    "WanAnimateTransformer3DModel": _UNDECLARED,
-    "WanVACETransformer3DModel": _UNDECLARED,
 }
 """Class of a video denoiser in diffusers -> why it cannot be pruned. Every other one has a family."""
 
@@ -38,7 +30,7 @@ def why_not(name: str, supported: list[str]) -> str:
         supported: classes that have one.
     """
     if name in UNSUPPORTED:
-        return f"{name} is not supported: {UNSUPPORTED[name]}; `f3prune families` lists what can be pruned instead"
+        return f"{name} is not supported: {UNSUPPORTED[name]}; f3prune families lists what can be pruned instead"
     end = f"expected one of {', '.join(supported)}; docs/families.md tells how to add one"
     installed = _diffusers()
     if installed is None:

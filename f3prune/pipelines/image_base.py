@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
+from f3prune.core.checkpoints.checked_load import load_checked
 from f3prune.core.errors import InputError, reason_of
 from f3prune.core.json_values import read_json
-from f3prune.models.checked_load import load_checked
 from f3prune.models.tune_a_video.pipeline import TuneAVideoPipeline
 from f3prune.pipelines.sources import ModelSource
 

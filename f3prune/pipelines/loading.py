@@ -13,6 +13,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from f3prune.core.checkpoints.checked_load import load_checked
+from f3prune.core.checkpoints.weight_files import weight_files
 from f3prune.core.errors import InputError, reason_of
 from f3prune.core.json_values import read_json
 from f3prune.core.quiet import silence_imported
@@ -25,8 +27,6 @@ from f3prune.core.weights import (
 )
 from f3prune.families import denoiser_component, family_of
 from f3prune.families.classes import denoiser_class, kept_in_fp32, own_models
-from f3prune.models.checked_load import load_checked
-from f3prune.models.weight_files import weight_files
 from f3prune.pipelines.sources import ModelSource, denoiser_class_name
 
 _HALF = (torch.float16, torch.bfloat16)

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import inspect
 import math
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +24,7 @@ Frames = npt.NDArray[np.float32]
 
 _FRAMES_NAMES = ("num_frames", "video_length")
 _GUIDANCE_NAMES = ("guidance_scale", "max_guidance_scale")
+_REFERENCE_IMAGES = "reference_images"
 
 
 @dataclass(frozen=True)
@@ -71,18 +73,23 @@ def default_steps(pipeline: Any) -> int:
 
 def takes_image(pipeline: Any) -> bool:
     """Whether the pipeline can be conditioned on an image."""
-    return "image" in parameters_of(pipeline)
+    return not {"image", _REFERENCE_IMAGES}.isdisjoint(parameters_of(pipeline))
 
 
 def needs_image(pipeline: Any) -> bool:
-    """Whether the pipeline makes nothing without an image: it asks for one first, or must have an encoder."""
-    if not takes_image(pipeline):
-        return False
+    """Whether the pipeline makes nothing without an image: it asks for one first, or must have an encoder.
+
+    One that says of its first argument that it may be None makes something without (Cosmos 2.5).
+    """
     parameters = parameters_of(pipeline)
+    if "image" not in parameters:
+        return False
     first = next(name for name in parameters if name != "self")
     encoder = inspect.signature(type(pipeline).__init__).parameters.get("image_encoder")
     required = encoder is not None and encoder.default is inspect.Parameter.empty
-    return first == "image" or parameters["image"].default is inspect.Parameter.empty or required
+    image = parameters["image"]
+    optional = type(None) in typing.get_args(image.annotation)
+    return (first == "image" and not optional) or image.default is inspect.Parameter.empty or required
 
 
 def call_arguments(
@@ -120,7 +127,11 @@ def call_arguments(
     if prompt.image is not None:
         if not takes_image(pipeline):
             raise InputError(f"prompt {index + 1} has an image, and {name} takes none: leave it out")
-        arguments["image"] = _open_image(prompt)
+        if "image" in known:
+            arguments["image"] = _open_image(prompt)
+        else:
+            arguments[_REFERENCE_IMAGES] = [_open_image(prompt)]
+            arguments |= family.reference_arguments(1)
     elif needs_image(pipeline):
         raise InputError(
             f"{name} makes video from an image, and prompt {index + 1} has none: "
@@ -286,6 +297,7 @@ def watch_steps(pipeline: Any, on_step: Callable[[], None]) -> Iterator[None]:
     cls = type(scheduler)
     original = cls.step
     counted: list[Any] = []
+    reached: list[Any] = [None]
 
     # Pipelines look at the signature of scheduler.step to see whether it takes eta and generator.
     @functools.wraps(original)
@@ -295,7 +307,11 @@ def watch_steps(pipeline: Any, on_step: Callable[[], None]) -> Iterator[None]:
         if not counted:
             counted.append(self)
         if self is counted[0]:
-            on_step()
+            index = getattr(self, "_step_index", None)
+            # Cosmos steps once for the clean sample, sets the index back, and steps again.
+            if index is None or index != reached[0]:
+                on_step()
+            reached[0] = index
         return result
 
     # A class of its own and no attribute of the object: a copy of the object then steps itself, not the original.

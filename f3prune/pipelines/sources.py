@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from f3prune.core.atomic_files import digest_of_files, sha256_file
+from f3prune.core.checkpoints.weight_files import has_variant, listed_files, quantisation, variants_of, weight_files
 from f3prune.core.errors import InputError
 from f3prune.core.json_values import read_json
 from f3prune.families import Family, family_of
-from f3prune.models.weight_files import has_variant, listed_files, quantisation, variants_of, weight_files
 
 Kind = Literal["pipeline", "denoiser"]
 PICKLES = (".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle")

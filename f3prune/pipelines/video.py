@@ -18,6 +18,8 @@ from f3prune.core.places import absolute, refuse_to_replace
 
 Frames = npt.NDArray[np.float32]
 FPS = 8
+COLUMNS, TILE = 8, 96
+"""Of a contact sheet: frames side by side, and the height that small ones are enlarged to by a whole factor."""
 _PATTERN = re.compile(r"%0?\d*d")
 
 
@@ -136,13 +138,11 @@ def png_bytes(image: npt.NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def contact_sheet(rows: Sequence[tuple[str, Frames]], most: int = 8, edge: int = 96) -> npt.NDArray[np.uint8]:
-    """Videos under each other, a labelled row each, at most ``most`` frames side by side.
+def contact_sheet(rows: Sequence[tuple[str, Frames]]) -> npt.NDArray[np.uint8]:
+    """Videos under each other, a labelled row each, at most ``COLUMNS`` frames side by side.
 
     Args:
         rows: label and frames ``f h w 3`` in [0, 1].
-        most: columns.
-        edge: small frames are enlarged by a whole factor to about this height.
 
     Returns:
         An image ``h w 3``, 8 bits.
@@ -150,10 +150,10 @@ def contact_sheet(rows: Sequence[tuple[str, Frames]], most: int = 8, edge: int =
     from PIL import Image, ImageDraw
 
     gap, label_height = 4, 16
-    factor = max(1, edge // rows[0][1].shape[1])
+    factor = max(1, TILE // rows[0][1].shape[1])
     strips: list[Any] = []
     for label, frames in rows:
-        chosen = np.linspace(0, len(frames) - 1, min(most, len(frames))).round().astype(int)
+        chosen = np.linspace(0, len(frames) - 1, min(COLUMNS, len(frames))).round().astype(int)
         tiles = [to_bytes(frames[i]).repeat(factor, axis=0).repeat(factor, axis=1) for i in chosen]
         height, width, _ = tiles[0].shape
         strip = Image.new("RGB", ((width + gap) * len(tiles) + gap, height + label_height + gap), "white")

@@ -6,14 +6,15 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from f3prune.bench.contest.generation import PipelineGeneration
 from f3prune.bench.contest.sweep import Sweep, masks_key
 from f3prune.bench.speed import BenchOptions, alternate, ensure_dense_engine, machine, summary
-from f3prune.calibration import Masks, PruneConfig, default_score, suits_pairs
+from f3prune.calibration import Calibration, Masks, PruneConfig, default_score, suits_pairs
+from f3prune.calibration.auto import modes_to_compare
 from f3prune.core.errors import InputError
 from f3prune.core.json_values import json_values, parse_json
 from f3prune.core.manifest import Manifest, package_versions
@@ -27,6 +28,7 @@ from f3prune.quality.metrics import INFO
 from f3prune.quality.pool import measure_many
 from f3prune.steps._state import PACKAGES, RunState
 from f3prune.steps.build import STEP as BUILD_STEP
+from f3prune.steps.calibrate import AAS
 from f3prune.steps.prune import counts
 from f3prune.steps.scores import masks_of
 
@@ -40,7 +42,8 @@ class SweepOptions:
     """What is tried: all combinations that have a meaning, those that prune the same once.
 
     Attributes:
-        alphas, granularities, aggregates, modes, stages: see ``PruneConfig``.
+        alphas, granularities, aggregates, stages: see ``PruneConfig``.
+        modes: see ``PruneConfig``; those that suit the model (``modes_to_compare``) where none is given.
         scores: see ``PruneConfig``; None takes the default of each granularity.
         quality: the metric of the Pareto front.
         judge: how quality is measured.
@@ -51,7 +54,7 @@ class SweepOptions:
     alphas: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8, 1.0)
     granularities: tuple[str, ...] = ("layer", "head")
     aggregates: tuple[str, ...] = ("timesteps",)
-    modes: tuple[str, ...] = ("local", "drop")
+    modes: tuple[str, ...] = ()
     scores: tuple[str, ...] | None = None
     stages: tuple[int, ...] = (1,)
     quality: str = "psnr"
@@ -93,6 +96,8 @@ def sweep(run: RunDirectory, options: SweepOptions, reporter: Reporter = SILENT)
     state = RunState.of(run)
     built = run.require_current(BUILD_STEP["pruned"])
     dense = ensure_dense_engine(run, reporter)
+    if not options.modes:
+        options = replace(options, modes=modes_to_compare(Calibration.load(run.path / AAS)))
     configs = list(options.configs())
     if not state.strategy.frame_pairs:
         configs = [config for config in configs if config.granularity != "frame-pair"]

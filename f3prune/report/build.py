@@ -12,7 +12,7 @@ from f3prune.bench.costs.ceiling import matmuls_allow
 from f3prune.bench.speed import FILE as BENCH
 from f3prune.calibration import Calibration
 from f3prune.calibration.aas import cross_frame
-from f3prune.calibration.replacements import from_json
+from f3prune.calibration.replacements import Replacement
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.json_values import parse_json
 from f3prune.core.manifest import Manifest, package_versions
@@ -152,7 +152,7 @@ def in_module_order(stages: Sequence[dict[str, Any]], names: Sequence[str]) -> l
 def _shown(site: Mapping[str, Any]) -> dict[str, Any]:
     """A site of ``masks.json`` with its replacement as a mode; its maps are no matter for a page."""
     replacement = site["replacement"]
-    return {**site, "replacement": None if replacement is None else from_json(replacement).spec}
+    return {**site, "replacement": None if replacement is None else Replacement.from_json(replacement).spec}
 
 
 def _rounded(rows: list[list[float]]) -> list[list[float]]:

@@ -78,7 +78,11 @@ def refit_of(state: RunState, masks: Masks) -> Refit | None:
     if not masks.refit:
         return None
     for home in sorted((state.run.path / FOLDER).glob("*/")):
-        if RunDirectory.open(home).require("refit").facts["digest"] == masks.refit:
+        run = RunDirectory.open(home)
+        # A refit of other masks that was refused or cut short leaves a folder without an entry.
+        entry = run.manifest("refit")
+        if entry is not None and entry.facts["digest"] == masks.refit:
+            run.require("refit")
             return Refit.load(home / FILE)
     raise ArtifactError(f"the refit that {state.run.path / MASKS} names is not there: run `prune(...)` again")
 

@@ -13,12 +13,12 @@ import torch
 from torch import nn
 
 from f3prune.calibration import Calibration, Masks, PruneConfig, ScoreTable, select_masks, settled
-from f3prune.calibration.auto import Products, assign, candidates, count_pruned, everywhere
+from f3prune.calibration.auto import Choices, Products, assign, candidates, count_pruned, everywhere
 from f3prune.calibration.replacements import replacement_of
 from f3prune.calibration.scores import Measurement, OutputError, score_of
 from f3prune.calibration.selection import AUTO
 from f3prune.core.atomic_files import canonical_json, sha256_text
-from f3prune.core.json_values import json_values, parse_json
+from f3prune.core.json_values import from_json_values, json_values, parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
@@ -30,7 +30,7 @@ from f3prune.steps.last_word import video_psnr
 from f3prune.steps.refit import refitted, refitted_if_possible
 
 FILE, FOLDER = "scores.safetensors", "scores"
-MASKS_FILE, CHOICES_FILE = "masks.json", "choices.json"
+CHOICES_FILE = "choices.json"
 
 
 def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> Masks:
@@ -48,7 +48,7 @@ def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) 
 
 def _masks_of(state: RunState, config: PruneConfig, reporter: Reporter) -> Masks:
     if config.mode == AUTO:
-        return choices_of(state, config, reporter)[0]
+        return choices_of(state, config, reporter).masks
     found = Calibration.load(state.run.path / AAS)
     if not score_of(config.score).needs_model:
         return select_masks(found, config)
@@ -57,8 +57,8 @@ def _masks_of(state: RunState, config: PruneConfig, reporter: Reporter) -> Masks
     return select_masks(found, config, score_table(state, found, config, reporter))
 
 
-def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> tuple[Masks, dict[str, Any]]:
-    """What mode ``auto`` takes in this run, and the JSON values of ``Choices``: offers, errors, savings.
+def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> Choices:
+    """What mode ``auto`` takes in this run, and what it chose from.
 
     Raises:
         ArtifactError: the calibration is missing or altered, or the model changed since.
@@ -103,17 +103,15 @@ def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT
         videos = partial(video_psnr, state, refit=config.refit, reporter=reporter) if by_videos else None
         with reporter.task("trying the best together"):
             choices = assign(found, config, tables, dense, pruned, together, videos)
-        (scratch / MASKS_FILE).write_text(choices.masks.to_json(), encoding="utf-8")
-        (scratch / CHOICES_FILE).write_text(json.dumps(choices.to_json(), indent=1) + "\n", encoding="utf-8")
+        (scratch / CHOICES_FILE).write_text(json.dumps(json_values(choices), indent=1) + "\n", encoding="utf-8")
         return {}
 
     (state.run.path / FOLDER).mkdir(exist_ok=True)
     home = RunDirectory.create(state.run.path / FOLDER / f"auto-{sha256_text(canonical_json(options))[:12]}")
     with home.lock():
         recipe = Manifest("scores", inputs, options, package_versions(*PACKAGES))
-        home.perform(recipe, make, files=(MASKS_FILE, CHOICES_FILE))
-    masks = Masks.from_json(home.content("scores", MASKS_FILE).decode())
-    return masks, parse_json(home.content("scores", CHOICES_FILE))
+        home.perform(recipe, make, files=(CHOICES_FILE,))
+    return from_json_values(Choices, parse_json(home.content("scores", CHOICES_FILE)))
 
 
 def score_table(state: RunState, found: Calibration, config: PruneConfig, reporter: Reporter = SILENT) -> ScoreTable:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ from f3prune.steps.calibrate import CalibrateOptions, calibrate
 from f3prune.steps.export import export
 from f3prune.steps.prune import prune
 from f3prune.testing import tiny_denoiser
+from tests.shell.command_line import f3prune
 
 pytestmark = pytest.mark.slow(reason="builds and times every contender")
 
@@ -188,11 +187,10 @@ def test_a_run_without_an_engine_names_the_command(run: RunDirectory, tmp_path: 
 def test_the_command_prints_a_table_and_draws(run: RunDirectory, tmp_path: Path) -> None:
     arguments = ("--contenders", "onnxruntime,engine", "--alphas", "1", "--granularity", "layer", "--mode", "local")
     files = ("--json", str(tmp_path / "c.json"), "--plot", str(tmp_path / "c.png"), "--rounds", "3", "--steps", "4")
-    command = [sys.executable, "-m", "f3prune", "bench", str(run.path), *arguments, *files]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "f3prune α=1 layer local" in done.stdout
-    assert "needs a GPU" in done.stdout or "CUDA" in done.stdout
-    assert "hardest at equal PSNR: " in done.stdout
+    done = f3prune("bench", run.path, *arguments, *files)
+    assert done.code == 0, done.err
+    assert "f3prune α=1 layer local" in done.out
+    assert "needs a GPU" in done.out or "CUDA" in done.out
+    assert "hardest at equal PSNR: " in done.out
     assert json.loads((tmp_path / "c.json").read_text())["steps"] == 4
     assert (tmp_path / "c.png").read_bytes()[:4] == b"\x89PNG"

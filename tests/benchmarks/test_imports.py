@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,3 +27,11 @@ def test_every_name_is_there(path: Path) -> None:
         found = importlib.import_module(module)
         if not hasattr(found, name):
             importlib.import_module(f"{module}.{name}")
+
+
+def test_every_script_is_in_the_table() -> None:
+    table = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([\w/]+\.py)`", table))
+    scripts = {path.relative_to(BENCHMARKS).as_posix() for path in BENCHMARKS.rglob("*.py")}
+    parts = {name for name in scripts if name.startswith("gpu/_")}
+    assert scripts - parts == named

@@ -121,7 +121,10 @@ def test_patches_of_equal_tokens_are_the_tokens(grid):
 @pytest.mark.parametrize("grid", [TokenGrid(5, 4, 4), TokenGrid(5, 3, 5)])
 @pytest.mark.parametrize("replacement", [Window(1), Window(2), Pooled(2, 0), Pooled(3, 1)], ids=str)
 def test_cost_follows_the_keys_that_are_seen(monkeypatch, grid, replacement):
-    """Near frames whole, far ones by ceil(H / r) · ceil(W / r) patches, and text: no score more."""
+    """Near frames whole, far ones by ceil(H / r) · ceil(W / r) patches, and text: no score more.
+
+    Text sees all tokens, or all patches, and text.
+    """
     scores = 0
     plain = F.scaled_dot_product_attention
 
@@ -140,7 +143,8 @@ def test_cost_follows_the_keys_that_are_seen(monkeypatch, grid, replacement):
     for frame in range(grid.frames):
         near = sum(abs(frame - other) <= replacement.window for other in range(grid.frames))
         keys += near * grid.tokens_per_frame + (grid.frames - near) * patches + text
-    assert scores == 2 * 2 * (grid.tokens_per_frame * keys + text * (grid.video_tokens + text))
+    read = (grid.frames * patches if pool else grid.video_tokens) + text
+    assert scores == 2 * 2 * (grid.tokens_per_frame * keys + text * read)
 
 
 @pytest.mark.parametrize("variant", JOINT)

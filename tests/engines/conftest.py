@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ import torch
 from diffusers import AutoencoderKLCogVideoX, CogVideoXDDIMScheduler, CogVideoXPipeline
 from onnx import TensorProto, helper, numpy_helper
 
-from f3prune.exporter import ExportConfig, export_denoiser
-from f3prune.families import family_of
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
+from tests.exports import exported
 
 GraphMaker = Callable[..., Path]
 
@@ -90,17 +88,7 @@ class TinyCogVideoX:
         self.text = torch.randn(2, 1, config.max_text_seq_length, config.text_embed_dim)
         self.config = directory / "transformer"
         self.transformer.save_config(self.config)
-        inputs = family_of(self.transformer).synthetic_inputs(
-            self.transformer, self.latents, 2, torch.Generator().manual_seed(0)
-        )
-        # The tracer logs every step it takes, and pytest would keep it all.
-        logging.disable()
-        try:
-            self.onnx = export_denoiser(
-                self.transformer, inputs, directory / "onnx", ExportConfig(self_test=False)
-            ).path
-        finally:
-            logging.disable(logging.NOTSET)
+        self.onnx = exported("cogvideox").result.path
 
     def pipeline(self, transformer: torch.nn.Module) -> CogVideoXPipeline:
         """The pipeline with that transformer; it is given text embeddings and needs no text encoder."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx.parser
+import onnx.shape_inference
 import onnx_ir as ir
 import onnxruntime
 import pytest
@@ -104,6 +106,65 @@ def test_the_same_values_whatever_the_shape(data):
     np.testing.assert_allclose(run(changed, feeds), run(model, feeds), atol=2e-6)
 
 
+LAID_SIDE_BY_SIDE = """
+<ir_version: 9, opset_import: ["" : 20]>
+near_and_far (float[batch, 9, 2, 4] q_all, float[batch, 9, 2, 4] k_all, float[batch, 4, 2, 4] k_far,
+              float[batch, 10, 2, 4] v) => (float[batch, 48] o)
+<int64[1] three = {3}, int64[1] end = {9223372036854775807}, int64[1] one = {1}, int64[4] tokens = {-1, 6, 2, 4},
+ int64[2] flat = {0, 48}, float s = {0.25}, float[10] row = {ROW}, int64[3] front = {0, 1, 2}>
+{
+  q_cut = Slice (q_all, three, end, one, one)
+  q = Reshape (q_cut, tokens)
+  k_near = Slice (k_all, three, end, one, one)
+  k = Concat <axis = 1> (k_near, k_far)
+  q_h = Transpose <perm = [0, 2, 1, 3]> (q)
+  k_h = Transpose <perm = [0, 2, 1, 3]> (k)
+  v_h = Transpose <perm = [0, 2, 1, 3]> (v)
+  mask = Unsqueeze (row, front)
+  k_t = Transpose <perm = [0, 1, 3, 2]> (k_h)
+  q_s = Mul (q_h, s)
+  scores = MatMul (q_s, k_t)
+  masked = Add (scores, mask)
+  p = Softmax <axis = -1> (masked)
+  o_h = MatMul (p, v_h)
+  o_t = Transpose <perm = [0, 2, 1, 3]> (o_h)
+  o = Reshape (o_t, flat)
+}
+"""
+"""Keys of which six were cut out of nine, and four more beside them; what is added to each key's scores is ``ROW``."""
+
+
+@pytest.mark.parametrize(
+    ("row", "wanted"),
+    [
+        ([0.0] * 6 + [2.5] * 4, {"Pad": 2, "Slice": 0, "Expand": 0}),
+        ([0.0] * 6 + [2.5, 2.5, 1.5, 1.5], {"Pad": 2, "Slice": 0, "Expand": 1}),
+        ([0.0, -1e4, 0.5, 0.0, 1.0, 0.0] + [-1e4] * 4, {"Pad": 2, "Slice": 1, "Expand": 1}),
+    ],
+    ids=["even patches", "patches cut off by the border", "hidden keys"],
+)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_keys_laid_side_by_side_are_copied_once(row, wanted, batch):
+    """Even parts of the row are padding, which also does the cutting; only uneven ones are written out."""
+    text = LAID_SIDE_BY_SIDE.replace("ROW", ", ".join(str(value) for value in row))
+    model = onnx.shape_inference.infer_shapes(onnx.parser.parse_model(text))
+    rng = np.random.default_rng(0)
+    feeds = {
+        spec.name: rng.standard_normal([batch, *(size.dim_value for size in spec.type.tensor_type.shape.dim[1:])])
+        for spec in model.graph.input
+    }
+    feeds = {name: value.astype(np.float32) for name, value in feeds.items()}
+    changed, modified = fused(model)
+    assert modified
+    found = operators(changed)
+    assert {name: found.count(name) for name in wanted} == wanted | {"Pad": 1 + sum(part_is_even(row))}
+    np.testing.assert_allclose(run(changed, feeds), run(model, feeds), atol=2e-6)
+
+
+def part_is_even(row):
+    return [len(set(part)) == 1 for part in (row[:6], row[6:])]
+
+
 def test_heads_that_were_moved_for_the_attention_are_not_moved_any_more():
     changed, _ = fused(attention(1, 2, 8, 8, 4, inner=True))
     assert "Transpose" not in operators(changed)
@@ -154,7 +215,9 @@ def test_few_keys_stay_in_three_operators():
     assert FusedAttention(8)(model).modified
 
 
-@pytest.mark.parametrize(("option", "names"), [(7, ["FusedAttention/2 from 7 keys"]), (None, [])])
+@pytest.mark.parametrize(
+    ("option", "names"), [(7, [f"FusedAttention/{FusedAttention.VERSION} from 7 keys"]), (None, [])]
+)
 def test_an_engine_says_what_was_rewritten(option, names, make_graph, tmp_path):
     record = build_engine(make_graph(), tmp_path / "engine", BuildConfig(fused_attention=option))
     assert record.flags["rewrites"] == names

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import HunyuanVideo15Transformer3DModel, HunyuanVideoFramepackTransformer3DModel
 from diffusers.models.attention_processor import MochiAttnProcessor2_0
-from diffusers.models.transformers import transformer_ltx2
+from diffusers.models.transformers import transformer_anyflow, transformer_ltx2
+from diffusers.models.transformers.transformer_anyflow import AnyFlowRotaryPosEmbed
+from diffusers.models.transformers.transformer_cosmos import CosmosLearnablePositionalEmbed
 from diffusers.models.transformers.transformer_hunyuan_video15 import HunyuanVideo15AttnProcessor2_0
 from diffusers.models.upsampling import Upsample2D
 from onnx.reference import ReferenceEvaluator
@@ -114,6 +116,9 @@ def test_rewrites_end_with_their_context():
     classes = (
         (MochiAttnProcessor2_0, "__call__"),
         (Upsample2D, "forward"),
+        (CosmosLearnablePositionalEmbed, "forward"),
+        (AnyFlowRotaryPosEmbed, "_build_freqs"),
+        (transformer_anyflow, "apply_rotary_emb"),
         (HunyuanVideo15Transformer3DModel, "forward"),
         (HunyuanVideo15AttnProcessor2_0, "__call__"),
         (HunyuanVideoFramepackTransformer3DModel, "forward"),

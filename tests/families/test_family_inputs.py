@@ -19,13 +19,6 @@ from f3prune.exporter._dtype import in_dtype
 from f3prune.families import LatentShape, family_of, registry
 from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
-SHARED = {
-    "ofs",
-    "text_rope_pos",
-    *(f"indices_latents{which}" for which in ("", "_clean", "_history_2x", "_history_4x")),
-}
-"""Arguments that all samples share."""
-
 
 def draw(variant: str, batch: int = 2, seed: int = 3, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, dict]:
     denoiser = in_dtype(tiny_denoiser(variant), dtype)
@@ -80,8 +73,11 @@ def test_a_batch_is_its_samples(variant: str) -> None:
     family = family_of(denoiser)
     single: dict[str, Any] = {}
     for name, value in inputs.items():
-        batched = isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] % 2 == 0 and name not in SHARED
+        batched = isinstance(value, torch.Tensor) and value.ndim > 0 and value.shape[0] % 2 == 0
+        batched = batched and name not in ("ofs", *family.not_batched)
         single[name] = value.chunk(2)[1] if batched else value
+        if isinstance(value, tuple) and name == "encoder_hidden_states":
+            single[name] = tuple(part.chunk(2)[1] for part in value)
     with torch.no_grad():
         both = sample_of(denoiser(**inputs, return_dict=False))
         alone = sample_of(denoiser(**single, return_dict=False))

@@ -22,7 +22,8 @@ def test_the_supported_families() -> None:
     assert set(registry()) == {
         "animatediff", "modelscope", "latte", "svd", "i2vgen_xl", "cogvideox",
         "wan", "skyreels_v2", "ltx", "mochi", "hunyuan_video", "hunyuan_video15", "ltx2", "kandinsky5",
-        "framepack", "allegro", "tune_a_video", "cogvideo",
+        "framepack", "allegro", "tune_a_video", "cogvideo", "wan_vace", "wan_animate", "chronoedit", "anyflow",
+        "helios", "consisid", "easyanimate", "cosmos",
     }  # fmt: skip
     assert all(name == family.name for name, family in registry().items())
     assert all(family.notes and family.title for family in registry().values())

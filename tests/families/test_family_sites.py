@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,8 +19,6 @@ from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 BATCH = 2
 TEXTS = ("encoder_hidden_states", "encoder_hidden_states_2", "image_embeds")
 """What makes text tokens of a sequence, where a family has it."""
-JOINT = {"mochi", "hunyuan_video", "hunyuan_video15", "framepack"}
-"""Families that project text by layers of its own."""
 TEXT_MASKS = {
     "hunyuan_video": ("encoder_attention_mask",),
     "framepack": ("encoder_attention_mask",),
@@ -28,6 +27,17 @@ TEXT_MASKS = {
 """Families that mask padding, and the arguments that say where it is."""
 # Attends along the frame axis of the conditioning image and its position masks: documented as no site.
 CONDITIONING = {"i2vgen_xl": {"image_latents_temporal_encoder.attn1"}}
+# Two latent frames of 2 × 3 tokens; two frames of 4 × 6 latents in one patch of 2 × 2 tokens and a half, and sixteen in
+# four patches: each padded to whole patches.
+HELIOS_HISTORY = 2 * 6 + 1 * 1 * 2 + 4 * 1 * 1
+JOINT = {
+    "mochi": r"transformer_blocks\.\d+\.attn1",
+    "hunyuan_video": r"transformer_blocks\.\d+\.attn",
+    "hunyuan_video15": r"transformer_blocks\.\d+\.attn",
+    "framepack": r"transformer_blocks\.\d+\.attn",
+    "easyanimate": r"transformer_blocks\.\d+\.attn1",
+}
+"""Sites that project text by layers of its own."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +111,10 @@ def test_sites_are_self_attentions_over_the_declared_tokens(subject: Subject) ->
             )
             if subject.family.text == "none":
                 assert text == 0
+            elif subject.grid.references:
+                assert text == subject.grid.references * subject.grid.tokens_per_frame
+            elif subject.family.name == "helios":
+                assert text == HELIOS_HISTORY
             elif subject.family.name == "mochi":
                 assert text == int(subject.inputs["encoder_attention_mask"][index].sum())
             else:
@@ -159,7 +173,9 @@ def test_sites_see_the_frames_in_order(subject: Subject, frame: int) -> None:
 
 def test_no_attention_over_frames_is_missed(subject: Subject) -> None:
     _, calls = record(subject.denoiser, subject.inputs)
-    tokens = {subject.grid.frames if subject.family.layout == "temporal" else subject.grid.video_tokens}
+    grid = subject.grid
+    references = grid.references * grid.tokens_per_frame
+    tokens = {grid.frames if subject.family.layout == "temporal" else references + grid.video_tokens}
     over_frames = {
         name
         for name, made in calls.items()
@@ -203,7 +219,7 @@ def test_sites_are_described_completely(subject: Subject) -> None:
             assert subject.denoiser.get_submodule(name).weight.shape[0] == inner
         for name, column in site.outputs:
             assert subject.denoiser.get_submodule(name).weight.shape[1] >= column + inner
-        joint = subject.family.name in JOINT and not site.name.startswith("single_")
+        joint = re.fullmatch(JOINT.get(subject.family.name, "-"), site.name) is not None
         assert len(site.query_key) == (4 if joint else 2)
         assert len(site.value) == (2 if joint else 1)
         assert bool(site.head_norms) == subject.family.norm_across_heads

@@ -80,6 +80,11 @@ def test_the_whole_run(model, tmp_path):
     assert "frame" in (run / "report.html").read_text()
     again = CliRunner().invoke(cli, command, catch_exceptions=False)
     assert "up to date" in again.output
+    options = ["--alpha", "0.5", "--mode", "drop", "--refit", "--refit-generations", "1"]
+    for command in (["prune", str(run), *options], ["export", str(run)], ["build", str(run)], ["check", str(run)]):
+        result = CliRunner().invoke(cli, command, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+    assert "refitted on 1 generation of" in CliRunner().invoke(cli, ["prune", str(run), *options]).output
 
 
 @pytest.mark.slow(reason="a whole run")

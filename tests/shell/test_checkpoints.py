@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save_file
 from tiny_pipelines import MAKERS, wan
 
 from f3prune.calibration import load_pruned
+from f3prune.core.checkpoints.weight_files import variants_of, weight_files
 from f3prune.core.errors import InputError
-from f3prune.models.weight_files import variants_of, weight_files
 from f3prune.pipelines.loading import load_denoiser, load_pipeline, stored_dtype
 from f3prune.pipelines.sources import resolve
 

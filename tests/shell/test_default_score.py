@@ -9,9 +9,14 @@ import pytest
 from command_line import f3prune
 
 from f3prune.bench.contest.contest import ContestOptions
-from f3prune.calibration import Masks, PruneConfig
+from f3prune.calibration import Masks, PruneConfig, calibrate
+from f3prune.calibration.auto import modes_to_compare
 from f3prune.core.run_directory import RunDirectory
 from f3prune.quality.sweep import SweepOptions
+from tests.models.cogvideo_subject import inputs_of, tiny
+from tests.subjects import subject_of
+
+MODES = ("local", "drop")
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +32,14 @@ def run(tiny_pipeline: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_prune_and_sweep_agree(run: Path, granularity: str, score: str) -> None:
     assert f3prune("prune", run, "--alpha", "0.5", "--granularity", granularity).code == 0
     assert RunDirectory.open(run).require("masks").options["score"] == score
-    tried = SweepOptions(alphas=(0.5,), granularities=(granularity,)).configs()
+    tried = SweepOptions(alphas=(0.5,), granularities=(granularity,), modes=("local",)).configs()
     assert {config.score for config in tried} == {score}
 
 
 def test_another_score_is_taken_at_its_word(run: Path) -> None:
     assert f3prune("prune", run, "--alpha", "0.5", "--score", "random", "--score-seed", 3).code == 0
     assert RunDirectory.open(run).require("masks").options["score"] == "random"
-    tried = SweepOptions(alphas=(0.5,), scores=("aas", "magnitude")).configs()
+    tried = SweepOptions(alphas=(0.5,), modes=MODES, scores=("aas", "magnitude")).configs()
     assert {(config.granularity, config.score) for config in tried} == set(
         itertools.product(("layer", "head"), ("aas", "magnitude"))
     )
@@ -60,9 +65,9 @@ def test_one_order_serves_every_ratio_and_protection_has_its_own(run: Path) -> N
 @pytest.mark.parametrize("score", ["greedy", "magnitude"])
 def test_grids_leave_out_the_pairs_that_a_score_cannot_rank(score: str) -> None:
     grid = ("layer", "head", "frame-pair")
-    tried = SweepOptions(alphas=(0.5,), granularities=grid, scores=("aas", score)).configs()
+    tried = SweepOptions(alphas=(0.5,), granularities=grid, modes=MODES, scores=("aas", score)).configs()
     assert {(c.granularity, c.mode) for c in tried if c.score == score} == set(
-        itertools.product(("layer", "head"), ("local", "drop"))
+        itertools.product(("layer", "head"), MODES)
     )
     points = ContestOptions(alphas=(0.5,), granularities=grid, modes=("local",)).points(PruneConfig(0.4, score=score))  # type: ignore[arg-type]
     assert {p.granularity for p in points} == {"layer", "head"}
@@ -71,7 +76,21 @@ def test_grids_leave_out_the_pairs_that_a_score_cannot_rank(score: str) -> None:
 def test_a_contest_keeps_the_score_of_the_run() -> None:
     # A refit that the run has is not asked of modes that cannot be refitted.
     own = PruneConfig(0.4, protect=("*.0",), score="random", score_seed=2, refit=4)
-    points = ContestOptions(alphas=(0.5,), granularities=("layer", "head"), modes=("local", "drop")).points(own)
+    points = ContestOptions(alphas=(0.5,), granularities=("layer", "head"), modes=MODES).points(own)
     assert {point.refit for point in points} == {0}
-    assert {(p.granularity, p.mode) for p in points} == set(itertools.product(("layer", "head"), ("local", "drop")))
+    assert {(p.granularity, p.mode) for p in points} == set(itertools.product(("layer", "head"), MODES))
     assert {(p.alpha, p.score, p.score_seed, p.protect) for p in points} == {(0.5, "random", 2, ("*.0",))}
+
+
+def test_comparisons_try_a_stand_in_that_suits_the_model() -> None:
+    cogvideo = tiny()
+    calibrations = {
+        "temporal": subject_of("latte").calibration,
+        "joint": subject_of("cogvideox").calibration,
+        "autoregressive": calibrate(cogvideo, lambda: cogvideo(**inputs_of(cogvideo))),
+    }
+    assert {name: modes_to_compare(found) for name, found in calibrations.items()} == {
+        "temporal": ("local", "drop", "static"),
+        "joint": ("local", "drop", "pooled:2:1"),
+        "autoregressive": ("local", "drop"),
+    }

@@ -15,7 +15,7 @@ import torch
 from command_line import Outcome, f3prune
 from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
-from tiny_pipelines import MAKERS, ltx, save, skyreels_forcing
+from tiny_pipelines import MAKERS, WITH_IMAGES, ltx, save, skyreels_forcing
 
 from f3prune.calibration import Calibration
 from f3prune.core.errors import InputError
@@ -37,6 +37,9 @@ FAMILY_CLASSES = {
     "wan": "WanTransformer3DModel",
     "ltx": "LTXVideoTransformer3DModel",
     "cogvideox": "CogVideoXTransformer3DModel",
+    "consisid": "ConsisIDTransformer3DModel",
+    "easyanimate": "EasyAnimateTransformer3DModel",
+    "cosmos": "CosmosTransformer3DModel",
 }
 
 
@@ -55,7 +58,7 @@ def write(file: Path, images: bool) -> None:
 
 def calibrate(family: str, prompts: Path, tmp_path: Path) -> tuple[Outcome, Path]:
     model = save(family, tmp_path / "model")
-    write(prompts, images=family == "svd")
+    write(prompts, images=family in WITH_IMAGES)
     sizes = [part for name, value in MAKERS[family][1].items() for part in (f"--{name.replace('_', '-')}", value)]
     run = tmp_path / "run"
     return f3prune("calibrate", model, "-o", run, "--prompts", prompts, "--steps", 2, *sizes), run
@@ -80,7 +83,7 @@ def test_generate_with_the_engine(family: str, prompts: Path, tmp_path: Path) ->
     for command in (("prune", run, "--alpha", 0.5), ("export", run), ("build", run), ("check", run)):
         outcome = f3prune(*command)
         assert outcome.code == 0, outcome.err
-    image = ("--image", tmp_path / "picture.png") if family == "svd" else ()
+    image = ("--image", tmp_path / "picture.png") if family in WITH_IMAGES else ()
     outcome = f3prune("generate", run, "--prompt", "the digit 5", "-o", tmp_path / "out.gif", *image)
     assert outcome.code == 0, outcome.err
     frames = MAKERS[family][1]["num_frames"]
@@ -144,7 +147,10 @@ def test_settings_without_a_meaning_are_refused(prompts: Path, tmp_path: Path) -
     assert "negative_prompt 'blurred' has no meaning for StableVideoDiffusionPipeline" in outcome.err
 
 
-@pytest.mark.parametrize(("family", "temporal"), [("wan", 4), ("ltx", 8), ("cogvideox", 4)])
+@pytest.mark.parametrize(
+    ("family", "temporal"),
+    [("wan", 4), ("ltx", 8), ("cogvideox", 4), ("consisid", 4), ("easyanimate", 4), ("cosmos", 8)],
+)
 def test_frames_made_are_those_that_the_decoder_gives(tiny_pipeline: Path, family: str, temporal: int) -> None:
     """A pipeline makes the latent frames that it counts; the decoder says how many frames those are."""
     if family == "cogvideox":
@@ -162,6 +168,14 @@ def test_frames_made_are_those_that_the_decoder_gives(tiny_pipeline: Path, famil
 def test_no_frame_of_allegro_stands_alone() -> None:
     made = family_of("AllegroTransformer3DModel").frames_made
     assert [made(frames, 4) for frames in (1, 86, 87, 88, 89)] == [4, 88, 92, 88, 92]
+
+
+def test_helios_makes_whole_chunks_and_chronoedit_two_latent_frames() -> None:
+    helios = family_of("HeliosTransformer3DModel").frames_made
+    # 132 frames, the pipeline's default, are four chunks of 33; what is over a whole latent frame is cut off.
+    assert [helios(frames, 4) for frames in (1, 33, 34, 65, 132, 129)] == [33, 33, 65, 65, 129, 129]
+    chronoedit = family_of("ChronoEditTransformer3DModel").frames_made
+    assert [chronoedit(frames, 4) for frames in (5, 81)] == [5, 5]
 
 
 def test_what_a_pipeline_made_is_held_against_what_was_asked() -> None:
@@ -197,6 +211,11 @@ def test_an_image_that_may_be_given_may_be_left_out(prompts: Path, tmp_path: Pat
         ("CogVideoXImageToVideoPipeline", True, True),
         ("HunyuanVideoImageToVideoPipeline", True, True),
         ("AnimateDiffPipeline", False, False),
+        ("WanVACEPipeline", True, False),
+        ("ConsisIDPipeline", True, True),
+        ("Cosmos2VideoToWorldPipeline", True, True),
+        ("Cosmos2_5_PredictBasePipeline", True, False),
+        ("HeliosPipeline", True, False),
     ],
 )
 def test_whether_a_pipeline_takes_an_image(name: str, takes: bool, needs: bool) -> None:
@@ -220,6 +239,19 @@ def test_a_pipeline_may_copy_its_scheduler() -> None:
         assert copies[0].__class__.step.__wrapped__ is diffusers.DDIMScheduler.step
     assert len(steps) == 4
     assert type(scheduler) is diffusers.DDIMScheduler
+
+
+def test_a_step_that_is_taken_twice_counts_once() -> None:
+    """As Cosmos does it: the first time for the clean sample."""
+    scheduler = diffusers.EDMEulerScheduler()
+    scheduler.set_timesteps(4)
+    steps: list[int] = []
+    with watch_steps(SimpleNamespace(scheduler=scheduler), lambda: steps.append(1)):
+        for timestep in scheduler.timesteps:
+            scheduler.step(torch.ones(1, 1), timestep, torch.ones(1, 1))
+            scheduler._step_index -= 1
+            scheduler.step(torch.ones(1, 1), timestep, torch.ones(1, 1))
+    assert len(steps) == 4
 
 
 def test_a_pipeline_of_a_scheduler_per_frame_calibrates(tmp_path: Path) -> None:

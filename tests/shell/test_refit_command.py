@@ -62,3 +62,9 @@ def test_refused_in_one_line(run: Path, options: list[str], message: str) -> Non
     assert bad.code == 2
     assert message in bad.err
     assert bad.err.count("\n") == 1
+
+
+def test_a_refit_that_was_refused_does_not_stand_in_anothers_way(run: Path) -> None:
+    assert f3prune("prune", run, "--alpha", "0.5", "--mode", "drop", "--refit").code == 2
+    made = f3prune("prune", run, "--alpha", "1", "--refit", "--refit-generations", 1)
+    assert made.code == 0, made.err

@@ -9,6 +9,8 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
 
@@ -159,6 +161,17 @@ def wan() -> Any:
     )
 
 
+def wan_vace() -> Any:
+    base = wan()
+    return diffusers.WanVACEPipeline(
+        tokenizer=base.tokenizer,
+        text_encoder=base.text_encoder,
+        vae=base.vae,
+        transformer=tiny_denoiser("wan_vace"),
+        scheduler=base.scheduler,
+    )
+
+
 def skyreels_forcing() -> Any:
     base = wan()
     return diffusers.SkyReelsV2DiffusionForcingPipeline(
@@ -188,6 +201,91 @@ def ltx(cls: Any = diffusers.LTXPipeline) -> Any:
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(
             use_dynamic_shifting=cls is diffusers.LTXPipeline, shift=3.0
         ),
+    )
+
+
+def consisid() -> Any:
+    tokenizer, encoder = t5()
+    face = tiny_denoiser("consisid")
+    # With a face, the pipeline wants embeddings of it that no command line has.
+    transformer = type(face)(**{**face.config, "is_train_face": False})
+    randomize_weights(transformer)
+    return diffusers.ConsisIDPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=diffusers.AutoencoderKLCogVideoX(
+            down_block_types=("CogVideoXDownBlock3D",) * 4,
+            up_block_types=("CogVideoXUpBlock3D",) * 4,
+            block_out_channels=(4, 4, 4, 4),
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=2,
+            temporal_compression_ratio=4,
+        ).eval(),
+        transformer=transformer.eval(),
+        scheduler=diffusers.CogVideoXDDIMScheduler(),
+    )
+
+
+def easyanimate() -> Any:
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'][0]['text'] }}{% endfor %}"
+    config = transformers.BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=WIDTH,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=256,
+    )
+    return diffusers.EasyAnimatePipeline(
+        vae=diffusers.AutoencoderKLMagvit(
+            latent_channels=4, block_out_channels=[4, 4, 4, 4], layers_per_block=1, norm_num_groups=2
+        ).eval(),
+        text_encoder=transformers.BertModel(config).eval(),
+        tokenizer=tokenizer,
+        transformer=tiny_denoiser("easyanimate"),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+    )
+
+
+class NoGuardrail(ModelMixin, ConfigMixin):
+    """Lets everything pass. Cosmos asks for a checker, and the real one is a package with weights of its own."""
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused = torch.nn.Parameter(torch.zeros(1))
+
+    def check_text_safety(self, prompt: str) -> bool:
+        return True
+
+    def check_video_safety(self, frames: Any) -> Any:
+        return frames
+
+
+def cosmos() -> Any:
+    tokenizer, encoder = t5(32)
+    return diffusers.CosmosTextToWorldPipeline(
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        transformer=tiny_denoiser("cosmos"),
+        vae=diffusers.AutoencoderKLCosmos(
+            latent_channels=4,
+            encoder_block_out_channels=(8, 8, 8, 8),
+            decode_block_out_channels=(8, 8, 8, 8),
+            attention_resolutions=(),
+            resolution=32,
+            num_layers=1,
+            latents_mean=None,
+            latents_std=None,
+        ).eval(),
+        scheduler=diffusers.EDMEulerScheduler(
+            sigma_min=0.002, sigma_max=80, sigma_data=0.5, prediction_type="epsilon", final_sigmas_type="sigma_min"
+        ),
+        safety_checker=NoGuardrail(),
     )
 
 
@@ -338,10 +436,16 @@ MAKERS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     "latte": (latte, {"num_frames": 3, "height": 8, "width": 8}),
     "wan": (wan, {"num_frames": 9, "height": 32, "width": 48}),
     "ltx": (ltx, {"num_frames": 17, "height": 64, "width": 96}),
+    "wan_vace": (wan_vace, {"num_frames": 9, "height": 32, "width": 48}),
+    "consisid": (consisid, {"num_frames": 9, "height": 32, "width": 48}),
+    "easyanimate": (easyanimate, {"num_frames": 9, "height": 32, "width": 48}),
+    "cosmos": (cosmos, {"num_frames": 17, "height": 32, "width": 48}),
     "ltx2": (ltx2, {"num_frames": 5, "height": 32, "width": 32}),
     "hunyuan_video15": (hunyuan_video15, {"num_frames": 9, "height": 32, "width": 48}),
 }
 """Family -> maker and sizes of a small video of it, in frames and pixels."""
+WITH_IMAGES = ("svd", "wan_vace", "consisid")
+"""Families whose prompts have an image here."""
 
 
 def save(family: str, folder: Path) -> Path:
@@ -352,4 +456,4 @@ def save(family: str, folder: Path) -> Path:
     return folder
 
 
-__all__ = ["MAKERS", "TINY_SHAPES", "save"]
+__all__ = ["MAKERS", "TINY_SHAPES", "WITH_IMAGES", "save"]

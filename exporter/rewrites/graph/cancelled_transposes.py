@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from f3prune.exporter.rewrites.transposes import transpose_order
+
 
 class CancelledTransposes(ir.passes.InPlacePass):  # type: ignore[misc]
     """``Transpose(Transpose(x))`` becomes ``x`` where the two orders of axes undo each other.
@@ -23,17 +25,12 @@ class CancelledTransposes(ir.passes.InPlacePass):  # type: ignore[misc]
             inner = node.inputs[0].producer() if node.op_type == "Transpose" and node.inputs[0] is not None else None
             if inner is None or inner.op_type != "Transpose" or node.outputs[0].is_graph_output():
                 continue
-            first, second = _order(inner), _order(node)
+            first, second = transpose_order(inner), transpose_order(node)
             source = inner.inputs[0]
-            if source is not None and first and [first[axis] for axis in second] == list(range(len(first))):
+            if source is not None and [first[axis] for axis in second] == list(range(len(first))):
                 ir.convenience.replace_all_uses_with(node.outputs[0], source)
                 graph = node.graph
                 if graph is not None:
                     graph.remove(node, safe=True)
                 modified = True
         return ir.passes.PassResult(model, modified=modified)
-
-
-def _order(node: ir.Node) -> list[int]:
-    given = node.attributes.get("perm")
-    return [] if given is None else list(given.as_ints())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from f3prune.exporter.rewrites.transposes import transpose_order
+
 Sizes = list[int | tuple[str, int]]
 """A shape as far as it is known: numbers, and ``("axis", k)`` for the size of axis k."""
 
@@ -46,8 +48,8 @@ def _transposed_source(node: ir.Node) -> ir.Value | None:
     first = None if transpose is None else _producer(transpose, "Transpose", 0)
     if transpose is None or first is None or transpose.op_type != "Transpose" or first.op_type != "Reshape":
         return None
-    source, order = first.inputs[0], transpose.attributes.get("perm")
-    if source is None or source.shape is None or order is None or list(order.as_ints()) != [0, 2, 1]:
+    source = first.inputs[0]
+    if source is None or source.shape is None or transpose_order(transpose) != [0, 2, 1]:
         return None
     sizes: Sizes = [("axis", axis) for axis in range(len(source.shape))]
     folded, unfolded = _sizes(first.inputs[1], source), _sizes(node.inputs[1], source)

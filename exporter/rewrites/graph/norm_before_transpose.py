@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from f3prune.exporter.rewrites.transposes import transpose_order
+
 
 class NormBeforeTranspose(ir.passes.InPlacePass):  # type: ignore[misc]
     """``LayerNormalization(Transpose(x))`` becomes ``Transpose(LayerNormalization(x))`` where the last axis stays.
@@ -38,11 +40,10 @@ def _last_axis_alone(norm: ir.Node) -> bool:
 
 
 def _keeps_last_axis(node: ir.Node) -> bool:
-    order = node.attributes.get("perm")
-    if node.op_type != "Transpose" or node.domain != "" or order is None or node.outputs[0].is_graph_output():
+    if node.op_type != "Transpose" or node.domain != "" or node.outputs[0].is_graph_output():
         return False
-    axes = list(order.as_ints())
-    return axes[-1] == len(axes) - 1
+    order = transpose_order(node)
+    return order[-1:] == [len(order) - 1]
 
 
 def _swap(graph: ir.Graph, transpose: ir.Node, norm: ir.Node) -> None:

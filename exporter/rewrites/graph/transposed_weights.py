@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
+from f3prune.exporter.rewrites.transposes import transpose_order
+
 
 class TransposedWeights(ir.passes.InPlacePass):  # type: ignore[misc]
     """``MatMul(x, Transpose(weight))`` becomes ``MatMul(x, weight.T)`` with the weight stored transposed.
@@ -26,18 +28,13 @@ class TransposedWeights(ir.passes.InPlacePass):  # type: ignore[misc]
                 source = node.inputs[0]
                 tensor = source.const_value if source is not None and source.is_initializer() else None
                 if source is not None and tensor is not None:
-                    stored = _transposed(model.graph, source, tensor, _order(node, len(tensor.shape)))
+                    stored = _transposed(model.graph, source, tensor, tuple(transpose_order(node)))
                     ir.convenience.replace_all_uses_with(node.outputs[0], stored)
                     model.graph.remove(node, safe=True)
                     if not source.uses() and source.name is not None:
                         del model.graph.initializers[source.name]
                     modified = True
         return ir.passes.PassResult(model, modified=modified)
-
-
-def _order(node: ir.Node, axes: int) -> tuple[int, ...]:
-    given = node.attributes.get("perm")
-    return tuple(given.as_ints()) if given is not None else tuple(reversed(range(axes)))
 
 
 def _transposed(graph: ir.Graph, source: ir.Value, tensor: ir.TensorProtocol, order: tuple[int, ...]) -> ir.Value:

@@ -24,7 +24,8 @@ from f3prune.bench.contest.sweep import Sweep
 from f3prune.bench.contest.timed import TimedDenoiser
 from f3prune.bench.equal_quality import CAP_DB, Match, Point, hardest, matches
 from f3prune.bench.speed import machine, summary
-from f3prune.calibration import PruneConfig, suits_pairs
+from f3prune.calibration import Calibration, PruneConfig, suits_pairs
+from f3prune.calibration.auto import modes_to_compare
 from f3prune.core.errors import InputError
 from f3prune.core.json_values import json_values, parse_json
 from f3prune.core.manifest import Manifest, package_versions
@@ -36,6 +37,7 @@ from f3prune.pipelines.loading import pick_device
 from f3prune.pipelines.pipeline_runs import Frames
 from f3prune.steps._state import RunState
 from f3prune.steps.build import STEP as BUILD_STEP
+from f3prune.steps.calibrate import AAS
 
 FILE = "contenders.json"
 VERSION = 1
@@ -51,7 +53,8 @@ class ContestOptions:
 
     Attributes:
         kinds: of contenders; empty means all.
-        alphas, granularities, modes: what is pruned: every combination that has a meaning, and the run's own.
+        alphas, granularities, modes: what is pruned: every combination that has a meaning, and the run's own. Without
+            modes, those that suit the model (``modes_to_compare``).
         skips: shares of the denoising steps that our engines skip, beside computing all.
         steps: denoising steps; None takes calibration's.
         rounds: every contender generates once per round, in a random order.
@@ -61,7 +64,7 @@ class ContestOptions:
     kinds: tuple[str, ...] = ()
     alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     granularities: tuple[str, ...] = ("layer", "head")
-    modes: tuple[str, ...] = ("local", "drop")
+    modes: tuple[str, ...] = ()
     skips: tuple[float, ...] = (0.1, 0.2, 0.35, 0.5)
     steps: int | None = None
     rounds: int = 5
@@ -140,6 +143,8 @@ def contest(
     """
     options = options or ContestOptions()
     state = RunState.of(run)
+    if not options.modes:
+        options = replace(options, modes=modes_to_compare(Calibration.load(run.path / AAS)))
     built = run.require_current(BUILD_STEP["pruned"])
     inputs = {
         "calibrate": state.calibration.digest,

@@ -21,7 +21,20 @@ from f3prune.pipelines.loading import load_denoiser
 from f3prune.pipelines.pipeline_runs import Frames, run_prompt
 from f3prune.steps._state import RunState
 
-FLOW_FAMILIES = ("wan", "skyreels_v2", "ltx", "mochi", "hunyuan_video")
+FLOW_FAMILIES = (
+    "wan",
+    "wan_vace",
+    "wan_animate",
+    "chronoedit",
+    "anyflow",
+    "helios",
+    "skyreels_v2",
+    "easyanimate",
+    "cosmos",
+    "ltx",
+    "mochi",
+    "hunyuan_video",
+)
 """Families whose published pipelines integrate a flow; the others denoise by diffusion."""
 
 AT_LEAST_S = 0.1

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from f3prune.core.calls import step_of
+from f3prune.core.calls import StandIn, step_of
 
 
-class TimedDenoiser(nn.Module):
+class TimedDenoiser(StandIn):
     """Stands in for a denoiser, times every call of it, and knows the timestep of the call that is running.
 
     Attributes:
@@ -20,9 +20,7 @@ class TimedDenoiser(nn.Module):
     """
 
     def __init__(self, denoiser: nn.Module, device: torch.device) -> None:
-        super().__init__()
-        # Kept out of nn.Module's registry: an engine's stand-in must not be moved to a device.
-        self.__dict__["inner"] = denoiser
+        super().__init__(denoiser)
         self.__dict__["seconds"] = []
         self.timestep = 0.0
         self._device = device
@@ -46,9 +44,3 @@ class TimedDenoiser(nn.Module):
     def _synchronize(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError:
-            return getattr(self.__dict__["inner"], name)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from f3prune.calibration.auto import Choices
 
 
 def describe_counts(counts: Mapping[str, int]) -> str:
@@ -33,29 +36,29 @@ def describe_graph(graph: Mapping[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def choices_tables(choices: Mapping[str, Any]) -> list[Table]:
+def choices_tables(choices: Choices) -> list[Table]:
     """What mode auto chose from, a table for every stage: error of the output with a replacement alone, and saving."""
     tables = []
-    for number, offers in enumerate(choices["offers"]):
-        saved, speedup = choices["saved"][number], choices["speedup"][number]
+    for number, offers in enumerate(choices.offers):
+        saved, speedup = choices.saved[number], choices.speedup[number]
         title = (
             f"error alone, and share of the sites' products saved; * chosen: {saved:.0%} saved, {speedup:.2f}x at most"
         )
-        if len(choices["offers"]) > 1:
+        if len(choices.offers) > 1:
             title = f"stage {number}: {title}"
-        modes = list(dict.fromkeys(offer["mode"] for offer in offers))
+        modes = list(dict.fromkeys(offer.mode for offer in offers))
         table = Table("site", *modes, title=title)
-        for site in dict.fromkeys(offer["site"] for offer in offers):
+        for site in dict.fromkeys(offer.site for offer in offers):
             cells = {
-                offer["mode"]: f"{offer['error']:.2g}, {offer['saved']:.1%}{' *' if offer['chosen'] else ''}"
+                offer.mode: f"{offer.error:.2g}, {offer.saved:.1%}{' *' if offer.chosen else ''}"
                 for offer in offers
-                if offer["site"] == site
+                if offer.site == site
             }
             table.add_row(site, *(cells.get(mode, "") for mode in modes))
-        errors = ", ".join(f"{error:.2g}" for error in sorted(choices["errors"][number]))
+        errors = ", ".join(f"{error:.2g}" for error in sorted(choices.errors[number]))
         table.caption = f"errors of the best assignments as a whole: {errors}"
         tables.append(table)
-    if choices["psnr"]:
-        values = ", ".join(f"{value:.1f}" for value in choices["psnr"])
+    if choices.psnr:
+        values = ", ".join(f"{value:.1f}" for value in choices.psnr)
         tables[-1].caption = f"{tables[-1].caption}; videos of the first ones: {values} dB, the best was taken"
     return tables

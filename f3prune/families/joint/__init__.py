@@ -6,6 +6,9 @@ from f3prune.families.joint import (
     allegro,
     cogvideo,
     cogvideox,
+    consisid,
+    cosmos,
+    easyanimate,
     framepack,
     hunyuan_video,
     hunyuan_video15,
@@ -13,26 +16,14 @@ from f3prune.families.joint import (
     ltx,
     ltx2,
     mochi,
-    skyreels_v2,
-    wan,
+    wan_based,
 )
 
-FAMILIES = tuple(
-    module.FAMILY
-    for module in (
-        cogvideo,
-        cogvideox,
-        wan,
-        skyreels_v2,
-        ltx,
-        ltx2,
-        mochi,
-        hunyuan_video,
-        hunyuan_video15,
-        framepack,
-        kandinsky5,
-        allegro,
-    )
+FAMILIES = (
+    *(module.FAMILY for module in (cogvideo, cogvideox, consisid, easyanimate)),
+    *wan_based.FAMILIES,
+    *(module.FAMILY for module in (ltx, ltx2, mochi, hunyuan_video, hunyuan_video15, framepack)),
+    *(module.FAMILY for module in (kandinsky5, allegro, cosmos)),
 )
 """In the order in which they are listed."""
 

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
+def token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
     config = config_of(denoiser)
     _, frames, _, height, width = arguments["hidden_states"].shape
     p = config.patch_size
-    return TokenGrid(int(frames) // (config.patch_size_t or 1), int(height) // p, int(width) // p)
+    return TokenGrid(int(frames) // (getattr(config, "patch_size_t", None) or 1), int(height) // p, int(width) // p)
 
 
-def _default_shape(config: Mapping[str, Any]) -> LatentShape:
+def default_shape(config: Mapping[str, Any]) -> LatentShape:
     frames = (config["sample_frames"] - 1) // config["temporal_compression_ratio"] + 1
     p_t = config.get("patch_size_t") or 1
     # The pipeline of 1.5 adds latent frames until they fill whole patches.
@@ -32,7 +32,7 @@ def _rotary(config: Any, shape: LatentShape, device: torch.device) -> tuple[torc
     from diffusers.models.embeddings import get_3d_rotary_pos_embed
     from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 
-    p, p_t = config.patch_size, config.patch_size_t
+    p, p_t = config.patch_size, getattr(config, "patch_size_t", None)
     grid = (shape.height // p, shape.width // p)
     base = (config.sample_height // p, config.sample_width // p)
     options: dict[str, Any] = {"embed_dim": config.attention_head_dim, "grid_size": grid, "device": device}
@@ -46,9 +46,7 @@ def _rotary(config: Any, shape: LatentShape, device: torch.device) -> tuple[torc
     return cosines, sines
 
 
-def _synthetic_inputs(
-    denoiser: nn.Module, shape: LatentShape, batch: int, generator: torch.Generator
-) -> dict[str, Any]:
+def synthetic_inputs(denoiser: nn.Module, shape: LatentShape, batch: int, generator: torch.Generator) -> dict[str, Any]:
     import torch
 
     draw = Draw(denoiser, batch, generator)
@@ -58,19 +56,19 @@ def _synthetic_inputs(
         "encoder_hidden_states": draw.latents(config.max_text_seq_length, config.text_embed_dim),
         "timestep": draw.full(500, batch, dtype=torch.int64),
     }
-    if config.ofs_embed_dim:
+    if getattr(config, "ofs_embed_dim", None):
         inputs["ofs"] = draw.full(2.0, 1)
     if config.use_rotary_positional_embeddings:
         inputs["image_rotary_emb"] = _rotary(config, shape, draw.device)
     return inputs
 
 
-def _pipeline_arguments(pipeline: Any) -> dict[str, Any]:
+def pipeline_arguments(pipeline: Any) -> dict[str, Any]:
     # The prompt must fill the positions of the sinusoidal embedding exactly; the pipeline's own default is 226.
     return {"max_sequence_length": pipeline.transformer.config.max_text_seq_length}
 
 
-def _frames_made(frames: int, temporal: int) -> int:
+def frames_made(frames: int, temporal: int) -> int:
     # The decoder takes latent frames in twos, an odd number with three at first; only then the first is one frame.
     latent = (frames - 1) // temporal + 1
     return latent * temporal - (temporal - 1 if latent % 2 else 0)
@@ -82,13 +80,13 @@ FAMILY = Family(
     denoiser_class="CogVideoXTransformer3DModel",
     layout="spatiotemporal",
     sites=r"transformer_blocks\.\d+\.attn1",
-    token_grid=_token_grid,
-    default_shape=_default_shape,
-    synthetic_inputs=_synthetic_inputs,
+    token_grid=token_grid,
+    default_shape=default_shape,
+    synthetic_inputs=synthetic_inputs,
     text="before",
     frame_axis=1,
     returns_text=True,
-    frames_made=_frames_made,
-    pipeline_arguments=_pipeline_arguments,
+    frames_made=frames_made,
+    pipeline_arguments=pipeline_arguments,
     notes="text first, then frames, in one sequence; 1.5 puts two latent frames into one token frame",
 )

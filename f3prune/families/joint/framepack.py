@@ -79,5 +79,11 @@ FAMILY = Family(
     text="around",
     tokens_before=_history_tokens,
     returns_text=True,
+    not_batched=(
+        "indices_latents",
+        "indices_latents_clean",
+        "indices_latents_history_2x",
+        "indices_latents_history_4x",
+    ),
     notes="a window of frames at a time; earlier frames in front and text behind are seen by every frame",
 )

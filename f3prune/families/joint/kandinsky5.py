@@ -46,7 +46,7 @@ def _synthetic_inputs(
     }
 
 
-def _unprunable(config: Mapping[str, Any]) -> str | None:
+def _unsupported(config: Mapping[str, Any]) -> str | None:
     if config.get("attention_type") == "nabla":
         return "its NABLA attention runs on flex attention with a block mask, which no backend of ours takes"
     return None
@@ -71,6 +71,7 @@ FAMILY = Family(
         norms=("query_norm", "key_norm"),
     ),
     bare_output=True,
-    unprunable=_unprunable,
+    unsupported=_unsupported,
+    not_batched=("text_rope_pos",),
     notes="channels last; queries and keys are rounded to bf16 in any dtype; NABLA variants are refused",
 )

@@ -10,16 +10,27 @@ from f3prune.models.cogvideo.cache import write
 
 
 class SpatialAttention(nn.Module):
-    """Text attends to text; a frame's slots attend to text and to their own frame."""
+    """Text attends to text; a frame's slots attend to text and to their own frame.
+
+    Attributes:
+        frame_out: output projection of frames, where it is another one than text's: a refit of a layer whose temporal
+            channel was dropped.
+    """
 
     def __init__(self, hidden_size: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.to_qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.to_out = nn.Linear(hidden_size, hidden_size)
+        self.frame_out: nn.Linear | None = None
 
     def forward(
-        self, hidden: torch.Tensor, frame_len: int, text_bias: torch.Tensor, frame_bias: torch.Tensor | None
+        self,
+        hidden: torch.Tensor,
+        frame_len: int,
+        text_bias: torch.Tensor,
+        frame_bias: torch.Tensor | None,
+        alone: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Attention over text and whole frames.
 
@@ -28,6 +39,7 @@ class SpatialAttention(nn.Module):
             frame_len: F.
             text_bias: ``b 1 1 t``, added to scores towards text.
             frame_bias: ``f F F``, added to scores within frames; None where there are no frames.
+            alone: the frames are drawn without a temporal channel, and ``frame_out`` is not for them.
 
         Returns:
             ``b (t + f F) c``, and the keys and values ``b h (t + f F) d``.
@@ -39,6 +51,9 @@ class SpatialAttention(nn.Module):
         )
         if frame_bias is not None:
             frames = own_frame_attention(query[:, :, text:], key, value, text_bias, frame_bias, frame_len)
+            if self.frame_out is not None and not alone:
+                parts = [self.to_out(merge_heads(output)), self.frame_out(merge_heads(frames))]
+                return torch.cat(parts, dim=1), key, value
             output = torch.cat([output, frames], dim=2)
         return self.to_out(merge_heads(output)), key, value
 
@@ -49,12 +64,14 @@ class SpatialAttention(nn.Module):
         values: torch.Tensor,
         slot: torch.Tensor,
         bias: torch.Tensor,
+        alone: bool = False,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """One slot: ``hidden`` is ``b 1 c``, the caches ``b h n d``, ``slot`` ``1``, ``bias`` ``b 1 1 n``."""
+        """A frame's slot: ``hidden`` is ``b 1 c``, the caches ``b h n d``, ``slot`` ``1``, ``bias`` ``b 1 1 n``."""
         query, key, value = (split_heads(part, self.heads) for part in self.to_qkv(hidden).chunk(3, dim=-1))
         keys, values = write(keys, key, slot), write(values, value, slot)
         output = F.scaled_dot_product_attention(query, keys, values, attn_mask=bias)
-        return self.to_out(merge_heads(output)), keys, values
+        to_out = self.to_out if self.frame_out is None or alone else self.frame_out
+        return to_out(merge_heads(output)), keys, values
 
 
 class TemporalAttention(nn.Module):

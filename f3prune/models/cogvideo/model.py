@@ -233,7 +233,7 @@ class CogVideo(ModelMixin, ConfigMixin):  # type: ignore[misc]
         for index, (layer, cache) in enumerate(zip(self.blocks, caches, strict=True)):
             normed = layer.attention_norm_in(hidden)
             output, keys, values = layer.spatial.step(
-                normed, cache.spatial_key, cache.spatial_value, frame_slot, biases.spatial
+                normed, cache.spatial_key, cache.spatial_value, frame_slot, biases.spatial, spatial_only
             )
             others: dict[str, torch.Tensor] = {}
             if layer.temporal is not None and not spatial_only:
@@ -321,7 +321,7 @@ class CogVideo(ModelMixin, ConfigMixin):  # type: ignore[misc]
         caches = []
         for index, layer in enumerate(self.blocks):
             normed = layer.attention_norm_in(hidden)
-            output, key, value = layer.spatial(normed, shape.frame_len, boosted, frame_bias)
+            output, key, value = layer.spatial(normed, shape.frame_len, boosted, frame_bias, spatial_only)
             temporal_cache: tuple[torch.Tensor, torch.Tensor] | None = None
             if layer.temporal is not None and not spatial_only:
                 if between:

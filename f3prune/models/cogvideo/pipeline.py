@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from f3prune.core.checkpoints.checked_load import load_checked
 from f3prune.core.errors import InputError
 from f3prune.core.json_values import parse_json
 from f3prune.core.places import read_regular
-from f3prune.models.checked_load import load_checked
 from f3prune.models.cogvideo.decoding import TokenModel
 from f3prune.models.cogvideo.generation import generate_tokens, interpolate_tokens
 from f3prune.models.cogvideo.sampling import ClusterSampler, Sampler, TopKSampler

@@ -13,10 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from f3prune.core.checkpoints.weight_files import weight_files
 from f3prune.core.errors import InputError
 from f3prune.core.json_values import read_json
 from f3prune.models.tune_a_video._config import inflated_config, published_config
-from f3prune.models.weight_files import weight_files
 
 if TYPE_CHECKING:
     from f3prune.models.tune_a_video._unet import TuneAVideoUNet

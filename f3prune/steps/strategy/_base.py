@@ -76,23 +76,19 @@ class CalibrationJob:
 
 @dataclass(frozen=True)
 class DenoisingLoop:
-    """What generates latents, step by step.
+    """What makes the dense model compute what a generation computes.
 
     Attributes:
         denoiser: the dense one, which the loop calls.
         settings: with the number of steps.
-        denoise: runs the loop for a prompt; ``index`` is added to the seed. Advances the progress once per step.
+        denoise: generates for a prompt; ``index`` is added to the seed. Advances the progress once per step.
+        steps: of one generation.
     """
 
     denoiser: nn.Module
     settings: GenerationSettings
     denoise: Callable[[Prompt, int, Advance], None]
-
-    @property
-    def steps(self) -> int:
-        """Denoising steps of one generation."""
-        assert self.settings.steps is not None
-        return self.settings.steps
+    steps: int
 
 
 @dataclass(frozen=True)
@@ -155,10 +151,10 @@ class GenerationStrategy(ABC):
         return job.calibrate_loop(self._denoiser_loop(job.source, job.settings, job.reporter))
 
     def loop(self, source: ModelSource, settings: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
-        """The dense model's denoising loop, on the device that is to be had.
+        """The dense model's generations, on the device that is to be had.
 
         Raises:
-            InputError: the settings do not suit the model, or it has no such loop.
+            InputError: the settings do not suit the model.
         """
         make = self._pipeline_loop if source.kind == "pipeline" else self._denoiser_loop
         return make(source, settings, reporter)
@@ -188,7 +184,7 @@ class GenerationStrategy(ABC):
                     denoiser, shape, steps, seed=settings.seed + index * steps, on_step=lambda _: advance()
                 )
 
-        return DenoisingLoop(denoiser, settings, denoise)
+        return DenoisingLoop(denoiser, settings, denoise, steps)
 
     @abstractmethod
     def export(

@@ -13,10 +13,10 @@ from torch import nn
 
 from f3prune.calibration import Masks
 from f3prune.core.captured_calls import CapturedCall
-from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.errors import ArtifactError
 from f3prune.core.json_values import parse_json, read_json
 from f3prune.core.places import read_regular
-from f3prune.core.progress import Reporter
+from f3prune.core.progress import Advance, Reporter
 from f3prune.engines import BuildConfig, EngineRecord
 from f3prune.engines.building import Progress
 from f3prune.engines.check import Coupling
@@ -30,6 +30,7 @@ from f3prune.models.cogvideo.model import StepBiases
 from f3prune.models.cogvideo.pipeline import CogVideoPipeline, CogVideoSettings
 from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
 from f3prune.pipelines.pipeline_runs import GenerationSettings, run_prompt
+from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.sources import ModelSource
 from f3prune.steps.strategy._base import CalibrationJob, DenoisingLoop, GenerationStrategy, Measured
 
@@ -79,8 +80,19 @@ class AutoregressiveStrategy(GenerationStrategy):
         return Measured(found, calls, model, job.settings)
 
     def _pipeline_loop(self, source: ModelSource, given: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
-        del given, reporter
-        raise InputError(f"{source.spec} generates token by token, and has no denoising loop")
+        """Clips are generated first; what the model computes is then a pass over the finished sequence."""
+        device = pick_device()
+        with reporter.task("loading the pipeline"):
+            pipeline: CogVideoPipeline = load_pipeline(source, working_dtype(source, device), device)
+        model: Any = pipeline.transformer
+        family = family_of(model)
+
+        def denoise(prompt: Prompt, index: int, advance: Advance) -> None:
+            made = run_prompt(pipeline, given, prompt, index, family, advance, decode=False, whole=True)
+            with torch.no_grad():
+                model(**{name: tensor.to(device) for name, tensor in pipeline.sequence(made).items()})
+
+        return DenoisingLoop(model, given, denoise, self.progress_total(pipeline, given))
 
     def export(
         self,

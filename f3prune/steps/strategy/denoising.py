@@ -53,7 +53,8 @@ class DenoisingStrategy(GenerationStrategy):
         def denoise(prompt: Prompt, index: int, advance: Advance) -> None:
             run_prompt(pipeline, settings, prompt, index, family, on_step=advance, decode=False)
 
-        return DenoisingLoop(denoiser, settings, denoise)
+        assert settings.steps is not None  # settings_of fills it in
+        return DenoisingLoop(denoiser, settings, denoise, settings.steps)
 
     def export(
         self,

@@ -75,7 +75,8 @@ class Kinds(NameList):
     "modes",
     type=Mode(),
     multiple=True,
-    help="Modes to compare, e.g. pooled:2:1; may be repeated. [default: local and drop]",
+    help="Modes to compare, e.g. pooled:2:1; may be repeated. [default: local, drop, and static or pooled:2:1, "
+    "whichever suits the model]",
 )
 @click.option(
     "--skip",

@@ -30,7 +30,12 @@ from f3prune.core import choices
     show_default=True,
     help="Units to try.",
 )
-@click.option("--modes", type=ModeList(), default="local,drop", show_default=True, help="Modes to try.")
+@click.option(
+    "--modes",
+    type=ModeList(),
+    default=(),
+    help="Modes to try. [default: local, drop, and static or pooled:2:1, whichever suits the model]",
+)
 @click.option(
     "--aggregates",
     type=NameList(choices.AGGREGATES),

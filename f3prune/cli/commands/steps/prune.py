@@ -15,6 +15,7 @@ from f3prune.core.errors import InputError
 
 if TYPE_CHECKING:
     from f3prune.calibration import PruneConfig
+    from f3prune.calibration.auto import Choices
     from f3prune.core.progress import Reporter
     from f3prune.core.run_directory import RunDirectory
 
@@ -66,12 +67,12 @@ def prune(run: Path, budget: str | None, **values: Any) -> None:
         )
 
 
-def _chosen(directory: RunDirectory, config: PruneConfig, reporter: Reporter) -> dict[str, Any]:
+def _chosen(directory: RunDirectory, config: PruneConfig, reporter: Reporter) -> Choices:
     """What mode auto chose from in this run; measured when it was pruned, and read here."""
     from f3prune.steps._state import RunState
     from f3prune.steps.scores import choices_of
 
-    return choices_of(RunState.of(directory), config, reporter)[1]
+    return choices_of(RunState.of(directory), config, reporter)
 
 
 def _within_budget(

@@ -1,4 +1,4 @@
-"""Refit: output projections that make up for what replaced attention lost, in closed form and free at run time.
+"""Output projections, fitted to what dense attention gives.
 
 A replaced site gives ``Φ`` where dense attention gave ``O``. The least-squares map between them, ``O ≈ Φ (I + Δ)
 + c``, is folded into the output projection, so that the graph keeps its shape. ``Δ`` is pulled towards zero, that is
@@ -7,104 +7,29 @@ towards the model's own weights: pulled towards zero weights, it over-fits.
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from f3prune.calibration.attention_hook import AttentionCall, AttentionHook
 from f3prune.calibration.bake.attention import take_heads
-from f3prune.calibration.bake.surgery import linear, new_linear
+from f3prune.calibration.bake.surgery import linear
 from f3prune.calibration.masks import Masks, SiteMask
 from f3prune.calibration.reference import replaced_output
-from f3prune.core.errors import ArtifactError, InputError
-from f3prune.core.weights.lazy_weights import LazyTensor
-from f3prune.core.weights.safetensors_stream import save_streaming
-from f3prune.families import Family, Layout, Site, family_of
+from f3prune.calibration.refitting._dropped import fit_dropped
+from f3prune.calibration.refitting._equations import NothingToRefit, products, solved
+from f3prune.calibration.refitting._refit import Refit
+from f3prune.core.errors import InputError
+from f3prune.families import Layout, Site, family_of
 
-FORMAT = "1"
+__all__ = ["RIDGE", "passes", "refit"]
+
 RIDGE: Mapping[Layout, float] = {"temporal": 1e-2, "spatiotemporal": 0.1}
 """Strength of the pull, relative to the diagonal of ``ΦᵀΦ``."""
-
-
-class NothingToRefit(InputError):
-    """Whatever is pruned is gone, output projections too."""
-
-
-@dataclass(frozen=True, eq=False)
-class Refit:
-    """What is folded into output projections.
-
-    Attributes:
-        tensors: ``stage/site`` → ``Δ`` with ``c`` as a last row, ``(h d + 1) (h d)`` float32.
-    """
-
-    tensors: Mapping[str, torch.Tensor]
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of names, shapes and values."""
-        found = hashlib.sha256()
-        for name in sorted(self.tensors):
-            found.update(f"{name} {tuple(self.tensors[name].shape)}\n".encode())
-            found.update(self.tensors[name].contiguous().numpy().tobytes())
-        return found.hexdigest()
-
-    def layers(self, denoiser: nn.Module, site: Site, stage: int) -> Iterator[tuple[str, nn.Linear]]:
-        """Output projections of a dense site as they are to be, by name; none where nothing was fitted.
-
-        Lazy weights stay lazy.
-        """
-        fitted = self.tensors.get(f"{stage}/{site.name}")
-        if fitted is None:
-            return
-        name, start = site.outputs[0]
-        layer = linear(denoiser, name)
-        weight, stop = layer.weight.detach(), start + site.heads * site.head_dim
-        if fitted.shape != (stop - start + 1, stop - start):
-            raise InputError(f"the refit of site {site.name} has shape {tuple(fitted.shape)}: it is of another model")
-        delta, constant = (_beside(weight, tensor) for tensor in (fitted[:-1], fitted[-1]))
-        middle = weight[:, start:stop].float()
-        changed = (middle + middle @ delta.t()).to(weight.dtype)
-        bias: torch.Tensor | None = None
-        if layer.bias is not None:
-            bias = (layer.bias.detach().float() + torch.mv(middle, constant)).to(weight.dtype)
-        yield name, new_linear(torch.cat([weight[:, :start], changed, weight[:, stop:]], dim=1), bias)
-
-    def save(self, path: Path) -> None:
-        """Write a safetensors file."""
-        save_streaming(self.tensors, path, {"format": FORMAT, "digest": self.digest})
-
-    @classmethod
-    def load(cls, path: Path) -> Refit:
-        """Read it back.
-
-        Raises:
-            ArtifactError: it is missing, damaged, or of another version.
-        """
-        try:
-            with safe_open(str(path), framework="pt") as file:
-                facts = file.metadata() or {}
-                found = cls({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-        except (OSError, SafetensorError) as error:
-            raise ArtifactError(f"cannot read {path} ({error}): run `prune(...)` again") from error
-        if facts.get("format") != FORMAT or facts.get("digest") != found.digest:
-            raise ArtifactError(f"{path} has another version, or was altered: run `prune(...)` again")
-        return found
-
-
-def _beside(weight: torch.Tensor, tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor where the weight is; lazy beside a lazy one, so that their product is put off."""
-    if isinstance(weight, LazyTensor):
-        return LazyTensor.of(tuple(tensor.shape), tensor.dtype, tensor.clone)
-    return tensor.to(weight.device)
 
 
 def refit(
@@ -129,7 +54,7 @@ def refit(
         InputError: a unit or site that cannot be refitted (gated heads among them), or the calls are too few.
     """
     family = family_of(denoiser)
-    _refuse(family, masks)
+    _refuse(masks)
     touched = {name for stage in masks.stages for name, mask in stage.sites.items() if not mask.untouched}
     for site in family.find_sites(denoiser, "all"):
         if site.gates and site.name in touched:
@@ -137,20 +62,30 @@ def refit(
                 f"refit does not work at {site.name}, whose heads are scaled token by token before they are projected: "
                 f"prune {family.title} without it"
             )
-    if passes(masks) > 1:
-        masks = _with_fitted_stand_ins(denoiser, masks, denoise)
-    sums = _watched(denoiser, masks, denoise, _NormalEquations)
-    tensors = {}
-    for (stage, name), one in sums.items():
-        # A constant has nowhere to go where the output projection has no bias.
-        constant = linear(denoiser, one.site.outputs[0][0]).bias is not None
-        fitted = one.solved(ridge[one.site.layout], constant)
-        if fitted is not None:
-            tensors[f"{stage}/{name}"] = fitted
+    if family.autoregressive:
+        tensors = fit_dropped(denoiser, masks, denoise)
+    else:
+        if passes(masks) > 1:
+            masks = _with_fitted_stand_ins(denoiser, masks, denoise)
+        tensors = _fitted(denoiser, _watched(denoiser, masks, denoise, _NormalEquations), ridge)
     if not tensors:
         raise NothingToRefit("nothing is left of the attention at the pruned sites, so that there is nothing to refit")
     found = Refit(tensors)
     return replace(masks, refit=found.digest), found
+
+
+def _fitted(
+    denoiser: nn.Module, sums: Mapping[tuple[int, str], _NormalEquations], ridge: Mapping[Layout, float]
+) -> dict[str, torch.Tensor]:
+    tensors = {}
+    for (stage, name), one in sums.items():
+        # A constant has nowhere to go where the output projection has no bias.
+        constant = linear(denoiser, one.site.outputs[0][0]).bias is not None
+        gram, target = one.sums
+        fitted = solved(gram, target, ridge[one.site.layout], name, constant)
+        if fitted is not None:
+            tensors[f"{stage}/{name}"] = fitted
+    return tensors
 
 
 def passes(masks: Masks) -> int:
@@ -171,9 +106,7 @@ def _with_fitted_stand_ins(denoiser: nn.Module, masks: Masks, denoise: Callable[
     return replace(masks, stages=tuple(stages))
 
 
-def _refuse(family: Family, masks: Masks) -> None:
-    if family.autoregressive:
-        raise InputError(f"refit is for models that denoise, and {family.title} generates token by token")
+def _refuse(masks: Masks) -> None:
     for stage in masks.stages:
         for name, mask in stage.sites.items():
             if mask.kept_pairs is not None:
@@ -213,39 +146,13 @@ class _NormalEquations(_Watcher):
     def of(self, call: AttentionCall, dense: torch.Tensor) -> tuple[torch.Tensor, ...]:
         replaced = replaced_output(call, self.mask, self.mask.stand_in.attend)
         rows, lost = (self._rows(call, tensor) for tensor in (replaced, dense - replaced))
-        rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
-        return (rows.T @ rows).double(), (rows.T @ lost).double()
+        return products(rows, lost)
 
     def _rows(self, call: AttentionCall, tensor: torch.Tensor) -> torch.Tensor:
         """``b h n d -> (b n) (h d)`` float32; text has a say only where it shares the output projection."""
         if len(self.site.outputs) > 1 and call.text_queries:
             tensor = tensor[:, :, call.video]
         return tensor.transpose(1, 2).flatten(2).flatten(0, 1).float()
-
-    def solved(self, ridge: float, constant: bool) -> torch.Tensor | None:
-        """``Δ`` and ``c`` below it, on the CPU; ``None`` where nothing stands in the pruned heads' place.
-
-        Args:
-            ridge: see ``RIDGE``.
-            constant: fit ``c`` too; it is zero otherwise.
-        """
-        gram, target = self.sums
-        diagonal = gram.diagonal()
-        used = diagonal > 0
-        used[-1] = constant
-        columns, rows = int(used[:-1].sum()), round(float(diagonal[-1]))
-        if not columns:
-            return None
-        if rows < columns:
-            raise InputError(
-                f"refit saw {rows} tokens at site {self.site.name}, fewer than its {columns} channels: "
-                f"give `refit` more generations"
-            )
-        pull = ridge * diagonal
-        pull[-1] = 0.0
-        solution = torch.zeros_like(target)
-        solution[used] = torch.linalg.solve((gram + pull.diag())[used][:, used], target[used])
-        return solution.float().cpu()
 
 
 Watcher = TypeVar("Watcher", bound=_Watcher)

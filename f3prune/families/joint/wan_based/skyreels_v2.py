@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from f3prune.families._base import Family, LatentShape
-from f3prune.families.joint.wan import synthetic_inputs, token_grid
+from f3prune.families.joint.wan_based.wan import synthetic_inputs, token_grid
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
+from f3prune.core.checkpoints.weight_files import has_variant
 from f3prune.core.errors import InputError
-from f3prune.models.weight_files import has_variant
 
 _COMPUTED = re.compile(r"(^|\.)(position_ids|inv_freq)$")
 """Buffers that older versions of transformers saved and newer ones compute."""
