@@ -94,7 +94,7 @@ def test_generate_with_the_engine(family: str, prompts: Path, tmp_path: Path) ->
 def test_sound_comes_through_the_engine(prompts: Path, tmp_path: Path) -> None:
     """Check compares it at every call, and whole generations of LTX-2 sound as the pruned model in PyTorch does."""
     _, directory = calibrate("ltx2", prompts, tmp_path)
-    for command in (("prune", "--alpha", 0.5), ("export",), ("build",), ("check", "--json", tmp_path / "check.json")):
+    for command in (("prune", "--alpha", 1.0), ("export",), ("build",), ("check", "--json", tmp_path / "check.json")):
         outcome = f3prune(command[0], directory, *command[1:])
         assert outcome.code == 0, outcome.err
     steps = json.loads((tmp_path / "check.json").read_text())["export"]["steps"]
@@ -108,8 +108,9 @@ def test_sound_comes_through_the_engine(prompts: Path, tmp_path: Path) -> None:
         pipeline.transformer = state.load_pipeline(torch.float32, torch.device("cpu")).transformer
         dense = run_prompt(pipeline, state.settings, state.prompts[0], 0, state.family, whole=True).audio
     assert heard.std() > 0
-    assert (heard - expected).norm() < 1e-3 * expected.norm()
-    assert (dense - expected).norm() > 2e-3 * expected.norm(), "pruning changed no sound: the test shows nothing"
+    changed = (dense - expected).norm()
+    assert changed > 1e-4 * expected.norm(), "pruning changed no sound: the test shows nothing"
+    assert (heard - expected).norm() < 0.05 * changed
 
 
 def test_image_models_ask_for_images(prompts: Path, tmp_path: Path) -> None:
