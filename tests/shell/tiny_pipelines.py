@@ -172,6 +172,46 @@ def wan_vace() -> Any:
     )
 
 
+def anyflow() -> Any:
+    base = wan()
+    return diffusers.AnyFlowPipeline(
+        tokenizer=base.tokenizer,
+        text_encoder=base.text_encoder,
+        transformer=tiny_denoiser("anyflow"),
+        vae=base.vae,
+        scheduler=diffusers.FlowMapEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def helios() -> Any:
+    base = wan()
+    return diffusers.HeliosPipeline(
+        tokenizer=base.tokenizer,
+        text_encoder=base.text_encoder,
+        vae=base.vae,
+        scheduler=diffusers.HeliosScheduler(stages=1, stage_range=[0, 1], gamma=1 / 3),
+        transformer=tiny_denoiser("helios"),
+    )
+
+
+def chronoedit() -> Any:
+    base, image = wan(), svd()
+    denoiser = tiny_denoiser("chronoedit")
+    # Beside the latents come a mask, four channels, and the image's latents; and the image by cross-attention.
+    changes = {"in_channels": 12, "image_dim": WIDTH, "added_kv_proj_dim": 48}
+    transformer = type(denoiser)(**{**denoiser.config, **changes})
+    randomize_weights(transformer)
+    return diffusers.ChronoEditPipeline(
+        tokenizer=base.tokenizer,
+        text_encoder=base.text_encoder,
+        image_encoder=transformers.CLIPVisionModel(image.image_encoder.config).eval(),
+        image_processor=image.feature_extractor,
+        transformer=transformer.eval(),
+        vae=base.vae,
+        scheduler=base.scheduler,
+    )
+
+
 def skyreels_forcing() -> Any:
     base = wan()
     return diffusers.SkyReelsV2DiffusionForcingPipeline(
@@ -471,6 +511,9 @@ MAKERS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     "wan": (wan, {"num_frames": 9, "height": 32, "width": 48}),
     "ltx": (ltx, {"num_frames": 17, "height": 64, "width": 96}),
     "wan_vace": (wan_vace, {"num_frames": 9, "height": 32, "width": 48}),
+    "anyflow": (anyflow, {"num_frames": 9, "height": 32, "width": 48}),
+    "helios": (helios, {"num_frames": 33, "height": 32, "width": 48}),
+    "chronoedit": (chronoedit, {"num_frames": 5, "height": 32, "width": 48}),
     "consisid": (consisid, {"num_frames": 9, "height": 32, "width": 48}),
     "easyanimate": (easyanimate, {"num_frames": 9, "height": 32, "width": 48}),
     "cosmos": (cosmos, {"num_frames": 17, "height": 32, "width": 48}),
@@ -481,8 +524,10 @@ MAKERS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
 """Family -> maker and sizes of a small video of it, in frames and pixels."""
 FRAMES_MADE = {"framepack": 37}
 """Where it is not the number that is asked for."""
-WITH_IMAGES = ("svd", "wan_vace", "consisid", "framepack")
+WITH_IMAGES = ("svd", "wan_vace", "consisid", "framepack", "chronoedit")
 """Families whose prompts have an image here."""
+CALIBRATED_ALONE = ("anyflow", "helios", "chronoedit")
+"""Families whose blocks go the whole way in another's pipeline, and whose own is calibrated alone."""
 
 
 def save(family: str, folder: Path) -> Path:
@@ -493,4 +538,4 @@ def save(family: str, folder: Path) -> Path:
     return folder
 
 
-__all__ = ["FRAMES_MADE", "MAKERS", "TINY_SHAPES", "WITH_IMAGES", "save"]
+__all__ = ["CALIBRATED_ALONE", "FRAMES_MADE", "MAKERS", "TINY_SHAPES", "WITH_IMAGES", "save"]
