@@ -26,6 +26,7 @@ from f3prune.exporter.rewrites.trace import (
     BooleanMaskAsBias,
     HouseholderQR,
     InterleavedAssignment,
+    LongHalfAttention,
     SingleRepeat,
     SliceAssignment,
     WholeSplit,
@@ -39,6 +40,7 @@ from f3prune.exporter.rewrites.trace import (
 )
 
 TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], ...] = (
+    LongHalfAttention,
     SliceAssignment,
     InterleavedAssignment,
     BooleanMaskAsBias,
@@ -53,7 +55,7 @@ TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], .
     positions_of_one_sample,
     rotation_by_angles,
 )
-"""Applied to every model while it is traced; each leaves alone what it is not about."""
+"""Applied to every model while it is traced, the last first; each leaves alone what it is not about."""
 
 GRAPH_REWRITES = (
     BooleanWhere,
@@ -94,6 +96,7 @@ __all__ = [
     "HouseholderQR",
     "InterleavedAssignment",
     "KeyTranspose",
+    "LongHalfAttention",
     "NoOpSqueeze",
     "NormBeforeTranspose",
     "SingleRepeat",

@@ -146,6 +146,7 @@ class Family:
         only_path_between_frames: no other module of the denoiser relates frames (temporal convolutions would).
         timestep_range: first and last ``timestep`` of a whole schedule, in the unit in which the pipeline passes it.
         frames_made: ``(frames asked for, frames per latent frame) -> frames`` that the family's pipelines make.
+        whole_windows: the pipelines make whole windows, more frames than are asked for whatever number that is.
         pipeline_arguments: ``pipeline -> arguments`` that every call of the pipeline needs beyond its defaults.
         reference_arguments: ``number of reference images -> arguments`` of a pipeline call that has so many.
         unsupported: ``config -> why`` such a denoiser cannot be pruned, as the end of a sentence; None where it can.
@@ -179,6 +180,7 @@ class Family:
     only_path_between_frames: bool = True
     timestep_range: tuple[float, float] = (999.0, 1.0)
     frames_made: Callable[[int, int], int] = first_alone
+    whole_windows: bool = False
     pipeline_arguments: Callable[[Any], dict[str, Any]] = field(default=lambda pipeline: {})
     reference_arguments: Callable[[int], dict[str, Any]] = field(default=lambda images: {})
     unsupported: Callable[[Mapping[str, Any]], str | None] = field(default=lambda config: None)

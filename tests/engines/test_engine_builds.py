@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto
 
 from f3prune.core.errors import ArtifactError, BackendError, BuildError, InputError
 from f3prune.engines import BuildConfig, EngineRecord, build_engine, open_session, plan_engine, read_record
@@ -249,17 +250,33 @@ def test_parser_errors_name_the_node(make_graph: GraphMaker, tmp_path: Path) -> 
 
 def test_an_unknown_compute_capability_lists_the_known_ones(make_graph: GraphMaker, tmp_path: Path) -> None:
     config = replace(RTX, compute_capabilities=("9.0",))
-    with pytest.raises(BackendError, match=r"cannot compile for compute capability 9\.0: choose from .*8\.9"):
+    with pytest.raises(BackendError, match=r"does not run on compute capability 9\.0: choose from .*8\.9.*'tensorrt'"):
         build_engine(make_graph(), tmp_path / "engine", config)
+
+
+def test_turing_has_to_be_named_and_takes_fp16_alone(make_graph: GraphMaker, tmp_path: Path) -> None:
+    assert plan_engine(read_graph(make_graph()), BuildConfig("tensorrt-rtx")).compute_capabilities == [
+        "8.0",
+        "8.6",
+        "8.9",
+        "12.0+",
+    ]
+    assert plan_engine(read_graph(make_graph()), ORT).compute_capabilities == []
+    turing = BuildConfig("tensorrt-rtx", compute_capabilities=("7.5",), cache=False)
+    for element in (TensorProto.BFLOAT16, TensorProto.FLOAT):
+        with pytest.raises(InputError, match=r"7\.5 \(Turing\).*in fp16 alone: run `export\(dtype='fp16'\)`"):
+            build_engine(make_graph(element=element), tmp_path / "engine", turing)
+    half = make_graph(element=TensorProto.FLOAT16)
+    assert build_engine(half, tmp_path / "engine", turing).compute_capabilities == ["7.5"]
 
 
 def test_a_missing_backend_gives_its_install_line(
     make_graph: GraphMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("f3prune.engines.backends.trt_flavour.find_spec", lambda name: None)
-    with pytest.raises(BackendError, match=r"backend tensorrt is not installed: pip install f3prune\[tensorrt\]"):
+    with pytest.raises(BackendError, match=r"backend tensorrt is not installed: pip install 'f3prune\[tensorrt\]'"):
         build_engine(make_graph(), tmp_path / "engine", BuildConfig(backend="tensorrt"))
-    with pytest.raises(BackendError, match="backend tensorrt-rtx is not installed: pip install tensorrt-rtx-cu12"):
+    with pytest.raises(BackendError, match=r"tensorrt-rtx is not installed: pip install 'f3prune\[cu12\]', or '.*cu13"):
         build_engine(make_graph(), tmp_path / "engine", RTX)
     monkeypatch.setattr("f3prune.engines.backends.onnxruntime.find_spec", lambda name: None)
     with pytest.raises(BackendError, match="pip install onnxruntime-gpu"):

@@ -128,7 +128,7 @@ def test_constants_are_recorded(exported):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tensorrt_rtx_parses_it(exported, variant):
-    pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx-cu12 is not installed")
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     result = exported(variant).result
     script = Path(__file__).with_name("parse_with_tensorrt_rtx.py")
     command = [sys.executable, str(script), str(result.path)]

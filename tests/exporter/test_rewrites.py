@@ -102,6 +102,19 @@ def test_framepack_masks_padding(batch):
     torch.testing.assert_close(replaced.sample, expected.sample, rtol=1e-5, atol=1e-5)
 
 
+def test_framepack_stays_a_number_without_a_prompt():
+    """The original cuts padding off, so that the mean over no token at all reaches nothing."""
+    denoiser = tiny_denoiser("framepack")
+    inputs = synthetic(denoiser, "framepack", 1)
+    inputs["encoder_attention_mask"] = torch.zeros_like(inputs["encoder_attention_mask"])
+    with torch.no_grad():
+        expected = denoiser(**inputs).sample
+        with framepack_masks_padding():
+            replaced = denoiser(**inputs).sample
+    assert expected.isfinite().all()
+    torch.testing.assert_close(replaced, expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("packed", [True, False])
 def test_split_rotary_in_one_piece(packed):
     x = normal(2, 5, 24) if packed else normal(2, 3, 5, 8)

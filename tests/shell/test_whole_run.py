@@ -16,11 +16,13 @@ from pathlib import Path
 
 import pytest
 import report_data
+import torch
 from browser import OFFLINE, chromium, measured, needs_browser
 from command_line import Outcome, f3prune
 from run_files import FILES, STEPS
 
 from f3prune.calibration import PruneConfig, StagedDenoiser, load_pruned
+from f3prune.core.errors import InputError
 from f3prune.core.manifest import SEAL, Manifest, seal
 from f3prune.core.run_directory import PLACES, RunDirectory, StepPlace
 from f3prune.report.build import report
@@ -487,3 +489,18 @@ def test_a_killed_step_leaves_the_run_as_it_was(tiny_pipeline: Path, run: Path) 
     assert set(after) == set(before)
     for name in ("aas.safetensors", "masks.json", "pruned/model.safetensors", "onnx/denoiser.onnx"):
         assert after[run / name] == before[run / name]
+
+
+def test_contestants_that_do_not_fit_together_are_timed_one_after_the_other(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from f3prune.bench import speed
+
+    monkeypatch.setattr(speed, "FREE_SHARE", 0.0)
+    result, made = speed.bench(RunDirectory.open(run), speed.BenchOptions(rounds=3, warm_up=1))
+    assert made
+    assert "one contestant after the other" in result["what"]
+    assert {name: row["runs"] for name, row in result["seconds"].items()} == dict.fromkeys(speed._OPENERS, 3)
+    if not torch.cuda.is_available():
+        with pytest.raises(InputError, match="times the disk"):
+            speed.bench(RunDirectory.open(run), speed.BenchOptions(offload="layers"))

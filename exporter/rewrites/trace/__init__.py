@@ -7,6 +7,7 @@ from f3prune.exporter.rewrites.trace.framepack_text import framepack_masks_paddi
 from f3prune.exporter.rewrites.trace.householder_qr import HouseholderQR
 from f3prune.exporter.rewrites.trace.hunyuan_video15_text import hunyuan_video15_masks_padding
 from f3prune.exporter.rewrites.trace.interleaved_assignment import InterleavedAssignment
+from f3prune.exporter.rewrites.trace.long_half_attention import LongHalfAttention
 from f3prune.exporter.rewrites.trace.mochi_padding import mochi_masks_padding
 from f3prune.exporter.rewrites.trace.one_sample_positions import positions_of_one_sample
 from f3prune.exporter.rewrites.trace.rotation_by_angles import rotation_by_angles
@@ -20,6 +21,7 @@ __all__ = [
     "BooleanMaskAsBias",
     "HouseholderQR",
     "InterleavedAssignment",
+    "LongHalfAttention",
     "SingleRepeat",
     "SliceAssignment",
     "WholeSplit",

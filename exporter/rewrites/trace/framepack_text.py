@@ -84,6 +84,8 @@ def _forward(
     )
     temb, _ = self.time_text_embed(timestep, pooled_projections, guidance)
     prompt = self.context_embedder(encoder_hidden_states, timestep, encoder_attention_mask)
+    # The original cuts padding off. That of a prompt without any token is not a number, which no mask of keys hides.
+    prompt = prompt.masked_fill(encoder_attention_mask[:, :, None] == 0, 0.0)
     image = self.image_projection(image_embeds)
     text = torch.cat([image, prompt], dim=1)
     visible = F.pad(encoder_attention_mask.bool(), (video.shape[1] + image.shape[1], 0), value=True)[:, None, None, :]

@@ -76,6 +76,7 @@ FAMILY = Family(
     token_grid=token_grid,
     default_shape=_default_shape,
     synthetic_inputs=_synthetic_inputs,
+    whole_windows=True,
     text="around",
     tokens_before=_history_tokens,
     returns_text=True,
