@@ -16,7 +16,7 @@ from f3prune.core.tensors import TensorSpec
 from f3prune.engines._graph import constants_of
 
 RECORD = "engine.json"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -32,14 +32,15 @@ class EngineRecord:
         dtype: ``fp32``, ``fp16`` or ``bf16``.
         ranges: ``[min, opt, max]`` of each symbolic dimension.
         profiles: ``[min, opt, max]`` shapes of each input that has a symbolic dimension.
-        compute_capabilities: GPUs it was compiled for; empty means all that the backend supports.
+        compute_capabilities: GPUs that a TensorRT-RTX engine runs on, ``12.0+`` for 12.0 and later; else empty.
         device: the GPU a ``tensorrt`` engine was timed on; empty for the others.
         flags: builder or session options.
         inputs: of the graph.
         outputs: of the graph.
         metadata: the graph's ``f3prune.*`` properties.
         files: ``name -> {"sha256", "bytes"}``.
-        built: what the build cost: ``seconds``, ``peak_bytes``.
+        built: what the build cost: ``seconds``, ``peak_bytes``; and what it made: ``attention_fused``, a number,
+            ``attention_unfused``, names, and ``scratch_bytes`` of TensorRT's execution contexts.
         key: SHA-256 over everything above from ``backend`` to ``flags``: the engine cache key.
         origin: how it came into its directory: ``built``, ``cache``, ``kept`` or ``read``; not stored.
     """
@@ -59,7 +60,7 @@ class EngineRecord:
     outputs: tuple[TensorSpec, ...]
     metadata: dict[str, str]
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
-    built: dict[str, float] = field(default_factory=dict)
+    built: dict[str, Any] = field(default_factory=dict)
     version: int = VERSION
     origin: str = field(default="read", compare=False)
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 MIN_OPSET = 18
 MAX_OPSET = 23
 MIN_OPSET_BF16 = 22
+DEFAULT_OPSET = 22
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class ExportConfig:
         dtype: of weights and activations. What a model computes in fp32 on purpose stays in fp32.
         opset: ONNX operator set, 18 to 23; bfloat16 needs 22. Up to 22 attention is MatMul, Softmax, MatMul, which
             every backend takes. 23 has an ``Attention`` operator, which ONNX Runtime's CPU provider (1.31) refuses with
-            HunyuanVideo's and Mochi's masks.
+            HunyuanVideo's and Mochi's masks. ``None`` takes 22, and 23 for an fp16 graph with attention over more than
+            65 504 keys: it sums in fp32 then, which TensorRT does in one kernel for that operator alone.
         dynamic: symbolic dimensions besides the fixed ones: ``batch``, and ``text``, the number of text tokens, where
             the family permits it.
         self_test: run the file in ONNX Runtime against PyTorch before it appears.
@@ -46,7 +48,7 @@ class ExportConfig:
     """
 
     dtype: Dtype = "fp32"
-    opset: int = 22
+    opset: int | None = None
     dynamic: tuple[str, ...] = ("batch",)
     self_test: bool = True
     self_test_limit: float = 1e14
@@ -55,9 +57,9 @@ class ExportConfig:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise InputError(f"`dtype` is {self.dtype!r}, expected one of {', '.join(DTYPES)}")
-        if not MIN_OPSET <= self.opset <= MAX_OPSET:
+        if self.opset is not None and not MIN_OPSET <= self.opset <= MAX_OPSET:
             raise InputError(f"`opset` is {self.opset}, expected {MIN_OPSET} to {MAX_OPSET}")
-        if self.dtype == "bf16" and self.opset < MIN_OPSET_BF16:
+        if self.dtype == "bf16" and self.opset is not None and self.opset < MIN_OPSET_BF16:
             raise InputError(
                 f"`opset` {self.opset} has no bfloat16 convolutions: use {MIN_OPSET_BF16} or later for bf16"
             )

@@ -12,7 +12,7 @@ from torch import nn
 from f3prune.core.errors import ExportError, InputError
 from f3prune.core.weights import LazyTensor, with_weights
 from f3prune.exporter._axes import Axes, first_of_batch, symbolic_axes
-from f3prune.exporter._config import ExportConfig
+from f3prune.exporter._config import DEFAULT_OPSET, MAX_OPSET, ExportConfig
 from f3prune.exporter._dtype import in_dtype, inputs_in_dtype
 from f3prune.exporter._files import appearing, save
 from f3prune.exporter._passes import clean, output_name, to_onnx
@@ -21,6 +21,7 @@ from f3prune.exporter._trace import trace
 from f3prune.exporter._weights import attach_weights, without_weights
 from f3prune.exporter.arguments import Arguments, flatten_arguments
 from f3prune.exporter.metadata import describe, family_if_known, label, output_names
+from f3prune.exporter.rewrites.trace import long_half_attention
 from f3prune.exporter.self_test import SelfTest, self_test
 
 
@@ -69,9 +70,10 @@ def export_denoiser(
     axes = _axes(denoiser, arguments, config)
     traceable, weights = without_weights(model)
     program = trace(traceable, arguments, axes)
+    opset = config.opset or (MAX_OPSET if long_half_attention.is_used(program) else DEFAULT_OPSET)
     names = tuple(arguments.tensors)
     outputs = (output_name(names), *output_names(model)[1:])
-    translated = to_onnx(program, names, axes, config.opset, outputs)
+    translated = to_onnx(program, names, axes, opset, outputs)
     del program, traceable
     attach_weights(translated, weights)
     graph, rewrites = clean(translated)

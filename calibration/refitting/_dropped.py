@@ -59,7 +59,7 @@ def fit_dropped(denoiser: nn.Module, masks: Masks, denoise: Callable[[], None]) 
             stack.callback(handle.remove)
         denoise()
     if not sums:
-        raise InputError("refit saw no pass over a sequence: `denoise` must call the model")
+        raise InputError("refit saw no pass over a sequence: run the model on whole ones")
     tensors = {}
     for name in dropped:
         fitted = solved(*sums[name], RIDGE, name)

@@ -5,6 +5,6 @@ This package itself loads neither a backend nor torch.
 
 from __future__ import annotations
 
-from f3prune.engines.backends.cuda import Gpu, find_gpu, require_gpu
+from f3prune.engines.backends.cuda import Gpu, find_gpu, missing_gpu, require_gpu
 
-__all__ = ["Gpu", "find_gpu", "require_gpu"]
+__all__ = ["Gpu", "find_gpu", "missing_gpu", "require_gpu"]

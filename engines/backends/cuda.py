@@ -15,10 +15,12 @@ _CAPABILITY_MINOR = 76
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU: product name and compute capability, e.g. ``NVIDIA GeForce RTX 4090``, ``8.9``."""
+    """One GPU: product name and compute capability, e.g. ``NVIDIA GeForce RTX 4090``, ``8.9``; the CUDA version of its
+    driver, e.g. ``13.1``, empty where nobody asked."""
 
     name: str
     capability: str
+    driver: str = ""
 
     def __str__(self) -> str:
         return f"{self.name} ({self.capability})"
@@ -46,7 +48,16 @@ def find_gpu(index: int = 0) -> Gpu | str:
     driver.cuDeviceGetName(name, len(name), device)
     driver.cuDeviceGetAttribute(ctypes.byref(major), _CAPABILITY_MAJOR, device)
     driver.cuDeviceGetAttribute(ctypes.byref(minor), _CAPABILITY_MINOR, device)
-    return Gpu(name.value.decode(errors="replace"), f"{major.value}.{minor.value}")
+    version = ctypes.c_int()
+    driver.cuDriverGetVersion(ctypes.byref(version))
+    cuda = f"{version.value // 1000}.{version.value % 1000 // 10}"
+    return Gpu(name.value.decode(errors="replace"), f"{major.value}.{minor.value}", cuda)
+
+
+def missing_gpu(backend: str) -> str | None:
+    """Why engines of a backend cannot run on this machine, as the end of a sentence; None where nothing is missing."""
+    found = None if backend == "onnxruntime" else find_gpu()
+    return found if isinstance(found, str) else None
 
 
 def require_gpu(what: str, index: int = 0) -> Gpu:

@@ -59,13 +59,13 @@ def write_graph(graph: Graph, directory: Path, fused_attention: int | None) -> t
     Returns:
         The names of the files, and how many attentions were fused.
     """
-    facts: dict[str, float] = {}
+    facts: dict[str, Any] = {}
     if fused_attention is not None:
         from f3prune.engines.rewrites import rewrite_for_onnx_runtime
 
         with atomic_write(directory / GRAPH_FILE) as temporary:
             found = rewrite_for_onnx_runtime(graph.path, temporary, fused_attention)
-        facts = {"attention_fused": found.fused, "attention_unfused": found.unfused}
+        facts = {"attention_fused": found.fused, "attention_unfused": list(found.unfused)}
     else:
         copy_file(graph.path, directory / GRAPH_FILE)
     for location in graph.weights:

@@ -6,17 +6,25 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
+from f3prune.core.atomic_files import atomic_write
 from f3prune.core.errors import BackendError, BuildError
+from f3prune.engines.backends.layer_information import LayerLog, attentions_of, fused_attention, inspected_layers
 from f3prune.engines.backends.trt_flavour import select
 from f3prune.engines.building import BuildConfig, parse_capability
 
 _MAX_ERRORS = 3
 
 
-def build_plan(job: Mapping[str, Any], progress: Callable[[float, str], None]) -> None:
+def build_plan(job: Mapping[str, Any], progress: Callable[[float, str], None]) -> dict[str, Any]:
     """Build ``job["onnx"]`` into the file ``job["output"]``; the job also holds ``config`` (JSON) and ``profiles``.
+
+    The engine goes to the file as TensorRT writes it, without a copy in memory.
+
+    Returns:
+        ``attention_fused``, how many attentions became one kernel; ``attention_unfused``, the names of the others; and
+        ``scratch_bytes``, the device memory of an execution context.
 
     Raises:
         BuildError: the parser or the builder refused the graph.
@@ -28,35 +36,81 @@ def build_plan(job: Mapping[str, Any], progress: Callable[[float, str], None]) -
     from polygraphy.exception import PolygraphyException
 
     errors = _ErrorLog(trt)
-    builder, network, parser = _parse(trt, polygraphy_trt, errors, Path(job["onnx"]))
+    # The weights are the parser's: it has to outlive the build.
+    builder, network, _parser = _parse(trt, polygraphy_trt, errors, Path(job["onnx"]))
     try:
         builder_config = _builder_config(trt, config, job["profiles"], progress)(builder, network)
-        engine = polygraphy_trt.engine_bytes_from_network(
-            (builder, network, parser), config=lambda *_: builder_config, save_timing_cache=config.timing_cache
-        )
     except PolygraphyException as error:
         raise BuildError(
             f"{config.backend} could not build {job['onnx']}: {errors.text() or _one_line(error)}"
         ) from error
     with open(job["output"], "wb") as stream:
-        stream.write(engine)
+        writer = _writer(trt, stream)
+        built = builder.build_serialized_network_to_stream(network, builder_config, writer)
+        if writer.error is not None:
+            raise writer.error
+        if not built:
+            reason = errors.text() or "no reason given"
+            raise BuildError(f"{config.backend} could not build {job['onnx']}: {reason}")
         stream.flush()
         os.fsync(stream.fileno())
+    if config.backend == "tensorrt" and config.timing_cache is not None:
+        _save_timing_cache(builder_config, Path(config.timing_cache))
+    layers = errors.layers.layers
+    if layers is None:
+        # Printed by TensorRT-RTX alone. TensorRT builds where there is a GPU, so that its engine can be loaded.
+        runtime = trt.Runtime(polygraphy_trt.util.get_trt_logger())
+        layers = inspected_layers(trt, runtime.deserialize_cuda_engine(Path(job["output"]).read_bytes()))
+    found = fused_attention(layers, attentions_of(Path(job["onnx"])))
+    facts = {"attention_fused": len(found.fused), "attention_unfused": list(found.unfused)}
+    scratch = errors.layers.scratch_bytes
+    return facts if scratch is None else {**facts, "scratch_bytes": scratch}
+
+
+def _save_timing_cache(builder_config: Any, path: Path) -> None:
+    cache = builder_config.get_timing_cache()
+    if cache is None:
+        return
+    if path.is_file():
+        # Another build may have added to it since this one read it.
+        cache.combine(builder_config.create_timing_cache(path.read_bytes()), ignore_mismatch=True)
+    with atomic_write(path) as temporary, cache.serialize() as content:
+        temporary.write_bytes(content)
+
+
+def _writer(trt: Any, stream: BinaryIO) -> Any:
+    class Writer(trt.IStreamWriter):  # type: ignore[misc]
+        error: OSError | None = None
+
+        def __init__(self) -> None:
+            trt.IStreamWriter.__init__(self)
+
+        def write(self, data: Any) -> int:
+            # An exception cannot pass through TensorRT; writing less than was asked for ends its build.
+            try:
+                return stream.write(data)
+            except OSError as error:
+                self.error = error
+                return 0
+
+    return Writer()
 
 
 class _ErrorLog:
-    """TensorRT's error messages, kept; everything still reaches Polygraphy's logger and so the worker's log."""
+    """TensorRT's error messages and what it says about layers; all of it still reaches Polygraphy's logger."""
 
     def __init__(self, trt: Any) -> None:
         from polygraphy.backend.trt import util
 
         self.messages: list[str] = []
+        self.layers = LayerLog()
         logger = util.get_trt_logger()
         forward = logger.log
 
         def log(severity: Any, message: str) -> None:
             if severity in (trt.Logger.ERROR, trt.Logger.INTERNAL_ERROR):
                 self.messages.append(_one_line(message))
+            self.layers(message)
             forward(severity, message)
 
         logger.log = log
@@ -109,6 +163,8 @@ def _builder_config(
         options["builder_optimization_level"] = config.optimization_level
     if config.workspace_bytes is not None:
         options["memory_pool_limits"] = {trt.MemoryPoolType.WORKSPACE: config.workspace_bytes}
+    if config.weight_streaming is not None:
+        options["weight_streaming"] = True
     if config.backend == "tensorrt":
         if config.timing_cache is not None and Path(config.timing_cache).is_file():
             options["load_timing_cache"] = config.timing_cache
@@ -122,14 +178,16 @@ def _builder_config(
         if f"SM{major}{minor}" not in known:
             supported = ", ".join(sorted(f"{name[2:-1]}.{name[-1]}" for name in known))
             raise BackendError(
-                f"tensorrt-rtx {trt.__version__} cannot compile for compute capability {text}: choose from {supported}"
+                f"tensorrt-rtx {trt.__version__} does not run on compute capability {text}: choose from {supported} "
+                f"for `compute_capabilities`, or use `backend='tensorrt'` there"
             )
 
-    def set_tf32(builder: Any, network: Any, config_object: Any) -> None:
+    def set_flags(builder: Any, network: Any, config_object: Any) -> None:
         if not config.tf32:
             config_object.clear_flag(trt.BuilderFlag.TF32)
+        config_object.set_flag(trt.BuilderFlag.REQUIRE_USER_ALLOCATION)
 
-    return PostprocessConfig(CreateConfigRTX(compute_capabilities=capabilities or None, **options), func=set_tf32)
+    return PostprocessConfig(CreateConfigRTX(compute_capabilities=capabilities or None, **options), func=set_flags)
 
 
 def _one_line(text: object) -> str:

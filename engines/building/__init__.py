@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from f3prune.engines.building._build import build_engine, plan_engine
+from f3prune.engines.building._cache import cache_directory, distrust
 from f3prune.engines.building._config import BuildConfig, DimensionRange, parse_capability
 from f3prune.engines.building._sharing import share_weights
 from f3prune.engines.building._worker_call import Progress, run_job
@@ -12,6 +13,8 @@ __all__ = [
     "DimensionRange",
     "Progress",
     "build_engine",
+    "cache_directory",
+    "distrust",
     "parse_capability",
     "plan_engine",
     "run_job",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from f3prune.core.atomic_files import atomic_write
-from f3prune.core.errors import ArtifactError
+from f3prune.core.choices import TURING
+from f3prune.core.errors import ArtifactError, InputError
 from f3prune.core.tensors import GRAPH_FILE, TensorSpec
 from f3prune.engines._graph import Graph, read_graph
 from f3prune.engines._record import RECORD, EngineRecord, describe_files, read_record, verify_files, write_record
 from f3prune.engines.backends import require_gpu
-from f3prune.engines.building._cache import cache_directory, fetch, store
+from f3prune.engines.building._cache import cache_directory, distrust, fetch, store
 from f3prune.engines.building._config import BuildConfig
 from f3prune.engines.building._worker_call import Progress, run_job
 
@@ -57,6 +59,8 @@ def build_engine(
     (directory / RECORD).unlink(missing_ok=True)
     # ONNX Runtime's engine is the graph itself: a second copy in the cache would save nothing.
     cache = cache_directory(config.cache_directory) if config.cache and config.backend != "onnxruntime" else None
+    if cache is not None and progress is not None and (why := distrust(cache)):
+        progress(0.0, f"the engine cache is not used: {why}")
     cached = fetch(plan, cache, directory) if cache else None
     if cached is not None:
         record = replace(plan, files=cached.files, built=cached.built, origin="cache")
@@ -81,7 +85,7 @@ def plan_engine(graph: Graph, config: BuildConfig, masks_digest: str | None = No
     Raises:
         ArtifactError: the graph was pruned with masks other than ``masks_digest``.
         BackendError: the backend is not installed, or is ``tensorrt`` on a machine without a GPU.
-        InputError: a symbolic dimension of the graph has no range.
+        InputError: a symbolic dimension of the graph has no range, or a GPU to build for lacks the graph's dtype.
     """
     if masks_digest and graph.masks_digest and masks_digest != graph.masks_digest:
         raise ArtifactError(
@@ -91,13 +95,20 @@ def plan_engine(graph: Graph, config: BuildConfig, masks_digest: str | None = No
     if config.backend == "onnxruntime":
         from f3prune.engines.backends.onnxruntime import installed_version
 
-        version, device = installed_version(), ""
+        version, device, capabilities = installed_version(), "", []
     else:
         from f3prune.engines.backends import trt_flavour
 
         version = trt_flavour.installed_version(config.backend)
         # TensorRT times kernels on the GPU at hand, so its engine belongs to that GPU.
         device = str(require_gpu("building a tensorrt engine")) if config.backend == "tensorrt" else ""
+        capabilities = trt_flavour.targets(config.compute_capabilities) if config.backend == "tensorrt-rtx" else []
+        if graph.dtype != "fp16" and TURING in capabilities:
+            raise InputError(
+                f"{graph.path} is in {graph.dtype}, but for compute capability {TURING} (Turing) tensorrt-rtx compiles "
+                f"matrix products in fp16 alone: run `export(dtype='fp16')`, or leave {TURING} out of "
+                f"`compute_capabilities`"
+            )
     symbolic = {name for spec in graph.inputs for name in spec.symbols}
     ranges = {name: list(config.range_of(name)) for name in sorted(symbolic)}
     return EngineRecord(
@@ -109,7 +120,7 @@ def plan_engine(graph: Graph, config: BuildConfig, masks_digest: str | None = No
         dtype=graph.dtype,
         ranges=ranges,
         profiles={spec.name: [_shape(spec, ranges, end) for end in range(3)] for spec in graph.inputs if spec.symbols},
-        compute_capabilities=sorted(config.compute_capabilities),
+        compute_capabilities=capabilities,
         device=device,
         flags=config.flags(),
         inputs=graph.inputs,
@@ -135,7 +146,7 @@ def _kept(plan: EngineRecord, directory: Path) -> EngineRecord | None:
 
 def _build(
     graph: Graph, plan: EngineRecord, config: BuildConfig, directory: Path, progress: Progress | None
-) -> tuple[list[str], dict[str, float]]:
+) -> tuple[list[str], dict[str, Any]]:
     if config.backend == "onnxruntime":
         from f3prune.engines.backends.onnxruntime import write_graph
 

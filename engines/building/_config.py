@@ -28,11 +28,13 @@ class BuildConfig:
         batch: ``(min, opt, max)`` of the symbolic dimension ``batch``; guidance runs with batch 2.
         ranges: ``(min, opt, max)`` of any other symbolic dimension of the graph, by its name; ``text`` is the number of
             text tokens.
-        compute_capabilities: GPUs that a TensorRT-RTX engine is compiled for, e.g. ``("8.9", "12.0")``; empty means
-            every GPU that the installed version supports.
+        compute_capabilities: GPUs that a TensorRT-RTX engine is compiled for, e.g. ``("8.9", "12.0")``; it runs on no
+            other. Empty means what the library takes then: 8.0, 8.6, 8.9, 12.0 and later. Turing, 7.5, has to be named.
         tf32: let TensorRT round fp32 matrix products to TF32. Off, so that an fp32 engine is fp32.
         optimization_level: TensorRT's builder level, 0 (fast build) to 5; ``None`` keeps the default.
         workspace_bytes: limit of TensorRT's scratch memory; ``None`` means all of the GPU.
+        weight_streaming: GiB of the weights that stay on the GPU with a TensorRT backend; the rest comes from the
+            machine's memory as it is needed. ``None`` keeps all of them there.
         timing_cache: file of TensorRT kernel timings, read and extended by each build of the ``tensorrt`` backend. It
             changes how fast a build is, not what it builds, so it is not part of the cache key.
         graph_optimization: ONNX Runtime's graph optimisation when a session opens.
@@ -61,6 +63,7 @@ class BuildConfig:
     tf32: bool = False
     optimization_level: int | None = None
     workspace_bytes: int | None = None
+    weight_streaming: float | None = None
     timing_cache: str | None = None
     graph_optimization: GraphOptimization = "all"
     fused_attention: int | None = 192
@@ -100,6 +103,11 @@ class BuildConfig:
             )
         if self.optimization_level is not None and not 0 <= self.optimization_level <= 5:
             raise InputError(f"optimization_level {self.optimization_level} is outside 0 to 5")
+        if self.weight_streaming is not None and (self.backend == "onnxruntime" or not self.weight_streaming > 0):
+            raise InputError(
+                f"`weight_streaming` is {self.weight_streaming:g} with `backend={self.backend!r}`: expected more than "
+                f"0 GiB, and a TensorRT backend"
+            )
         if self.fused_attention is not None and self.fused_attention < 1:
             raise InputError(f"fused_attention is {self.fused_attention}: expected a number of keys from 1 on, or None")
         if self.threads < 0:
@@ -132,6 +140,9 @@ class BuildConfig:
             }
         return {
             "strongly_typed": True,
+            # CUDA graphs of a TensorRT-RTX engine are recorded only where nothing allocates within.
+            "require_user_allocation": self.backend == "tensorrt-rtx",
+            "weight_streaming_gib": self.weight_streaming,
             "tf32": self.tf32,
             "optimization_level": self.optimization_level,
             "workspace_bytes": self.workspace_bytes,

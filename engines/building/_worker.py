@@ -43,6 +43,7 @@ def main() -> int:
     job: dict[str, Any] = json.loads(sys.argv[1])
     channel = _Channel(int(job["channel"]))
     started = time.monotonic()
+    facts: dict[str, Any] = {}
     try:
         if job["backend"] == "onnxruntime":
             from f3prune.engines.backends.onnxruntime import try_graph
@@ -51,13 +52,13 @@ def main() -> int:
         else:
             from f3prune.engines.backends.tensorrt_build import build_plan
 
-            build_plan(job, channel.progress)
+            facts = build_plan(job, channel.progress)
     except (BuildError, BackendError) as error:
         channel.send({"error": type(error).__name__, "message": str(error)})
         return 0
     # Linux counts in KiB.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    channel.send({"built": {"seconds": round(time.monotonic() - started, 3), "peak_bytes": peak}})
+    channel.send({"built": {"seconds": round(time.monotonic() - started, 3), "peak_bytes": peak, **facts}})
     return 0
 
 

@@ -17,13 +17,13 @@ _ERRORS = {"BuildError": BuildError, "BackendError": BackendError}
 _LOG_TAIL = 400
 
 
-def run_job(job: Mapping[str, Any], progress: Progress | None = None) -> dict[str, float]:
+def run_job(job: Mapping[str, Any], progress: Progress | None = None) -> dict[str, Any]:
     """Run ``job`` (see ``_worker``) in a process of its own.
 
     ``progress(fraction, phase)`` is called as the build goes on; an exception from it or an interrupt ends the worker.
 
     Returns:
-        ``seconds`` and ``peak_bytes`` of the worker.
+        what the worker says of the engine, see ``EngineRecord.built``.
 
     Raises:
         BuildError: the backend refused the graph, or the worker died.
@@ -60,7 +60,7 @@ def run_job(job: Mapping[str, Any], progress: Progress | None = None) -> dict[st
     return outcome
 
 
-def _follow(messages: Any, progress: Progress | None) -> dict[str, float] | None:
+def _follow(messages: Any, progress: Progress | None) -> dict[str, Any] | None:
     for line in messages:
         message: dict[str, Any] = json.loads(line)
         if "error" in message:

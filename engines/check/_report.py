@@ -14,7 +14,7 @@ from f3prune.core.parity import ROUNDING, ParityNumbers
 from f3prune.core.places import read_regular
 from f3prune.engines.check._coupling import Coupling
 
-VERSION = 1
+VERSION = 2
 SAMPLE = "sample"
 _PLACE = ("step", "timestep", "output")
 # The cosine that goes with ROUNDING.
@@ -138,11 +138,13 @@ class CheckReport:
         export: pruned PyTorch against the engine.
         pruning: dense against pruned PyTorch; None where the dense denoiser was not at hand.
         coupling: the temporal-coupling test by denoiser: ``dense``, ``pruned``, ``engine``.
+        stands_in: why the engine's graph stands in for it, in ONNX Runtime; None where the engine itself ran.
     """
 
     export: Comparison
     pruning: Comparison | None = None
     coupling: dict[str, Coupling] = field(default_factory=dict)
+    stands_in: str | None = None
     version: int = VERSION
 
     @property
@@ -177,6 +179,7 @@ class CheckReport:
             "export": self.export.to_json(),
             "pruning": None if self.pruning is None else self.pruning.to_json(),
             "coupling": {name: item.to_json() for name, item in self.coupling.items()},
+            "stands_in": self.stands_in,
         }
         return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
@@ -198,6 +201,7 @@ class CheckReport:
                 export=Comparison.from_json(values["export"]),
                 pruning=None if pruning is None else Comparison.from_json(pruning),
                 coupling={name: Coupling.from_json(item) for name, item in values["coupling"].items()},
+                stands_in=values["stands_in"],
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise ArtifactError(f"not a check report: {error}; run `check(...)` again") from error

@@ -18,11 +18,11 @@ class Rewritten:
 
     Attributes:
         fused: those that never hold a score matrix.
-        unfused: softmaxes that are left: few keys, a mask of its own for every query, or one query.
+        unfused: names of the softmaxes that are left: few keys, a mask of its own for every query, or one query.
     """
 
     fused: int
-    unfused: int
+    unfused: tuple[str, ...]
 
 
 def rewrite_names(fused_attention: int | None) -> list[str]:
@@ -43,8 +43,10 @@ def rewrite_for_onnx_runtime(source: Path, target: Path, fused_attention: int) -
     model = ir.load(source)
     FusedAttention(fused_attention)(model)
     ir.save(model, target)
-    operators = [node.op_type for node in model.graph]
-    return Rewritten(operators.count("MultiHeadAttention"), operators.count("Softmax"))
+    names: dict[str, list[str]] = {"MultiHeadAttention": [], "Softmax": []}
+    for node in model.graph:
+        names.get(node.op_type, []).append(str(node.name))
+    return Rewritten(len(names["MultiHeadAttention"]), tuple(names["Softmax"]))
 
 
 __all__ = ["FusedAttention", "Rewritten", "rewrite_for_onnx_runtime", "rewrite_names"]

@@ -14,7 +14,7 @@ from torch.export import Dim
 from f3prune.core.errors import ExportError, InputError
 from f3prune.core.parity import ROUNDING, ParityNumbers, parity
 from f3prune.core.tensors import DECODE, PREFILL
-from f3prune.exporter._config import ExportConfig
+from f3prune.exporter._config import DEFAULT_OPSET, ExportConfig
 from f3prune.exporter._dtype import in_dtype
 from f3prune.exporter._files import appearing, save
 from f3prune.exporter._passes import clean, to_onnx
@@ -124,7 +124,9 @@ def _export(
     )
     program = traced(graph.eval(), tensors, shapes, f"CogVideo ({kind})", tuple(dims))
     axes = {name: graph.axes.get(name, {}) for name in graph.input_names}
-    onnx_model, rewrites = clean(to_onnx(program, graph.input_names, axes, config.opset, graph.output_names))
+    onnx_model, rewrites = clean(
+        to_onnx(program, graph.input_names, axes, config.opset or DEFAULT_OPSET, graph.output_names)
+    )
     del program
     for value in onnx_model.graph.outputs:
         sizes: list[Any] = list(value.shape)

@@ -26,9 +26,11 @@ from f3prune.exporter.rewrites.trace import (
     BooleanMaskAsBias,
     HouseholderQR,
     InterleavedAssignment,
+    LongHalfAttention,
     SingleRepeat,
     SliceAssignment,
     WholeSplit,
+    framepack_masks_padding,
     hunyuan_video15_masks_padding,
     mochi_masks_padding,
     positions_of_one_sample,
@@ -38,12 +40,14 @@ from f3prune.exporter.rewrites.trace import (
 )
 
 TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], ...] = (
+    LongHalfAttention,
     SliceAssignment,
     InterleavedAssignment,
     BooleanMaskAsBias,
     SingleRepeat,
     WholeSplit,
     HouseholderQR,
+    framepack_masks_padding,
     hunyuan_video15_masks_padding,
     mochi_masks_padding,
     split_rotary_in_one_piece,
@@ -51,7 +55,7 @@ TRACE_REWRITES: tuple[Callable[[], contextlib.AbstractContextManager[object]], .
     positions_of_one_sample,
     rotation_by_angles,
 )
-"""Applied to every model while it is traced; each leaves alone what it is not about."""
+"""Applied to every model while it is traced, the last first; each leaves alone what it is not about."""
 
 GRAPH_REWRITES = (
     BooleanWhere,
@@ -92,12 +96,14 @@ __all__ = [
     "HouseholderQR",
     "InterleavedAssignment",
     "KeyTranspose",
+    "LongHalfAttention",
     "NoOpSqueeze",
     "NormBeforeTranspose",
     "SingleRepeat",
     "SliceAssignment",
     "TransposedWeights",
     "WholeSplit",
+    "framepack_masks_padding",
     "mochi_masks_padding",
     "positions_of_one_sample",
     "rotation_by_angles",

@@ -10,13 +10,15 @@ import platform
 import random
 import statistics
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
+from f3prune.core.errors import InputError
 from f3prune.core.json_values import from_json_values, parse_json
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
@@ -25,6 +27,7 @@ from f3prune.core.tensors import torch_dtype
 from f3prune.engines import BuildConfig
 from f3prune.exporter import ExportConfig
 from f3prune.pipelines.loading import pick_device
+from f3prune.pipelines.memory import check_offload, lazy, on_device
 from f3prune.steps._state import RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.build import build
@@ -40,6 +43,11 @@ REST_S = 0.1
 """Seconds before a turn, in which the threads of whoever had the one before fall asleep."""
 DENSE_ENGINE, PRUNED_ENGINE = "dense engine", "pruned engine"
 DENSE_TORCH, PRUNED_TORCH = "dense PyTorch", "pruned PyTorch"
+IN_TURN, ONE_BY_ONE = "all contestants in turn", "one contestant after the other, for they do not fit together"
+ENGINE_MEMORY = 2.0
+"""Memory of an engine over its files: ONNX Runtime keeps weights once as they are and once packed for its kernels."""
+FREE_SHARE = 0.8
+"""Of the memory that is free, what contestants may take."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +58,13 @@ class BenchOptions:
         rounds: every contestant is timed once per round, in a random order.
         warm_up: rounds that are not counted.
         budget_s: stop after so many seconds, but not before three rounds.
+        offload: where the weights of denoisers in PyTorch are, see ``f3prune.core.choices.OFFLOADS``; on a GPU alone.
     """
 
     rounds: int = 20
     warm_up: int = 2
     budget_s: float = 60.0
+    offload: str = "none"
 
 
 def bench(
@@ -74,8 +84,15 @@ def bench(
     Raises:
         ArtifactError: an earlier step is missing, altered or stale.
         BackendError: the engine cannot run here.
+        InputError: ``offload`` makes no sense on this machine.
     """
     options = options or BenchOptions()
+    check_offload(options.offload, pick_device())
+    if lazy(options.offload, pick_device()):
+        raise InputError(
+            "`offload` 'layers' without a GPU reads weights from their files at every call, and timing that times the "
+            "disk: leave it out; contestants that do not fit together are timed one after the other"
+        )
     state = RunState.of(run)
     built = run.require_current(BUILD_STEP["pruned"])
     dense = ensure_dense_engine(run, reporter)
@@ -92,6 +109,7 @@ def bench(
             "rounds": options.rounds,
             "warm_up": options.warm_up,
             "budget_s": options.budget_s,
+            **({"offload": options.offload} if options.offload != "none" else {}),
             "machine": machine(),
         },
         package_versions("torch", "diffusers"),
@@ -126,21 +144,24 @@ def _measure(state: RunState, built: Manifest, options: BenchOptions, reporter: 
     calls = state.calls()
     call = calls[len(calls) // 2]
     inputs = {**call.on(device, torch_dtype(dtype)), "return_dict": False}
-    with contextlib.ExitStack() as stack:
-        with reporter.task("loading four denoisers"):
-            denoisers: dict[str, Any] = {
-                DENSE_ENGINE: stack.enter_context(engine_denoiser(state, "dense")),
-                PRUNED_ENGINE: stack.enter_context(engine_denoiser(state, "pruned")),
-                DENSE_TORCH: load_variant(state, "dense", 0, 1, device, dtype),
-                PRUNED_TORCH: pruned_torch(state, device, dtype),
-            }
-        contestants = {name: state.strategy.timed(denoiser, call) for name, denoiser in denoisers.items()}
-        with reporter.task("measuring", total=options.rounds + options.warm_up) as advance:
-            seconds = alternate(contestants, inputs, options, device, advance)
+    groups = [tuple(_OPENERS)] if fit_together(state, dtype, device) else [(name,) for name in _OPENERS]
+    share = replace(options, budget_s=options.budget_s / len(groups))
+    seconds: dict[str, list[float]] = {}
+    with reporter.task("measuring", total=len(groups) * (options.rounds + options.warm_up)) as advance:
+        for group in groups:
+            with contextlib.ExitStack() as stack:
+                contestants = {}
+                for name in group:
+                    denoiser = stack.enter_context(_OPENERS[name](state, device, dtype, options.offload))
+                    contestants[name] = state.strategy.timed(denoiser, call)
+                    del denoiser
+                seconds |= alternate(contestants, inputs, share, device, advance)
+            del contestants
+            gc.collect()
     rows = {name: summary(values) for name, values in seconds.items()}
     return {
         "version": VERSION,
-        "what": state.strategy.timing,
+        "what": state.strategy.timing if len(groups) == 1 else state.strategy.timing.replace(IN_TURN, ONE_BY_ONE),
         "unit": state.strategy.unit,
         "batch": next(int(v.shape[0]) for v in call.arguments.values() if torch.is_tensor(v) and v.ndim),
         "timestep": call.timestep,
@@ -154,6 +175,48 @@ def _measure(state: RunState, built: Manifest, options: BenchOptions, reporter: 
             "torch": rows[DENSE_TORCH]["median"] / rows[PRUNED_TORCH]["median"],
         },
     }
+
+
+def fit_together(state: RunState, dtype: str, device: torch.device) -> bool:
+    """Whether both engines and both denoisers in PyTorch have room at the same time, by the size of their files."""
+    width = torch_dtype(dtype).itemsize
+    dense = int(state.calibration.facts["parameters"])
+    pruned = sum(state.run.require("pruned").facts["parameters"])
+    engines = sum(sum(state.run.require(step).facts["bytes"]) for step in BUILD_STEP.values())
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    return (dense + pruned) * width + ENGINE_MEMORY * engines < FREE_SHARE * free
+
+
+@contextlib.contextmanager
+def _pruned_engine(state: RunState, device: torch.device, dtype: str, offload: str) -> Iterator[Any]:
+    del device, dtype, offload
+    with engine_denoiser(state, "pruned") as engine:
+        yield engine
+
+
+@contextlib.contextmanager
+def _dense_engine(state: RunState, device: torch.device, dtype: str, offload: str) -> Iterator[Any]:
+    del device, dtype, offload
+    with engine_denoiser(state, "dense") as engine:
+        yield engine
+
+
+@contextlib.contextmanager
+def _dense_torch(state: RunState, device: torch.device, dtype: str, offload: str) -> Iterator[Any]:
+    yield on_device(load_variant(state, "dense", 0, 1, dtype=dtype), device, offload)
+
+
+@contextlib.contextmanager
+def _pruned_torch(state: RunState, device: torch.device, dtype: str, offload: str) -> Iterator[Any]:
+    yield on_device(pruned_torch(state, None, dtype), device, offload)
+
+
+_OPENERS: dict[str, Callable[[RunState, torch.device, str, str], contextlib.AbstractContextManager[Any]]] = {
+    DENSE_ENGINE: _dense_engine,
+    PRUNED_ENGINE: _pruned_engine,
+    DENSE_TORCH: _dense_torch,
+    PRUNED_TORCH: _pruned_torch,
+}
 
 
 def alternate(

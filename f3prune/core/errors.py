@@ -17,6 +17,10 @@ with ``raise … from``.
 from __future__ import annotations
 
 
+class SlowerWarning(UserWarning):
+    """Something works, but slower than it could; one line that says what and why."""
+
+
 class F3PruneError(Exception):
     """Base of every exception that f3prune raises on purpose. Its message is one line that says what to do.
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import warnings
+from typing import Any
+
+from f3prune.core.errors import SlowerWarning
 
 _LOGGERS = ("torch", "onnxscript", "onnx_ir", "diffusers", "transformers", "huggingface_hub", "accelerate")
 
@@ -14,6 +18,8 @@ def silence(debug: bool = False) -> None:
     if debug:
         return
     warnings.simplefilter("ignore")
+    warnings.simplefilter("always", SlowerWarning)
+    warnings.showwarning = _show
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -22,6 +28,12 @@ def silence(debug: bool = False) -> None:
     os.environ.setdefault("ORT_LOGGING_LEVEL", "3")
     for name in _LOGGERS:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _show(message: Warning | str, *more: Any, **named: Any) -> None:
+    """Our own warnings as one line; no place in a file of ours helps whoever reads it."""
+    del more, named
+    print(f"f3prune: {message}", file=sys.stderr)
 
 
 def silence_imported() -> None:

@@ -10,8 +10,6 @@ _UNDECLARED = "nobody has declared its sites yet"
 UNSUPPORTED: dict[str, str] = {
     "AnyFlowFARTransformer3DModel": _BLOCK_MASK,
     "Cosmos3OmniTransformer": f"{_PACKED}, and its heads share keys",
-    "HunyuanVideoFramepackTransformer3DModel": _UNDECLARED,
-    "Kandinsky5Transformer3DModel": _UNDECLARED,
     "Kandinsky6SRTransformer3DModel": _BLOCK_MASK,
     "Kandinsky6Transformer3DModel": _UNDECLARED,
     "MiniMaxH3Transformer3DModel": _PACKED,
@@ -32,7 +30,7 @@ def why_not(name: str, supported: list[str]) -> str:
         supported: classes that have one.
     """
     if name in UNSUPPORTED:
-        return f"{name} is not supported: {UNSUPPORTED[name]}; `f3prune families` lists what can be pruned instead"
+        return f"{name} is not supported: {UNSUPPORTED[name]}; f3prune families lists what can be pruned instead"
     end = f"expected one of {', '.join(supported)}; docs/families.md tells how to add one"
     installed = _diffusers()
     if installed is None:

@@ -11,6 +11,7 @@ from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Advance, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.engines import BuildConfig, EngineRecord, share_weights
+from f3prune.engines.backends.trt_flavour import PACKAGES as TENSORRT_PACKAGES
 from f3prune.families import registry
 from f3prune.steps._state import Variant, masks_of_run, stage_directories
 from f3prune.steps.export import STEP as EXPORT_STEP
@@ -19,7 +20,7 @@ from f3prune.steps.strategy import strategy_of
 STEP: dict[Variant, str] = {"pruned": "engine", "dense": "dense-engine"}
 MOST_TEXT = 512
 """Text tokens that an engine with a symbolic number of them takes at least."""
-PACKAGES = ("onnxruntime-gpu", "onnxruntime", "tensorrt-rtx-cu12", "tensorrt", "polygraphy")
+PACKAGES = ("onnxruntime-gpu", "onnxruntime", *TENSORRT_PACKAGES, "polygraphy")
 
 
 def build(
@@ -74,6 +75,8 @@ def build(
             "dtype": first.dtype,
             "stages": stages,
             "seconds": [record.built.get("seconds") for record in records],
+            "attention_fused": [record.built.get("attention_fused") for record in records],
+            "attention_unfused": [record.built.get("attention_unfused") for record in records],
             "bytes": [sum(int(entry["bytes"]) for entry in record.files.values()) for record in records],
         }
 

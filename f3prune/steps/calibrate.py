@@ -36,6 +36,7 @@ class CalibrateOptions:
         rows: sample so many query tokens per frame; None measures all.
         random_weights: make seeded weights for a denoiser's ``config.json``.
         sites: which kind of sites, see ``Family.find_sites``.
+        offload: where weights are while the model runs, see ``f3prune.core.choices.OFFLOADS``; it changes no result.
         variant: of the weight files, as in diffusers' ``from_pretrained``.
     """
 
@@ -47,6 +48,7 @@ class CalibrateOptions:
     random_weights: bool = False
     sites: SiteKind = "temporal"
     variant: str | None = None
+    offload: str = "none"
 
 
 def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter = SILENT) -> tuple[Manifest, bool]:
@@ -95,7 +97,9 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
         }
 
     def make(scratch: Path) -> dict[str, Any]:
-        job = CalibrationJob(source, prompts, settings, options.rows, options.sites, reporter, metadata)
+        job = CalibrationJob(
+            source, prompts, settings, options.rows, options.sites, reporter, metadata, options.offload
+        )
         return write_measured(strategy_of(family).measure(job), source, prompts, scratch)
 
     return run.perform(recipe, make, files=(AAS, CALLS))

@@ -15,6 +15,7 @@ from f3prune.engines import StepReuse
 from f3prune.families import denoiser_component
 from f3prune.pipelines.fidelity import fidelity
 from f3prune.pipelines.loading import pick_device, working_dtype
+from f3prune.pipelines.memory import encode_once
 from f3prune.pipelines.pipeline_runs import Frames, GenerationSettings
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.video import check_output, contact_sheet, png_bytes, write_video
@@ -38,6 +39,8 @@ class GenerateOptions:
         reuse: skip the steps that ``f3prune reuse`` chose.
         negative: negative prompt; None takes the pipeline's own.
         model: where MODEL is now, if it was moved; the same files.
+        offload: where the weights of the pipeline's other models are, see ``f3prune.core.choices.OFFLOADS``. Text
+            encoders leave memory once the prompt is encoded, whatever it is.
     """
 
     prompt: str
@@ -50,6 +53,7 @@ class GenerateOptions:
     reuse: bool = False
     negative: str | None = None
     model: str | None = None
+    offload: str = "none"
 
 
 def generate(
@@ -73,7 +77,7 @@ def generate(
     settings = settings_of(state, options)
     plan = chosen(run, settings) if options.reuse else None
     prompt = Prompt(options.prompt, options.image, options.negative)
-    frames = _with_engine(state, settings, prompt, options.backend, reporter, plan)
+    frames = _with_engine(state, settings, prompt, options.backend, reporter, plan, options.offload)
     return write_video(frames, output), frames
 
 
@@ -147,8 +151,10 @@ def _with_engine(
     backend: str | None,
     reporter: Reporter,
     plan: StepReuse | None = None,
+    offload: str = "none",
 ) -> Frames:
-    with engine_pipeline(state, "pruned", backend) as pipeline:
+    with engine_pipeline(state, "pruned", backend, offload) as pipeline:
+        encode_once(pipeline)
         if plan is not None:
             getattr(pipeline, denoiser_component(pipeline)).reuse_steps(plan)
         return generate_frames(pipeline, state, settings, prompt, "generating with the engine", reporter)
@@ -157,4 +163,5 @@ def _with_engine(
 def _dense(state: RunState, settings: GenerationSettings, prompt: Prompt, reporter: Reporter) -> Frames:
     device = pick_device()
     pipeline = state.load_pipeline(working_dtype(state.source, device), device)
+    encode_once(pipeline)
     return generate_frames(pipeline, state, settings, prompt, "generating with the dense model", reporter)

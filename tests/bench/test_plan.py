@@ -17,6 +17,7 @@ from f3prune.bench.costs.plan import (
     EXPORT_SECONDS,
     LIBRARIES_BYTES,
     PlanOptions,
+    check_peak_bytes,
     does_not_fit,
     plan,
 )
@@ -104,9 +105,8 @@ def test_cogvideo_is_counted_by_whole_clips(tmp_path):
 def test_what_does_not_fit_is_said(tmp_path):
     found = plan(saved(tmp_path, "latte"), PlanOptions(alphas=()), RATES)
     assert does_not_fit(found, tmp_path, 2**40) == []
-    (export, build) = does_not_fit(found, tmp_path, 10**6)
-    assert "export needs about" in export
-    assert "build needs about" in build
+    for step, line in zip(("export", "build", "check"), does_not_fit(found, tmp_path, 10**6), strict=True):
+        assert f"{step} needs about" in line
 
 
 def test_the_command_shows_and_writes_it(tmp_path):
@@ -143,3 +143,14 @@ def test_what_a_plan_expects_is_what_full_size_models_took(case: str) -> None:
         # A plan says whether it fits: never much below what was taken.
         assert 0.9 < expected / (found["steps"][step]["peak_gb"] * 1e9) < 1.6, step
         assert 0.6 < rate * weights / 1e9 / found["steps"][step]["seconds"] < 1.7, step
+
+
+def test_what_a_plan_expects_of_a_check_is_what_one_took() -> None:
+    """One denoiser at a time: the whole is a good deal less than the three of them together."""
+    found = json.loads(RESULTS.with_name("check_memory.json").read_text(encoding="utf-8"))
+    parameters, steps = found["parameters"], found["steps"]
+    for step, dense in (("check", parameters), ("check, weights in files", 0)):
+        assert 0.9 < check_peak_bytes(dense, parameters) / (steps[step]["peak_gb"] * 1e9) < 1.6, step
+    # A dense copy of 5 GB, as measured, without the libraries, grown in proportion.
+    copy = 4 * parameters
+    assert LIBRARIES_BYTES + (steps["check"]["peak_gb"] * 1e9 - LIBRARIES_BYTES) * 5e9 / copy < 8e9

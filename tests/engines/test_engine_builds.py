@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from onnx import TensorProto
 
 from f3prune.core.errors import ArtifactError, BackendError, BuildError, InputError
 from f3prune.engines import BuildConfig, EngineRecord, build_engine, open_session, plan_engine, read_record
@@ -98,6 +101,44 @@ def test_cached_engines_are_verified_before_reuse(make_graph: GraphMaker, tmp_pa
     assert not (own_cache / built.key / "engine.json").exists()
 
 
+@pytest.mark.parametrize("what", ["cache", "entry", "engine", "owner", "link"])
+def test_a_cache_that_others_may_write_to_is_not_used(
+    make_graph: GraphMaker, tmp_path: Path, own_cache: Path, what: str
+) -> None:
+    onnx = make_graph()
+    built = build_engine(onnx, tmp_path / "first", RTX)
+    assert stat.S_IMODE(own_cache.stat().st_mode) & 0o022 == 0
+    entry = own_cache / built.key
+    if what == "owner":
+        if os.geteuid() != 0:
+            pytest.skip("only root can give a directory away")
+        os.chown(entry, 12345, -1)
+    elif what == "link":
+        shutil.move(entry, tmp_path / "elsewhere")
+        entry.symlink_to(tmp_path / "elsewhere")
+    else:
+        path = {"cache": own_cache, "entry": entry, "engine": entry / "denoiser.engine"}[what]
+        path.chmod(path.stat().st_mode | 0o020)
+    said: list[str] = []
+    second = build_engine(onnx, tmp_path / "second", RTX, progress=lambda _, phase: said.append(phase))
+    assert second.origin == "built"
+    if what == "cache":
+        (remedy,) = re.findall(r"run (chmod go-w .+)", "\n".join(said))
+        subprocess.run(remedy.split(), check=True)
+        assert build_engine(onnx, tmp_path / "third", RTX).origin == "cache"
+
+
+def test_an_engine_in_use_does_not_change_with_the_cache(
+    make_graph: GraphMaker, tmp_path: Path, own_cache: Path
+) -> None:
+    onnx = make_graph()
+    built = build_engine(onnx, tmp_path / "first", RTX)
+    assert build_engine(onnx, tmp_path / "second", RTX).origin == "cache"
+    os.truncate(own_cache / built.key / "denoiser.engine", 10)
+    for name in ("first", "second"):
+        assert (tmp_path / name / "denoiser.engine").stat().st_size == built.files["denoiser.engine"]["bytes"]
+
+
 def test_the_key_covers_everything_the_engine_depends_on(make_graph: GraphMaker) -> None:
     graph = read_graph(make_graph())
     base = plan_engine(graph, RTX)
@@ -166,8 +207,8 @@ def test_an_engine_cut_short_is_refused(make_graph: GraphMaker, tmp_path: Path) 
     os.truncate(tmp_path / "engine" / "denoiser.engine", 1000)
     with pytest.raises(ArtifactError, match=r"denoiser\.engine has 1000 bytes, expected .* cut short"):
         open_session(tmp_path / "engine")
-    # The hard link in the cache was cut short with it, so nothing can be reused.
-    assert build_engine(make_graph(), tmp_path / "engine", RTX).origin == "built"
+    # The cache has a copy, not a link.
+    assert build_engine(make_graph(), tmp_path / "engine", RTX).origin == "cache"
 
 
 def test_an_engine_without_a_record_is_unfinished(make_graph: GraphMaker, tmp_path: Path) -> None:
@@ -209,17 +250,33 @@ def test_parser_errors_name_the_node(make_graph: GraphMaker, tmp_path: Path) -> 
 
 def test_an_unknown_compute_capability_lists_the_known_ones(make_graph: GraphMaker, tmp_path: Path) -> None:
     config = replace(RTX, compute_capabilities=("9.0",))
-    with pytest.raises(BackendError, match=r"cannot compile for compute capability 9\.0: choose from .*8\.9"):
+    with pytest.raises(BackendError, match=r"does not run on compute capability 9\.0: choose from .*8\.9.*'tensorrt'"):
         build_engine(make_graph(), tmp_path / "engine", config)
+
+
+def test_turing_has_to_be_named_and_takes_fp16_alone(make_graph: GraphMaker, tmp_path: Path) -> None:
+    assert plan_engine(read_graph(make_graph()), BuildConfig("tensorrt-rtx")).compute_capabilities == [
+        "8.0",
+        "8.6",
+        "8.9",
+        "12.0+",
+    ]
+    assert plan_engine(read_graph(make_graph()), ORT).compute_capabilities == []
+    turing = BuildConfig("tensorrt-rtx", compute_capabilities=("7.5",), cache=False)
+    for element in (TensorProto.BFLOAT16, TensorProto.FLOAT):
+        with pytest.raises(InputError, match=r"7\.5 \(Turing\).*in fp16 alone: run `export\(dtype='fp16'\)`"):
+            build_engine(make_graph(element=element), tmp_path / "engine", turing)
+    half = make_graph(element=TensorProto.FLOAT16)
+    assert build_engine(half, tmp_path / "engine", turing).compute_capabilities == ["7.5"]
 
 
 def test_a_missing_backend_gives_its_install_line(
     make_graph: GraphMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("f3prune.engines.backends.trt_flavour.find_spec", lambda name: None)
-    with pytest.raises(BackendError, match=r"backend tensorrt is not installed: pip install f3prune\[tensorrt\]"):
+    with pytest.raises(BackendError, match=r"backend tensorrt is not installed: pip install 'f3prune\[tensorrt\]'"):
         build_engine(make_graph(), tmp_path / "engine", BuildConfig(backend="tensorrt"))
-    with pytest.raises(BackendError, match="backend tensorrt-rtx is not installed: pip install tensorrt-rtx-cu12"):
+    with pytest.raises(BackendError, match=r"tensorrt-rtx is not installed: pip install 'f3prune\[cu12\]', or '.*cu13"):
         build_engine(make_graph(), tmp_path / "engine", RTX)
     monkeypatch.setattr("f3prune.engines.backends.onnxruntime.find_spec", lambda name: None)
     with pytest.raises(BackendError, match="pip install onnxruntime-gpu"):

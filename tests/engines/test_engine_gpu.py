@@ -88,6 +88,43 @@ def test_a_pipeline_makes_the_same_video_on_the_engine(cogvideox: Any, session: 
     assert parity(expected, video).rel_l2 < 1e-2
 
 
+def test_contexts_share_scratch_memory_sized_for_their_shapes(cogvideox: Any, session: Session) -> None:
+    """Batch 1, then 2: the second needs more, and the first one's graph is recorded again at the new address."""
+    denoiser = EngineDenoiser(cogvideox.config, session)
+    first = denoiser(**_inputs(cogvideox, 1, 0)).sample
+    denoiser(**_inputs(cogvideox, 2, 1))
+    again = denoiser(**_inputs(cogvideox, 1, 0)).sample
+    assert parity(first, again).rel_l2 < 1e-6
+    prepared = list(session._prepared.values())
+    assert (
+        prepared[0].scratch_bytes < prepared[1].scratch_bytes or prepared[1].scratch_bytes < prepared[0].scratch_bytes
+    )
+    assert len({kept.scratch.data_ptr() for kept in prepared}) == 1
+    assert session.graphs_recorded == len(prepared)
+
+
+def test_compiled_kernels_are_kept_for_the_next_session(cogvideox: Any, session: Session, own_cache: Path) -> None:
+    if session.record.backend != "tensorrt-rtx":
+        pytest.skip("TensorRT compiles kernels when it builds")
+    expected = EngineDenoiser(cogvideox.config, session)(**_inputs(cogvideox, 1, 0)).sample
+    (kept,) = (own_cache.parent / "kernels").iterdir()
+    assert kept.stat().st_size > 0
+    with open_session(session.directory) as second:
+        found = EngineDenoiser(cogvideox.config, second)(**_inputs(cogvideox, 1, 0)).sample
+        assert second._known_kernels is not None
+    assert parity(expected, found).rel_l2 < 1e-6
+
+
+def test_streamed_weights_compute_the_same(cogvideox: Any, session: Session, tmp_path: Path) -> None:
+    expected = EngineDenoiser(cogvideox.config, session)(**_inputs(cogvideox, 1, 0)).sample
+    config = BuildConfig(session.record.backend, weight_streaming=1e-6)
+    build_engine(cogvideox.onnx, tmp_path / "streamed", config)
+    with open_session(tmp_path / "streamed") as streamed:
+        assert streamed._engine.weight_streaming_budget_v2 == int(1e-6 * 2**30)
+        found = EngineDenoiser(cogvideox.config, streamed)(**_inputs(cogvideox, 1, 0)).sample
+    assert parity(expected, found).rel_l2 < 1e-4
+
+
 @pytest.mark.skipif(
     "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
     reason="the installed onnxruntime has no CUDA provider: pip install onnxruntime-gpu",

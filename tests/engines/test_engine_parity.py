@@ -132,7 +132,7 @@ def test_reports_survive_json(tmp_path: Path) -> None:
     assert json.loads(report.to_json())["coupling"]["dense"]["responding"] == [[0, 1], [0, 1]]
     with pytest.raises(ArtifactError, match="no check report"):
         CheckReport.read(tmp_path / "other.json")
-    for wrong in ("{}", "[]", "", report.to_json().replace('"version": 1', '"version": 7')):
+    for wrong in ("{}", "[]", "", report.to_json().replace('"version": 2', '"version": 7')):
         with pytest.raises(ArtifactError):
             CheckReport.from_json(wrong)
 

@@ -14,7 +14,7 @@ from f3prune.core.errors import ArtifactError, BackendError, BuildError, InputEr
 from f3prune.engines import BuildConfig, build_engine, open_session, parity
 from f3prune.engines._record import write_record
 from f3prune.engines.backends import Gpu, find_gpu
-from f3prune.engines.backends.trt_flavour import require_supported
+from f3prune.engines.backends.trt_flavour import require_supported, runs_on, targets
 
 GraphMaker = Callable[..., Path]
 
@@ -142,9 +142,30 @@ def test_an_engine_for_another_gpu_is_refused(
     monkeypatch.setattr(tensorrt, "require_gpu", lambda what, index: Gpu("NVIDIA GeForce RTX 5090", "12.0"))
     with pytest.raises(BackendError, match=r"compiled for 8\.9, but this GPU is .*`compute_capabilities=\('12\.0',\)`"):
         open_session(tmp_path / "engine")
-    elsewhere = replace(record, compute_capabilities=[], device="NVIDIA L4 (8.9)")
+    elsewhere = replace(record, compute_capabilities=targets(()), device="NVIDIA L4 (8.9)")
     with pytest.raises(BackendError, match=r"was tuned on NVIDIA L4 \(8\.9\)"):
         tensorrt.TensorRTSession(tmp_path / "engine", elsewhere, None)
+    monkeypatch.setattr(tensorrt, "require_gpu", lambda what, index: Gpu("NVIDIA GeForce RTX 2080", "7.5"))
+    with pytest.raises(BackendError, match=r"for 8\.0, 8\.6, 8\.9, 12\.0 and later, .*capabilities=\('7\.5',\)`"):
+        tensorrt.TensorRTSession(tmp_path / "engine", elsewhere, None)
+
+
+@pytest.mark.parametrize(
+    ("named", "capability", "runs"),
+    [
+        ((), "7.5", False),
+        ((), "8.0", True),
+        ((), "8.9", True),
+        ((), "9.0", False),
+        ((), "10.0", False),
+        ((), "12.0", True),
+        ((), "12.1", True),
+        (("7.5",), "7.5", True),
+        (("12.0",), "12.1", False),
+    ],
+)
+def test_an_engine_runs_on_what_was_named_or_by_default(named: tuple[str, ...], capability: str, runs: bool) -> None:
+    assert runs_on(targets(named), capability) is runs
 
 
 @pytest.mark.skipif(not isinstance(find_gpu(), str), reason="this machine has a GPU and a driver")

@@ -11,50 +11,13 @@ import torch
 import transformers
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.pipelines.ltx2 import LTX2TextConnectors
+from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+from tiny_parts import WIDTH, clip, gemma, image_vae, t5
 
 from f3prune.core.weights import randomize_weights
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
 from zoo_training.digits.build_tokenizer import build_tokenizer
-
-WIDTH = 16
-
-
-def t5(width: int = WIDTH) -> tuple[Any, Any]:
-    tokenizer = build_tokenizer()
-    config = transformers.T5Config(vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    return tokenizer, transformers.T5EncoderModel(config).eval()
-
-
-def clip(width: int = WIDTH) -> tuple[Any, Any]:
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
-    tokenizer = transformers.CLIPTokenizer(
-        vocab={word: index for index, word in enumerate(words)}, merges=[], model_max_length=8
-    )
-    config = transformers.CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=width,
-        intermediate_size=16,
-        projection_dim=width,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=8,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return tokenizer, transformers.CLIPTextModel(config).eval()
-
-
-def image_vae() -> Any:
-    return diffusers.AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(4, 4),
-        latent_channels=4,
-        layers_per_block=1,
-        norm_num_groups=2,
-        sample_size=8,
-    ).eval()
 
 
 def animatediff() -> Any:
@@ -327,6 +290,148 @@ def cosmos() -> Any:
     )
 
 
+def ltx2() -> Any:
+    width = 8
+    tokenizer, encoder = gemma(width)
+    denoiser = tiny_denoiser("ltx2")
+    return diffusers.LTX2Pipeline(
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(),
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        connectors=LTX2TextConnectors(
+            caption_channels=width,
+            text_proj_in_factor=2,
+            video_connector_num_attention_heads=4,
+            video_connector_attention_head_dim=8,
+            video_connector_num_layers=1,
+            video_connector_num_learnable_registers=None,
+            audio_connector_num_attention_heads=4,
+            audio_connector_attention_head_dim=4,
+            audio_connector_num_layers=1,
+            audio_connector_num_learnable_registers=None,
+            connector_rope_base_seq_len=32,
+            rope_double_precision=False,
+            rope_type="split",
+            per_modality_projections=True,
+            video_hidden_dim=denoiser.config.cross_attention_dim,
+            audio_hidden_dim=denoiser.config.audio_cross_attention_dim,
+        ).eval(),
+        transformer=denoiser,
+        vae=diffusers.AutoencoderKLLTX2Video(
+            latent_channels=denoiser.config.in_channels,
+            block_out_channels=(8,),
+            decoder_block_out_channels=(8,),
+            layers_per_block=(1,),
+            decoder_layers_per_block=(1, 1),
+            spatio_temporal_scaling=(True,),
+            decoder_spatio_temporal_scaling=(True,),
+            decoder_inject_noise=(False, False),
+            downsample_type=("spatial",),
+            upsample_residual=(False,),
+            upsample_factor=(1,),
+            timestep_conditioning=False,
+            patch_size=1,
+            patch_size_t=1,
+            encoder_causal=True,
+            decoder_causal=False,
+        ).eval(),
+        # Two channels of 12 / 4 bands are the six that the denoiser takes.
+        audio_vae=diffusers.AutoencoderKLLTX2Audio(
+            base_channels=denoiser.config.audio_in_channels,
+            output_channels=2,
+            ch_mult=(1,),
+            num_res_blocks=1,
+            attn_resolutions=None,
+            in_channels=2,
+            resolution=32,
+            latent_channels=2,
+            norm_type="pixel",
+            causality_axis="height",
+            dropout=0.0,
+            mid_block_add_attention=False,
+            sample_rate=16000,
+            mel_hop_length=160,
+            is_causal=True,
+            mel_bins=12,
+        ).eval(),
+        vocoder=LTX2Vocoder(
+            in_channels=24,
+            hidden_channels=32,
+            out_channels=2,
+            upsample_kernel_sizes=[4, 4],
+            upsample_factors=[2, 2],
+            resnet_kernel_sizes=[3],
+            resnet_dilations=[[1, 3, 5]],
+            output_sampling_rate=16000,
+        ).eval(),
+    )
+
+
+def hunyuan_video15() -> Any:
+    tokenizer = build_tokenizer()
+    # The pipeline cuts off the first 108 tokens, where the system's message stands for models with more words.
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] * 2 }} {% endfor %}"
+    denoiser = tiny_denoiser("hunyuan_video15")
+    config = transformers.Qwen2_5_VLTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=denoiser.config.text_embed_dim,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        rope_scaling={"rope_type": "default", "mrope_section": [1, 1, 0]},
+    )
+    glyphs, glyph_encoder = t5(denoiser.config.text_embed_2_dim)
+    return diffusers.HunyuanVideo15Pipeline(
+        text_encoder=transformers.Qwen2_5_VLTextModel(config).eval(),
+        tokenizer=tokenizer,
+        text_encoder_2=glyph_encoder,
+        tokenizer_2=glyphs,
+        transformer=denoiser,
+        vae=diffusers.AutoencoderKLHunyuanVideo15(
+            latent_channels=denoiser.config.out_channels,
+            block_out_channels=(8, 8, 8, 8, 8),
+            layers_per_block=1,
+        ).eval(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0),
+        guider=diffusers.ClassifierFreeGuidance(guidance_scale=6.0),
+    )
+
+
+def framepack() -> Any:
+    # The template of prompts is a hundred tokens of which the pipeline cuts 95: letters are tokens enough.
+    tokenizer, _ = clip(positions=512)
+    tokenizer_2, encoder_2 = clip(8, positions=77)
+    text = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+    )
+    vision = transformers.SiglipVisionConfig(
+        hidden_size=5, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, image_size=32, patch_size=16
+    )
+    return diffusers.HunyuanVideoFramepackPipeline(
+        tokenizer=tokenizer,
+        text_encoder=transformers.LlamaModel(text).eval(),
+        tokenizer_2=tokenizer_2,
+        text_encoder_2=encoder_2,
+        transformer=tiny_denoiser("framepack"),
+        vae=diffusers.AutoencoderKLHunyuanVideo(
+            latent_channels=4,
+            block_out_channels=(8, 8, 8, 8),
+            layers_per_block=1,
+            norm_num_groups=2,
+            mid_block_add_attention=False,
+        ).eval(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+        image_encoder=transformers.SiglipVisionModel(vision).eval(),
+        feature_extractor=transformers.SiglipImageProcessor(size={"height": 32, "width": 32}),
+    )
+
+
 MAKERS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     "animatediff": (animatediff, {"num_frames": 3, "height": 8, "width": 16}),
     "modelscope": (modelscope, {"num_frames": 3, "height": 8, "width": 8}),
@@ -341,9 +446,14 @@ MAKERS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     "consisid": (consisid, {"num_frames": 9, "height": 32, "width": 48}),
     "easyanimate": (easyanimate, {"num_frames": 9, "height": 32, "width": 48}),
     "cosmos": (cosmos, {"num_frames": 17, "height": 32, "width": 48}),
+    "ltx2": (ltx2, {"num_frames": 5, "height": 32, "width": 32}),
+    "hunyuan_video15": (hunyuan_video15, {"num_frames": 9, "height": 32, "width": 48}),
+    "framepack": (framepack, {"num_frames": 33, "height": 32, "width": 64}),
 }
 """Family -> maker and sizes of a small video of it, in frames and pixels."""
-WITH_IMAGES = ("svd", "wan_vace", "consisid", "chronoedit")
+FRAMES_MADE = {"framepack": 37}
+"""Where it is not the number that is asked for."""
+WITH_IMAGES = ("svd", "wan_vace", "consisid", "framepack", "chronoedit")
 """Families whose prompts have an image here."""
 CALIBRATED_ALONE = ("anyflow", "helios", "chronoedit")
 """Families whose blocks go the whole way in another's pipeline, and whose own is calibrated alone."""
@@ -357,4 +467,4 @@ def save(family: str, folder: Path) -> Path:
     return folder
 
 
-__all__ = ["CALIBRATED_ALONE", "MAKERS", "TINY_SHAPES", "WITH_IMAGES", "save"]
+__all__ = ["CALIBRATED_ALONE", "FRAMES_MADE", "MAKERS", "TINY_SHAPES", "WITH_IMAGES", "save"]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from f3prune.exporter.rewrites.trace.boolean_mask import BooleanMaskAsBias
+from f3prune.exporter.rewrites.trace.framepack_text import framepack_masks_padding
 from f3prune.exporter.rewrites.trace.householder_qr import HouseholderQR
 from f3prune.exporter.rewrites.trace.hunyuan_video15_text import hunyuan_video15_masks_padding
 from f3prune.exporter.rewrites.trace.interleaved_assignment import InterleavedAssignment
+from f3prune.exporter.rewrites.trace.long_half_attention import LongHalfAttention
 from f3prune.exporter.rewrites.trace.mochi_padding import mochi_masks_padding
 from f3prune.exporter.rewrites.trace.one_sample_positions import positions_of_one_sample
 from f3prune.exporter.rewrites.trace.rotation_by_angles import rotation_by_angles
@@ -19,9 +21,11 @@ __all__ = [
     "BooleanMaskAsBias",
     "HouseholderQR",
     "InterleavedAssignment",
+    "LongHalfAttention",
     "SingleRepeat",
     "SliceAssignment",
     "WholeSplit",
+    "framepack_masks_padding",
     "mochi_masks_padding",
     "positions_of_one_sample",
     "rotation_by_angles",

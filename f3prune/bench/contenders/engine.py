@@ -14,7 +14,7 @@ from f3prune.core.errors import InputError
 
 _TITLES = {"onnxruntime": "f3prune", "tensorrt-rtx": "f3prune TensorRT-RTX", "tensorrt": "f3prune TensorRT"}
 _PACKAGES = {
-    "tensorrt-rtx": ("tensorrt_rtx", "pip install tensorrt-rtx-cu12"),
+    "tensorrt-rtx": ("tensorrt_rtx", "pip install 'f3prune[cu12]'"),
     "tensorrt": ("tensorrt", "pip install 'f3prune[tensorrt]'"),
 }
 

@@ -32,6 +32,7 @@ from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
 from f3prune.core.run_directory import RunDirectory
 from f3prune.core.tensors import torch_dtype
+from f3prune.engines.backends.trt_flavour import PACKAGES as TENSORRT_PACKAGES
 from f3prune.pipelines.fidelity import fidelity
 from f3prune.pipelines.loading import pick_device
 from f3prune.pipelines.pipeline_runs import Frames
@@ -44,7 +45,7 @@ VERSION = 1
 LEAST_ROUNDS = 3
 MEMORY_SHARE = 0.35
 """Contenders stay open between their turns while so much of the machine's memory is free."""
-PACKAGES = ("torch", "diffusers", "onnxruntime-gpu", "onnxruntime", "openvino", "tensorrt-rtx-cu12", "tensorrt")
+PACKAGES = ("torch", "diffusers", "onnxruntime-gpu", "onnxruntime", "openvino", *TENSORRT_PACKAGES)
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,8 @@ LIBRARIES_BYTES = 0.9e9
 EXPORT_PEAK, BUILD_PEAK = 0.1, 3.0
 """Peak memory over the weights, beside the libraries: the export's of docs/performance.md, and a dense build's.
 With half of the heads pruned, as on that page, a build takes 2.3."""
+ENGINE_PEAK = 2.0
+"""Peak memory of ONNX Runtime over the weights in fp32: as they are in the file, and packed for its kernels."""
 EXPORT_SECONDS, BUILD_SECONDS = 32.0, 19.0
 """Seconds per GB of weights, as measured there on two cores."""
 FILES = {"pruned/": 1.0, "onnx/": 1.0, "engine/": 1.0}
@@ -72,6 +74,8 @@ class Outlook:
         seconds: what the products alone take at this machine's rate.
         weights_bytes: of the graph.
         export_peak_bytes, build_peak_bytes: peak memory to expect of export and of a TensorRT-RTX build.
+        check_peak_bytes: of a check on the CPU, denoisers in PyTorch in fp32 and the graph in ONNX Runtime.
+        check_offloaded_bytes: the same with the denoisers' weights in their files.
         export_seconds, build_seconds: time to expect of them on two cores.
         disk_bytes: of the run directory.
     """
@@ -86,6 +90,8 @@ class Outlook:
     weights_bytes: int
     export_peak_bytes: float
     build_peak_bytes: float
+    check_peak_bytes: float
+    check_offloaded_bytes: float
     export_seconds: float
     build_seconds: float
     disk_bytes: float
@@ -147,7 +153,8 @@ def plan(spec: str, options: PlanOptions, rates: MachineRates) -> Plan:
             prune_denoiser(model, masks)
             counted = count_products(model, {**inputs, "return_dict": False}, found)
         dense = outlooks[0].flops if outlooks else counted.total
-        outlooks.append(_outlook(alpha, model, counted, dense, options.dtype, rates))
+        parameters = outlooks[0].parameters if outlooks else sum(weight.numel() for weight in model.parameters())
+        outlooks.append(_outlook(alpha, model, counted, dense, parameters, options.dtype, rates))
     size = {"batch": batch, "frames": shape.frames, "height": shape.height, "width": shape.width}
     return Plan(title, family.name, strategy_of(family).call, size, len(sites), tuple(outlooks))
 
@@ -163,7 +170,8 @@ def does_not_fit(found: Plan, where: Path, memory_bytes: int) -> list[str]:
     free = shutil.disk_usage(where).free
     short: dict[str, list[float]] = {}
     for outlook in found.outlooks:
-        for step, needed in (("export", outlook.export_peak_bytes), ("build", outlook.build_peak_bytes)):
+        steps = {"export": outlook.export_peak_bytes, "build": outlook.build_peak_bytes}
+        for step, needed in {**steps, "check": outlook.check_peak_bytes}.items():
             if needed > memory_bytes:
                 line = (
                     f"{step} needs about {needed / 1e9:.0f} GB of memory, this machine has {memory_bytes / 1e9:.0f} GB"
@@ -194,8 +202,24 @@ def _config(denoiser: Any) -> Mapping[str, Any]:
     return config
 
 
+def check_peak_bytes(dense: int, pruned: int) -> float:
+    """Peak memory of a check on the CPU: of one denoiser at a time, the largest.
+
+    Args:
+        dense: parameters of the dense model in PyTorch; 0 where weights stay in their files.
+        pruned: those of the graph in ONNX Runtime.
+    """
+    return LIBRARIES_BYTES + max(4.0 * dense, ENGINE_PEAK * 4.0 * pruned)
+
+
 def _outlook(
-    alpha: float, model: nn.Module, products: Products, dense: int, dtype: str, rates: MachineRates
+    alpha: float,
+    model: nn.Module,
+    products: Products,
+    dense: int,
+    dense_parameters: int,
+    dtype: str,
+    rates: MachineRates,
 ) -> Outlook:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     weights = parameters * torch_dtype(dtype).itemsize
@@ -210,6 +234,8 @@ def _outlook(
         weights_bytes=weights,
         export_peak_bytes=LIBRARIES_BYTES + EXPORT_PEAK * weights,
         build_peak_bytes=LIBRARIES_BYTES + BUILD_PEAK * weights,
+        check_peak_bytes=check_peak_bytes(dense_parameters, parameters),
+        check_offloaded_bytes=check_peak_bytes(0, parameters),
         export_seconds=EXPORT_SECONDS * weights / 1e9,
         build_seconds=BUILD_SECONDS * weights / 1e9,
         disk_bytes=sum(FILES.values()) * weights,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from f3prune.cli.options.generation import MODELS_OWN, settings_from
+from f3prune.cli.options.generation import MODELS_OWN, OFFLOAD, settings_from
 from f3prune.cli.options.places import VARIANT
 from f3prune.cli.options.types import COUNT, PLACE, stack
 
@@ -34,6 +34,7 @@ CALIBRATION = stack(
         help="Which attention is measured and may then be pruned; sparse-causal is Tune-A-Video's spatial attention, "
         "which sees other frames too.",
     ),
+    OFFLOAD,
     click.option(
         "--random-weights", is_flag=True, help="Make seeded random weights, for a denoiser's config.json that has none."
     ),
@@ -44,5 +45,5 @@ def calibrate_options(model: str, values: Mapping[str, Any]) -> CalibrateOptions
     """The calibration options of a command."""
     from f3prune.steps.calibrate import CalibrateOptions
 
-    names = ("prompts", "num_prompts", "rows", "random_weights", "sites", "variant")
+    names = ("prompts", "num_prompts", "rows", "random_weights", "sites", "variant", "offload")
     return CalibrateOptions(model, settings=settings_from(values), **{name: values[name] for name in names})

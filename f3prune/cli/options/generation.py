@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from f3prune.cli.options.types import COUNT, MAX_SEED, BoundedFloat, stack
+from f3prune.core.choices import OFFLOADS
 
 if TYPE_CHECKING:
     from f3prune.pipelines.pipeline_runs import GenerationSettings
@@ -23,6 +24,14 @@ LATENTS = click.option(
     "calibration started from]",
 )
 
+OFFLOAD = click.option(
+    "--offload",
+    type=click.Choice(OFFLOADS),
+    default="none",
+    show_default=True,
+    help="Where weights are while models run in PyTorch. On a GPU: model or sequential, one model or module there at a "
+    "time; layers, each layer as it is needed. Without a GPU: layers leaves the denoiser's in their files.",
+)
 MODELS_OWN = stack(
     click.option("--steps", type=COUNT, help="Denoising steps. [default: the model's own]"),
     click.option("--guidance", type=_GUIDANCE, help="Guidance scale. [default: the model's own]"),

@@ -19,8 +19,18 @@ def plan_tables(found: Plan, rates: MachineRates, dtype: str) -> list[Table]:
         gain.add_column(column, justify="right")
     gain.add_column("GEMM speed-up bound", justify="right")
     gain.add_column(f"at {rates.flops_of(dtype) / 1e9:,.0f} GFLOP/s", justify="right")
-    cost = Table(title=f"Export and TensorRT-RTX build in {dtype}, to expect on two cores")
-    for column in ("α", "weights", "export: memory", "time", "build: memory", "time", "disk"):
+    cost = Table(title=f"Export and TensorRT-RTX build in {dtype}, and check on the CPU, to expect on two cores")
+    for column in (
+        "α",
+        "weights",
+        "export: memory",
+        "time",
+        "build: memory",
+        "time",
+        "check: memory",
+        "weights in files",
+        "disk",
+    ):
         cost.add_column(column, justify="right")
     for outlook in found.outlooks:
         name = "dense" if outlook.alpha == 0 else f"{outlook.alpha:g}"
@@ -40,6 +50,8 @@ def plan_tables(found: Plan, rates: MachineRates, dtype: str) -> list[Table]:
             f"{outlook.export_seconds:,.0f} s",
             f"{outlook.build_peak_bytes / 1e9:.1f} GB",
             f"{outlook.build_seconds:,.0f} s",
+            f"{outlook.check_peak_bytes / 1e9:.1f} GB",
+            f"{outlook.check_offloaded_bytes / 1e9:.1f} GB",
             f"{outlook.disk_bytes / 1e9:.1f} GB",
         )
     return [gain, cost]

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from f3prune.cli.messages import for_command_line
+from f3prune.cli.tables.build import attention_lines
 from f3prune.cli.tables.parity import video_psnr
 from f3prune.cli.tables.pruning import describe_counts
 
@@ -33,6 +35,9 @@ def summary_table(summary: RunSummary, path: Path) -> Table:
             name = "pruned" if len(summary.pruned.facts["counts"]) == 1 else f"pruned, stage {stage}"
             change = f"{100 * (after / before - 1):+.1f} %" if after != before else "unchanged"
             table.add_row(name, f"{describe_counts(counts)}; {before:,} parameters before, {after:,} after ({change})")
+    if summary.built is not None:
+        for line in attention_lines(summary.built, names=False):
+            table.add_row("attention", line)
     if summary.speed:
         seconds = {name: 1e3 * row["median"] for name, row in summary.speed["seconds"].items()}
         for kind, ratio in summary.speed["speedup"].items():
@@ -54,6 +59,10 @@ def summary_table(summary: RunSummary, path: Path) -> Table:
         psnr = "equal" if found["psnr"] is None else f"PSNR {found['psnr']:.2f} dB"
         table.add_row("video", f"{path / 'video.mp4'}; against the dense one: {psnr}, SSIM {found['ssim']:.4f}")
         table.add_row("frames", str(path / "frames.png"))
+    if summary.missing is not None:
+        table.add_row("engine", f"{path / 'engine'} is built, and does not run here: {summary.missing}")
+        commands = "\n".join(for_command_line(call).strip("`") for call in summary.left)
+        table.add_row("left", f"on a machine with the GPU, after copying the run and MODEL:\n{commands}")
     if summary.report is not None:
         table.add_row("report", str(summary.report))
     return table

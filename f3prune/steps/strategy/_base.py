@@ -22,6 +22,7 @@ from f3prune.engines.check import Coupling
 from f3prune.exporter import ExportConfig
 from f3prune.families import Family, LatentShape, SiteKind, family_of
 from f3prune.pipelines.loading import load_denoiser, pick_device, working_dtype
+from f3prune.pipelines.memory import check_offload, lazy, on_device
 from f3prune.pipelines.pipeline_runs import GenerationSettings, check_latent_size, mapped_errors
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.sources import ModelSource
@@ -42,6 +43,7 @@ class CalibrationJob:
         sites: see ``Family.find_sites``.
         reporter: of progress.
         metadata: settings → provenance that goes into ``aas.safetensors``.
+        offload: where weights are meanwhile, see ``f3prune.core.choices.OFFLOADS``.
     """
 
     source: ModelSource
@@ -51,6 +53,7 @@ class CalibrationJob:
     sites: SiteKind
     reporter: Reporter
     metadata: Callable[[GenerationSettings], Mapping[str, str]]
+    offload: str = "none"
 
     def calibrate(
         self, denoiser: nn.Module, settings: GenerationSettings, denoise: Callable[[], None]
@@ -148,26 +151,34 @@ class GenerationStrategy(ABC):
 
     def _measure_denoiser(self, job: CalibrationJob) -> Measured:
         """``measure`` of a denoiser alone, on seeded inputs."""
-        return job.calibrate_loop(self._denoiser_loop(job.source, job.settings, job.reporter))
+        return job.calibrate_loop(self._denoiser_loop(job.source, job.settings, job.reporter, job.offload))
 
-    def loop(self, source: ModelSource, settings: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
+    def loop(
+        self, source: ModelSource, settings: GenerationSettings, reporter: Reporter, offload: str = "none"
+    ) -> DenoisingLoop:
         """The dense model's generations, on the device that is to be had.
 
         Raises:
             InputError: the settings do not suit the model.
         """
         make = self._pipeline_loop if source.kind == "pipeline" else self._denoiser_loop
-        return make(source, settings, reporter)
+        return make(source, settings, reporter, offload)
 
     @abstractmethod
-    def _pipeline_loop(self, source: ModelSource, given: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
+    def _pipeline_loop(
+        self, source: ModelSource, given: GenerationSettings, reporter: Reporter, offload: str = "none"
+    ) -> DenoisingLoop:
         """``loop`` of a whole pipeline."""
 
-    def _denoiser_loop(self, source: ModelSource, given: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
+    def _denoiser_loop(
+        self, source: ModelSource, given: GenerationSettings, reporter: Reporter, offload: str = "none"
+    ) -> DenoisingLoop:
         """``loop`` of a denoiser alone: calls on seeded inputs."""
         device = pick_device()
         with reporter.task("loading the denoiser"):
-            denoiser = load_denoiser(source, working_dtype(source, device), device)
+            check_offload(offload, device)
+            on_cpu = load_denoiser(source, working_dtype(source, device), lazy=lazy(offload, device))
+            denoiser = on_device(on_cpu, device, offload)
         config: Any = denoiser.config
         check_latent_size(config, given)
         default = family_of(denoiser).default_shape(config)
@@ -251,7 +262,7 @@ class GenerationStrategy(ABC):
         """
 
     @abstractmethod
-    def pipeline_with(self, source: ModelSource, engine: Any, device: torch.device) -> Any:
+    def pipeline_with(self, source: ModelSource, engine: Any, device: torch.device, offload: str = "none") -> Any:
         """The pipeline of MODEL with an ``open_engine`` in the denoiser's place."""
 
     @abstractmethod

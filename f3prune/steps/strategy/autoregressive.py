@@ -29,6 +29,7 @@ from f3prune.models.cogvideo.decoding import replay
 from f3prune.models.cogvideo.model import StepBiases
 from f3prune.models.cogvideo.pipeline import CogVideoPipeline, CogVideoSettings
 from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
+from f3prune.pipelines.memory import check_offload, load_offloaded
 from f3prune.pipelines.pipeline_runs import GenerationSettings, run_prompt
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.sources import ModelSource
@@ -59,7 +60,8 @@ class AutoregressiveStrategy(GenerationStrategy):
         """
         device = pick_device()
         with job.reporter.task("loading the pipeline"):
-            pipeline: CogVideoPipeline = load_pipeline(job.source, working_dtype(job.source, device), device)
+            dtype = working_dtype(job.source, device)
+            pipeline: CogVideoPipeline = load_offloaded(job.source, dtype, device, job.offload)
         model: Any = pipeline.transformer
         family = family_of(model)
         sequences = []
@@ -79,7 +81,9 @@ class AutoregressiveStrategy(GenerationStrategy):
         calls = [CapturedCall(float(index), sequence) for index, sequence in enumerate(sequences[:MOST_CALLS])]
         return Measured(found, calls, model, job.settings)
 
-    def _pipeline_loop(self, source: ModelSource, given: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
+    def _pipeline_loop(
+        self, source: ModelSource, given: GenerationSettings, reporter: Reporter, offload: str = "none"
+    ) -> DenoisingLoop:
         """Clips are generated first; what the model computes is then a pass over the finished sequence."""
         device = pick_device()
         with reporter.task("loading the pipeline"):
@@ -140,7 +144,8 @@ class AutoregressiveStrategy(GenerationStrategy):
                 first = stack.enter_context(EngineCogVideo.open(folder / FIRST, shape, digest))
             yield stack.enter_context(EngineCogVideo.open(folder, shape, digest, first=first))
 
-    def pipeline_with(self, source: ModelSource, engine: Any, device: torch.device) -> Any:
+    def pipeline_with(self, source: ModelSource, engine: Any, device: torch.device, offload: str = "none") -> Any:
+        check_offload(offload, device)
         return load_pipeline(source, working_dtype(source, device), device, engine)
 
     def comparable(self, denoiser: nn.Module, source: ModelSource) -> nn.Module:
@@ -155,7 +160,7 @@ class AutoregressiveStrategy(GenerationStrategy):
 
         Begin-of-image stays; every other slot gets the token of another slot of its frame.
         """
-        grid = family.token_grid(denoisers["dense"], inputs)
+        grid = family.token_grid(next(iter(denoisers.values())), inputs)
         text = int(inputs["text_mask"].shape[1])
         found = {}
         with torch.no_grad():

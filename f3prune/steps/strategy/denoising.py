@@ -21,6 +21,7 @@ from f3prune.engines.check import Coupling, coupling
 from f3prune.exporter import ExportConfig, export_denoiser
 from f3prune.families import Family, denoiser_component, family_of
 from f3prune.pipelines.loading import load_pipeline, pick_device, working_dtype
+from f3prune.pipelines.memory import load_offloaded, place
 from f3prune.pipelines.pipeline_runs import GenerationSettings, default_steps, run_prompt
 from f3prune.pipelines.prompts import Prompt
 from f3prune.pipelines.sources import ModelSource
@@ -40,12 +41,14 @@ class DenoisingStrategy(GenerationStrategy):
     timing = "one call of the denoiser on inputs recorded during calibration, all contestants in turn"
 
     def _measure_pipeline(self, job: CalibrationJob) -> Measured:
-        return job.calibrate_loop(self._pipeline_loop(job.source, job.settings, job.reporter))
+        return job.calibrate_loop(self._pipeline_loop(job.source, job.settings, job.reporter, job.offload))
 
-    def _pipeline_loop(self, source: ModelSource, given: GenerationSettings, reporter: Reporter) -> DenoisingLoop:
+    def _pipeline_loop(
+        self, source: ModelSource, given: GenerationSettings, reporter: Reporter, offload: str = "none"
+    ) -> DenoisingLoop:
         device = pick_device()
         with reporter.task("loading the pipeline"):
-            pipeline = load_pipeline(source, working_dtype(source, device), device)
+            pipeline = load_offloaded(source, working_dtype(source, device), device, offload)
         denoiser = getattr(pipeline, denoiser_component(pipeline))
         family = family_of(denoiser)
         settings = self.settings_of(pipeline, given)
@@ -92,14 +95,12 @@ class DenoisingStrategy(GenerationStrategy):
                 lows = [stage.timesteps[1] for stage in masks.stages]
                 yield EngineDenoiser(config, list(zip(lows, sessions, strict=True)))
 
-    def pipeline_with(self, source: ModelSource, engine: Any, device: torch.device) -> Any:
+    def pipeline_with(self, source: ModelSource, engine: Any, device: torch.device, offload: str = "none") -> Any:
         skeleton = engine.__dict__["_skeleton"]
         pipeline = load_pipeline(source, working_dtype(source, device), denoiser=skeleton)
         component = denoiser_component(pipeline)
         setattr(pipeline, component, engine)
-        for name, module in pipeline.components.items():
-            if name != component and isinstance(module, nn.Module):
-                module.to(device)
+        place(pipeline, device, offload, keep=component)
         return pipeline
 
     def comparable(self, denoiser: nn.Module, source: ModelSource) -> nn.Module:
@@ -109,7 +110,7 @@ class DenoisingStrategy(GenerationStrategy):
     def couplings(
         self, denoisers: Mapping[str, nn.Module], family: Family, inputs: Mapping[str, Any]
     ) -> dict[str, Coupling]:
-        grid = family.token_grid(denoisers["dense"], inputs)
+        grid = family.token_grid(next(iter(denoisers.values())), inputs)
         return {
             name: coupling(denoiser, family, inputs, grid, frames=perturbed_frames(grid.frames))
             for name, denoiser in denoisers.items()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from f3prune.cli.options.generation import STEPS
+from f3prune.cli.options.generation import OFFLOAD, STEPS
 from f3prune.cli.options.places import JSON, RUN
 from f3prune.cli.options.types import FILE, BoundedFloat, Fractions, Mode, NameList
 from f3prune.cli.runs import opened, write_text
@@ -96,6 +96,7 @@ class Kinds(NameList):
     help="Start no further round after this many seconds, but make at least three. [default: 300 for calls, 600 for "
     "generations]",
 )
+@OFFLOAD
 @JSON
 @click.option("--plot", type=FILE, help="Draw quality over time: a .png, .svg or .pdf file.")
 def bench(
@@ -103,6 +104,7 @@ def bench(
     contenders: tuple[str, ...] | None,
     rounds: int | None,
     budget: float | None,
+    offload: str,
     json_file: Path | None,
     plot: Path | None,
     **chosen: Any,
@@ -117,7 +119,9 @@ def bench(
         raise InputError(f"--plot {plot} is no picture that can be drawn: give a name that ends in .png, .svg or .pdf")
     chosen = {name: value for name, value in chosen.items() if value is not None and (value or name == "skips")}
     whole = contenders is not None or chosen or plot is not None
-    result = _contest(run, contenders or (), rounds, budget, chosen) if whole else _quick(run, rounds, budget)
+    if whole and offload != "none":
+        raise InputError(f"--offload {offload} is for the timing of calls, not for contenders: leave it out")
+    result = _contest(run, contenders or (), rounds, budget, chosen) if whole else _quick(run, rounds, budget, offload)
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=1) + "\n")
     if plot is not None:
@@ -138,12 +142,12 @@ def bench(
         show(speed_table(result))
 
 
-def _quick(run: Path, rounds: int | None, budget: float | None) -> dict[str, Any]:
+def _quick(run: Path, rounds: int | None, budget: float | None, offload: str) -> dict[str, Any]:
     with opened(run) as (directory, reporter):
         from f3prune.bench.speed import BenchOptions
         from f3prune.bench.speed import bench as step
 
-        options = BenchOptions(rounds=rounds or 20, budget_s=_QUICK_S if budget is None else budget)
+        options = BenchOptions(rounds=rounds or 20, budget_s=_QUICK_S if budget is None else budget, offload=offload)
         return step(directory, options, reporter)[0]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from f3prune.cli.options.building import TARGET
 from f3prune.cli.options.exporting import EXPORTING, export_config
 from f3prune.cli.options.places import RUN
 from f3prune.cli.runs import kept, opened
@@ -15,6 +16,7 @@ from f3prune.cli.runs import kept, opened
 @click.command(short_help="Write the pruned denoiser as ONNX.")
 @RUN
 @EXPORTING
+@TARGET
 def export(run: Path, **values: Any) -> None:
     """Write the pruned denoiser as ONNX."""
     with opened(run) as (directory, reporter):
@@ -24,4 +26,4 @@ def export(run: Path, **values: Any) -> None:
     from f3prune.cli.tables.pruning import describe_graph
 
     for graph in entry.facts["graphs"]:
-        click.echo(f"{directory.path / 'onnx'}: {values['dtype']}, {describe_graph(graph)}{kept(made)}")
+        click.echo(f"{directory.path / 'onnx'}: {entry.facts['dtype']}, {describe_graph(graph)}{kept(made)}")

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from f3prune.cli.options.generation import CALIBRATIONS, LATENTS
+from f3prune.cli.options.generation import CALIBRATIONS, LATENTS, OFFLOAD
 from f3prune.cli.options.places import RUN
 from f3prune.cli.options.types import PLACE
 from f3prune.cli.runs import read
@@ -29,6 +29,7 @@ from f3prune.core.errors import InputError
 )
 @CALIBRATIONS
 @LATENTS
+@OFFLOAD
 @click.option("--backend", type=click.Choice(choices.BACKENDS), help="Insist on an engine of this backend.")
 @click.option("--model", metavar="DIR", help="Where the model is now, if it was moved; its files must be the same.")
 @click.option("--reuse", is_flag=True, help="Skip the denoising steps that `f3prune reuse` chose.")
