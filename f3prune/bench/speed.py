@@ -27,7 +27,7 @@ from f3prune.core.tensors import torch_dtype
 from f3prune.engines import BuildConfig
 from f3prune.exporter import ExportConfig
 from f3prune.pipelines.loading import pick_device
-from f3prune.pipelines.memory import check_offload, lazy, on_device
+from f3prune.pipelines.memory import check_offload, give_back, lazy, on_device
 from f3prune.steps._state import RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.build import build
@@ -157,7 +157,7 @@ def _measure(state: RunState, built: Manifest, options: BenchOptions, reporter: 
                     del denoiser
                 seconds |= alternate(contestants, inputs, share, device, advance)
             del contestants
-            gc.collect()
+            give_back()
     rows = {name: summary(values) for name, values in seconds.items()}
     return {
         "version": VERSION,

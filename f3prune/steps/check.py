@@ -22,7 +22,7 @@ from f3prune.engines.backends import missing_gpu
 from f3prune.engines.check import CheckBounds, CheckReport, Coupling, compare
 from f3prune.families import denoiser_component
 from f3prune.pipelines.loading import pick_device
-from f3prune.pipelines.memory import check_offload, encode_once, lazy, on_device
+from f3prune.pipelines.memory import check_offload, encode_once, give_back, lazy, on_device
 from f3prune.steps._state import RunState
 from f3prune.steps.build import STEP as BUILD_STEP
 from f3prune.steps.export import load_variant
@@ -138,7 +138,9 @@ def _compare(state: RunState, built: Manifest, asked: _Asked, reporter: Reporter
         with engine_denoiser(state) if missing is None else graph_denoiser(state) as engine:
             one.measure("engine", engine, advance)
         del engine
+        give_back()
         one.measure("pruned", on_device(pruned_torch(state, None, lazy=in_files), device, offload), advance)
+        give_back()
         if against_dense:
             one.measure("dense", on_device(load_variant(state, "dense", 0, 1, lazy=in_files), device, offload), advance)
     names = ("pruned (PyTorch fp32)", engine_name)

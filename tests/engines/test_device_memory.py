@@ -49,6 +49,9 @@ def test_kernels_are_kept_by_gpu_version_driver_and_engine(tmp_path: Path) -> No
     for damaged in (content[:-1], content[:-1] + b"S", content[:32], b""):
         path.write_bytes(damaged)
         assert read_cache(path) is None
+    write_cache(path, b"kernels")
+    path.parent.chmod(0o777)
+    assert read_cache(path) is None
     # A place that cannot be written to is no reason to fail.
     (tmp_path / "file").touch()
     write_cache(tmp_path / "file" / "kernels.bin", b"kernels")

@@ -8,8 +8,10 @@ import pytest
 import torch
 from command_line import f3prune
 
+from f3prune.bench.speed import BenchOptions, bench
 from f3prune.calibration import Calibration
 from f3prune.core.errors import InputError
+from f3prune.core.run_directory import RunDirectory
 from f3prune.core.weights.lazy_weights import LazyTensor
 from f3prune.pipelines.memory import check_engine_offload, check_offload, encode_once, load_offloaded
 from f3prune.pipelines.sources import resolve
@@ -80,3 +82,5 @@ def test_what_makes_no_sense_without_a_gpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="an engine has its own: leave it out"):
         check_engine_offload("layers", CPU)
     check_engine_offload("none", CPU)
+    with pytest.raises(InputError, match="times the disk"):
+        bench(RunDirectory(tmp_path), BenchOptions(offload="layers"))

@@ -16,14 +16,12 @@ from pathlib import Path
 
 import pytest
 import report_data
-import torch
 from browser import OFFLINE, chromium, measured, needs_browser
 from command_line import Outcome, f3prune
 from run_files import FILES, STEPS
 
 from f3prune.bench import speed
 from f3prune.calibration import PruneConfig, StagedDenoiser, load_pruned
-from f3prune.core.errors import InputError
 from f3prune.core.manifest import SEAL, Manifest, seal
 from f3prune.core.run_directory import PLACES, RunDirectory, StepPlace
 from f3prune.report.build import report
@@ -495,6 +493,3 @@ def test_contestants_that_do_not_fit_together_are_timed_in_turn(run: Path, monke
     result, _ = speed.bench(RunDirectory.open(run), speed.BenchOptions(rounds=3, warm_up=1))
     assert "one contestant after the other" in result["what"]
     assert {name: row["runs"] for name, row in result["seconds"].items()} == dict.fromkeys(speed._OPENERS, 3)
-    if not torch.cuda.is_available():
-        with pytest.raises(InputError, match="times the disk"):
-            speed.bench(RunDirectory.open(run), speed.BenchOptions(offload="layers"))
