@@ -1,8 +1,8 @@
 """Take every family through bake, export, ONNX Runtime and TensorRT-RTX on tiny random weights, and record the result.
 
 Writes ``f3prune/families/verified.json``, which ``f3prune families`` shows: for each family the worst relative L2 error
-over its variants and units, and what was built. ``--only`` renews the entries of some families, with the packages that
-the others were verified with.
+over its variants, units and outputs, and what was built. ``--only`` renews the entries of some families, with the
+packages that the others were verified with.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from f3prune.calibration import (
     prune_denoiser,
     select_masks,
 )
+from f3prune.core.calls import outputs_of
 from f3prune.core.weights import randomize_weights
 from f3prune.engines import BuildConfig, build_engine, open_session
 from f3prune.engines.cogvideo import EngineCogVideo, build_autoregressive
@@ -56,16 +57,16 @@ def verify(variant: str) -> dict[str, float | int]:
         masks = select_masks(calibration, PruneConfig(alpha, granularity, mode=mode, score="aas"))
         pruned = prune_denoiser(copy.deepcopy(denoiser), masks)
         with torch.no_grad(), masked_reference(denoiser, masks):
-            reference = denoiser(**inputs, return_dict=False)[0]
+            reference = outputs_of(denoiser(**inputs, return_dict=False), family.outputs).values()
         with torch.no_grad():
-            expected = pruned(**inputs, return_dict=False)[0]
-        baked_error = max(baked_error, relative(expected, reference))
+            expected = outputs_of(pruned(**inputs, return_dict=False), family.outputs).values()
+        baked_error = max(baked_error, *map(relative, expected, reference))
         with tempfile.TemporaryDirectory() as folder:
             graph = export_denoiser(pruned, inputs, Path(folder) / "onnx", ExportConfig(self_test=False)).path
             build_engine(graph, Path(folder) / "ort", BuildConfig(cache=False), masks_digest=masks.digest)
             with open_session(Path(folder) / "ort") as session:
-                (output,) = session.run(flatten_arguments(inputs).tensors).values()
-            engine_error = max(engine_error, relative(output, expected))
+                found = session.run(flatten_arguments(inputs).tensors).values()
+                engine_error = max(engine_error, *map(relative, found, expected))
             if granularity != "frame-pair":
                 config = BuildConfig(backend="tensorrt-rtx", cache=False, compute_capabilities=("8.9",))
                 build_engine(graph, Path(folder) / "rtx", config, masks_digest=masks.digest)

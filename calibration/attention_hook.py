@@ -91,6 +91,7 @@ class CallState:
     """What the running denoiser call tells its sites."""
 
     grid: TokenGrid | None = None
+    before: int = 0
     timestep: float | None = None
     calls: int = 0
 
@@ -106,6 +107,7 @@ class _ReadCall:
     def __call__(self, denoiser: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         arguments = bind_arguments(denoiser, args, kwargs)
         self.state.grid = self.family.token_grid(denoiser, arguments)
+        self.state.before = self.family.tokens_before(denoiser, arguments)
         self.state.calls += 1
         if self.read_timestep:
             # A model that generates token by token has no timesteps: all of it is one.
@@ -170,11 +172,11 @@ class _SiteHook:
                 f"site {name} has {length} tokens, expected {grid.frames} frames x {grid.tokens_per_frame}: "
                 f"the input size is not one the model was declared for"
             )
-        if self.text != "none" and text < 0:
+        if self.text != "none" and text < (self.state.before if self.text == "around" else 0):
             raise InputError(
                 f"site {name} has {length} tokens, fewer than {grid.frames} frames x {grid.tokens_per_frame}"
             )
-        before = text if self.text == "before" else 0
+        before = {"before": text, "around": self.state.before}.get(self.text, 0)
         if self.padding_asks_nothing and attn_mask is not None and attn_mask.shape[-2] > 1:
             attn_mask = attn_mask[..., before : before + 1, :]
         call = AttentionCall(
@@ -186,7 +188,7 @@ class _SiteHook:
             scale=query.shape[-1] ** -0.5 if scale is None else scale,
             grid=grid,
             text_before=before,
-            text_after=text if self.text == "after" else 0,
+            text_after=text - before if self.text in ("after", "around") else 0,
             text_queries=self.text_queries,
         )
         return self.handler(call)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from f3prune.core.errors import ExportError
+from f3prune.core.tensors import BATCH
 from f3prune.exporter.arguments import TEXT, stands_alone
 
 TEXT_INPUTS = (
@@ -26,6 +27,9 @@ class Symbol:
     name: str
     factor: int = 1
 
+
+TEXT_POSITIONS = ("text_rope_pos",)
+"""Positions of the text tokens ``l``, which all samples share."""
 
 Axes = dict[str, dict[int, Symbol]]
 
@@ -54,9 +58,9 @@ def symbolic_axes(
         found: dict[int, Symbol] = {}
         if "batch" in dynamic and stands_alone(name) and name not in not_batched and tensor.ndim > 0:
             if tensor.shape[0] == batch:
-                found[0] = Symbol("batch")
+                found[0] = Symbol(BATCH)
             elif frames is not None and tensor.shape[0] == batch * frames:
-                found[0] = Symbol("batch", frames)
+                found[0] = Symbol(BATCH, frames)
         axes[name] = found
     if "text" in dynamic:
         states = tensors.get(TEXT_INPUTS[0])
@@ -65,6 +69,9 @@ def symbolic_axes(
         for name in TEXT_INPUTS:
             if name in tensors and tensors[name].ndim >= 2 and tensors[name].shape[1] == states.shape[1]:
                 axes[name][1] = Symbol("text")
+        for name in TEXT_POSITIONS:
+            if name in tensors:
+                axes[name][0] = Symbol("text")
     return axes
 
 
@@ -73,13 +80,16 @@ def at_least_two(tensors: Mapping[str, torch.Tensor], axes: Axes) -> dict[str, t
     repeated = dict(tensors)
     for name, symbols in axes.items():
         symbol = symbols.get(0)
-        if symbol is not None and tensors[name].shape[0] == symbol.factor:
+        if symbol is not None and symbol.name == BATCH and tensors[name].shape[0] == symbol.factor:
             repeated[name] = torch.cat([tensors[name]] * 2)
     return repeated
 
 
 def first_of_batch(tensors: Mapping[str, torch.Tensor], axes: Axes) -> dict[str, torch.Tensor]:
     """The first sample of every batched input."""
-    return {
-        name: tensor[: axes[name][0].factor] if 0 in axes.get(name, {}) else tensor for name, tensor in tensors.items()
-    }
+    first = dict(tensors)
+    for name, symbols in axes.items():
+        symbol = symbols.get(0)
+        if symbol is not None and symbol.name == BATCH:
+            first[name] = tensors[name][: symbol.factor]
+    return first

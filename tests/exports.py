@@ -18,9 +18,14 @@ from torch import nn
 from f3prune.core.json_values import from_json_values, json_values
 from f3prune.exporter import ExportConfig, ExportResult, export_denoiser
 from f3prune.families import family_of
-from f3prune.testing import TINY_SHAPES, tiny_denoiser
+from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
 HOME = "F3PRUNE_TEST_EXPORTS"
+
+
+LIKE_OTHERS = ("wan_animate", "chronoedit", "anyflow", "helios", "consisid", "easyanimate", "cosmos")
+"""Variants of blocks that another variant is exported dense with: these are exported pruned alone."""
+EXPORTED_DENSE = tuple(variant for variant in VARIANTS if variant not in LIKE_OTHERS)
 
 
 @dataclass(frozen=True)

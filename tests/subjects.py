@@ -8,6 +8,7 @@ import functools
 import torch
 
 from f3prune.calibration import Masks, PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
+from f3prune.core.calls import outputs_of, sample_of
 from f3prune.families import family_of, registry
 from f3prune.testing import TINY_SHAPES, VARIANTS, family_name, tiny_denoiser
 
@@ -52,13 +53,14 @@ class Subject:
 
 def run(denoiser, inputs):
     with torch.no_grad():
-        return denoiser(**inputs, return_dict=False)[0]
+        return sample_of(denoiser(**inputs, return_dict=False))
 
 
 def whole(denoiser, inputs):
     """All that a denoiser returns, in one row: audio beside the video, where there is any."""
     with torch.no_grad():
-        return torch.cat([output.flatten() for output in denoiser(**inputs, return_dict=False)])
+        outputs = outputs_of(denoiser(**inputs, return_dict=False), family_of(denoiser).outputs)
+    return torch.cat([output.flatten() for output in outputs.values()])
 
 
 def relative(a, b):

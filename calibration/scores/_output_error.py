@@ -18,6 +18,7 @@ from f3prune.calibration.reference import masked_reference, replaced_output
 from f3prune.calibration.replacements import Replacement
 from f3prune.calibration.score_table import Granularity, Unit
 from f3prune.calibration.unit_masks import one_stage
+from f3prune.core.calls import outputs_of
 from f3prune.core.errors import InputError
 from f3prune.families import family_of
 
@@ -27,6 +28,8 @@ Calls = Sequence[tuple[float, Mapping[str, Any]]]
 
 class OutputError:
     """Squared relative error of the denoiser's output without some units, ``|pruned - dense|² / |dense|²``.
+
+    Of several outputs, as video and audio, it is the mean: a unit may matter to one of them.
 
     Attributes:
         timesteps: those of the calls, each once, in their order.
@@ -53,12 +56,17 @@ class OutputError:
         self._denoiser, self._calibration, self._calls = denoiser, calibration, calls
         self._granularity, self._replacement = granularity, replacement
         # A model that generates token by token leaves its last frame a token short, which frames cannot be cut out of.
-        self._handler = None if family_of(denoiser).autoregressive else _PrunedSite
+        family = family_of(denoiser)
+        self._handler = None if family.autoregressive else _PrunedSite
+        self._names = family.outputs
         self.timesteps = tuple(dict.fromkeys(timestep for timestep, _ in calls))
         with torch.no_grad():
-            self._references = [_output(denoiser, arguments) for _, arguments in calls]
-        for (timestep, _), reference in zip(calls, self._references, strict=True):
-            energy = float(reference.square().sum())
+            self._references = [self._outputs(arguments) for _, arguments in calls]
+        for timestep, energy in (
+            (timestep, float(reference.square().sum()))
+            for (timestep, _), references in zip(calls, self._references, strict=True)
+            for reference in references
+        ):
             if not math.isfinite(energy):
                 raise InputError(
                     f"the denoiser's output at timestep {timestep:g} is not finite: its weights hold NaN or overflow; "
@@ -78,13 +86,19 @@ class OutputError:
         """The error with masks of one stage, per timestep (``t``, float64); zero where not asked for."""
         errors = torch.zeros(len(self.timesteps), dtype=torch.float64)
         with torch.no_grad(), masked_reference(self._denoiser, masks, handler=self._handler):
-            for (timestep, arguments), reference in zip(self._calls, self._references, strict=True):
+            for (timestep, arguments), references in zip(self._calls, self._references, strict=True):
                 if timesteps is None or timestep in timesteps:
-                    error = (_output(self._denoiser, arguments) - reference).square().sum() / reference.square().sum()
-                    same = sum(other == timestep for other, _ in self._calls)
-                    errors[self.timesteps.index(timestep)] += float(error) / same
+                    same = len(references) * sum(other == timestep for other, _ in self._calls)
+                    for output, reference in zip(self._outputs(arguments), references, strict=True):
+                        error = (output - reference).square().sum() / reference.square().sum()
+                        errors[self.timesteps.index(timestep)] += float(error) / same
         # What is not a number any more is no small loss.
         return errors.nan_to_num(nan=math.inf, posinf=math.inf)
+
+    def _outputs(self, arguments: Mapping[str, Any]) -> tuple[torch.Tensor, ...]:
+        """What the denoiser gives, float64."""
+        found = outputs_of(self._denoiser(**arguments), self._names)
+        return tuple(output.double() for output in found.values())
 
 
 @dataclass(frozen=True)
@@ -97,9 +111,3 @@ class _PrunedSite:
         if self.mask.kept_pairs is not None:
             return KeptPairs(self.mask.kept_pairs)(call)
         return replaced_output(call, self.mask, self.mask.stand_in.attend)
-
-
-def _output(denoiser: nn.Module, arguments: Mapping[str, Any]) -> torch.Tensor:
-    output = denoiser(**arguments)
-    tensor = output if torch.is_tensor(output) else output[0]
-    return tensor.double()

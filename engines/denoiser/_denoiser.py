@@ -18,6 +18,7 @@ from f3prune.engines.denoiser._refusals import refusing
 from f3prune.engines.denoiser._skeleton import load_skeleton, output_class_of
 from f3prune.engines.session import Session
 from f3prune.engines.step_reuse import StepMemory, StepReuse
+from f3prune.families import known_family
 
 StageSessions = Session | Sequence[tuple[float, Session]] | Callable[[float], Session]
 
@@ -58,6 +59,8 @@ class EngineDenoiser(ModelMixin):
         self.__dict__["_skeleton"] = skeleton
         self.original_class = type(skeleton)
         self._output_class = output_class_of(self.original_class)
+        family = known_family(self.original_class.__name__)
+        self._bare = family is not None and family.bare_output
         self._stages: list[tuple[float, Session]] = []
         self._choose: Callable[[float], Session] | None = None
         if isinstance(sessions, Session):
@@ -93,7 +96,7 @@ class EngineDenoiser(ModelMixin):
         if arguments.get("return_dict", True):
             names = ("sample", *(spec.name for spec in session.outputs[1:]))
             return self._output_class(**dict(zip(names, output, strict=True)))
-        return output
+        return output[0] if self._bare else output
 
     def _compute(self, session: Session, arguments: dict[str, Any]) -> tuple[torch.Tensor, ...]:
         if self._choose is not None or len(self._stages) > 1:

@@ -52,15 +52,17 @@ class FusedAttention(ir.passes.InPlacePass):  # type: ignore[misc]
 
     Requires:
         four axes, static heads and head size, and more than one query: a single query has no matrix of scores, and its
-        keys are a cache that would be transposed at every token. A mask must be the same for every query: the operator
-        knows masks only outside its blocked kernel, so the mask becomes one more channel of the keys, which every query
-        meets with a constant. An attention with any other mask is left as it is.
+        keys are a cache that would be transposed at every token. Every sample has keys and values of its own: the
+        operator does not broadcast those that a whole batch shares, as those of ConsisID's face are. A mask must be the
+        same for every query: the operator knows masks only outside its blocked kernel, so the mask becomes one more
+        channel of the keys, which every query meets with a constant. An attention with any other mask is left as it
+        is.
 
     Ensures:
         the same values up to rounding. Transposes between ``b n h d`` and ``b h n d`` next to the attention are gone.
     """
 
-    VERSION = 3
+    VERSION = 4
 
     def __init__(self, fewest_keys: int = 1) -> None:
         """Leave attention to fewer than ``fewest_keys`` keys alone; of an unknown number, queries are counted."""
@@ -101,6 +103,8 @@ def _match(softmax: ir.Node) -> _Attention | None:
         return None
     sizes = [_head_sizes(tensor) for tensor in (query, key, value)]
     if None in sizes or sizes[0] != sizes[1] or sizes[2][0] != sizes[0][0]:  # type: ignore[index]
+        return None
+    if len({tensor.shape[0] == 1 for tensor in (query, key, value)}) > 1:
         return None
     if mask is not None and not _same_for_every_query(mask, sizes[0][0]):  # type: ignore[index]
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,16 +35,21 @@ class Recording:
 class StepRecorder(StandIn):
     """Stands in for a denoiser and notes latents, timestep and output of every call until ``recording`` is asked."""
 
-    def __init__(self, denoiser: nn.Module, latents: str = "hidden_states", frame_axis: int = 1) -> None:
+    def __init__(
+        self,
+        denoiser: nn.Module,
+        latents: str = "hidden_states",
+        channels: Callable[[torch.Tensor], int] = lambda latents: latents.ndim - 1 if latents.ndim == 3 else 2,
+    ) -> None:
         """Give a denoiser whose pipeline passes keywords.
 
         Args:
             denoiser: ``latents, …, timestep -> (output, …)`` or an object with ``sample``.
             latents: name of the argument that is denoised.
-            frame_axis: of five-dimensional latents; channels are the other one of axes 1 and 2.
+            channels: the latents' axis of channels (``Family.channels``); the default is that of frames first.
         """
         super().__init__(denoiser)
-        self._latents, self._frame_axis = latents, frame_axis
+        self._latents, self._channels = latents, channels
         self._positions: torch.Tensor | None = None
         self._steps: list[tuple[float, torch.Tensor, list[torch.Tensor]]] = []
 
@@ -60,7 +65,7 @@ class StepRecorder(StandIn):
             )
         value = step_of(timestep)
         # An input may hold an image to start from, an output a variance: what both have is denoised.
-        axis = latents.ndim - 1 if latents.ndim == 3 else 3 - self._frame_axis
+        axis = self._channels(latents)
         count = min(latents.shape[axis], output.shape[axis])
         seen = self._look(latents.narrow(axis, 0, count))[0]
         samples = list(self._look(output.narrow(axis, 0, count)))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from f3prune.core.errors import InputError, UnknownFamilyError
 from f3prune.families import joint, temporal
-from f3prune.families._base import Family, LatentShape, Layout, Site, SiteKind, TokenGrid
+from f3prune.families._base import AttentionNames, Family, LatentShape, Layout, Site, SiteKind, TokenGrid
 from f3prune.families.unsupported import UNSUPPORTED, why_not
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "UNSUPPORTED",
+    "AttentionNames",
     "Family",
     "LatentShape",
     "Layout",
@@ -25,6 +26,7 @@ __all__ = [
     "TokenGrid",
     "denoiser_component",
     "family_of",
+    "known_family",
     "registry",
 ]
 
@@ -52,6 +54,11 @@ def family_of(denoiser: nn.Module | str) -> Family:
             return by_class[name]
     known = next((name for name in names if name in UNSUPPORTED), names[0])
     raise UnknownFamilyError(why_not(known, sorted(by_class)))
+
+
+def known_family(class_name: str) -> Family | None:
+    """The family of a class, ``None`` for one without."""
+    return next((family for family in registry().values() if family.denoiser_class == class_name), None)
 
 
 def denoiser_component(pipeline: Any) -> Literal["transformer", "unet"]:

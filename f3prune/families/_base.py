@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Layout = Literal["temporal", "spatiotemporal", "sparse-causal"]
 SiteKind = Literal["temporal", "sparse-causal", "all"]
-TextPosition = Literal["none", "before", "after"]
+TextPosition = Literal["none", "before", "after", "around"]
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,33 @@ class Site:
     value: tuple[str, ...]
     outputs: tuple[tuple[str, int], ...]
     head_norms: tuple[str, ...] = ()
+    heads_attribute: str = "heads"
     gates: tuple[str, ...] = ()
 
 
 def first_alone(frames: int, temporal: int) -> int:
     """Most autoencoders: the first latent frame is one frame, every other one ``temporal`` frames."""
     return (frames - 1) // temporal * temporal + 1
+
+
+@dataclass(frozen=True)
+class AttentionNames:
+    """What a family's attention modules call their parts; the defaults are those of most of diffusers.
+
+    Attributes:
+        heads: attribute with the number of heads.
+        query_key, value: linear layers whose output rows are heads, query first; those of text beside video last.
+        outputs: linear layers whose input columns are the heads.
+        norms: norms of queries and keys, which may span heads.
+        gates: layers with one output row for every head, whose outputs scale the heads.
+    """
+
+    heads: str = "heads"
+    query_key: tuple[str, ...] = ("to_q", "to_k", "add_q_proj", "add_k_proj")
+    value: tuple[str, ...] = ("to_v", "add_v_proj")
+    outputs: tuple[str, ...] = ("to_out.0", "to_add_out")
+    norms: tuple[str, ...] = ("norm_q", "norm_k", "norm_added_q", "norm_added_k")
+    gates: tuple[str, ...] = ("to_gate_logits",)
 
 
 @dataclass(frozen=True)
@@ -102,10 +123,14 @@ class Family:
         synthetic_inputs: ``(denoiser, LatentShape, batch, generator) -> forward arguments by name``: seeded normal
             latents and embeddings in the denoiser's dtype, ``timestep`` as the family's pipeline passes it; tensors,
             or the plain ints and floats the forward needs.
-        text: where text tokens, or those of reference and history frames, stand in the sequence of a spatiotemporal
-            site.
+        attention: what the sites' modules call their parts.
+        text: where text tokens stand in the sequence of a spatiotemporal site; what else every frame may see,
+            such as reference and history frames, counts as text.
+        tokens_before: ``(denoiser, forward arguments by name) -> tokens`` in front of the video, where they are around.
         latents: name of the forward argument that holds the noisy latents.
         frame_axis: the axis of the latents *and* of the output that runs over frames (or tokens, frames outermost).
+        channel_axis: the axis of channels of five-dimensional latents; by default the other one of axes 1 and 2.
+        bare_output: with ``return_dict=False`` the denoiser returns its tensor in no tuple.
         outputs: what the denoiser returns, in order, as the fields of its output class are called; the first is the
             denoised video, with the latents' axes.
         returns_text: the site's module returns ``(video, text)`` instead of one tensor.
@@ -121,6 +146,7 @@ class Family:
         only_path_between_frames: no other module of the denoiser relates frames (temporal convolutions would).
         timestep_range: first and last ``timestep`` of a whole schedule, in the unit in which the pipeline passes it.
         frames_made: ``(frames asked for, frames per latent frame) -> frames`` that the family's pipelines make.
+        whole_windows: the pipelines make whole windows, more frames than are asked for whatever number that is.
         pipeline_arguments: ``pipeline -> arguments`` that every call of the pipeline needs beyond its defaults.
         reference_arguments: ``number of reference images -> arguments`` of a pipeline call that has so many.
         unsupported: ``config -> why`` such a denoiser cannot be pruned, as the end of a sentence; None where it can.
@@ -137,9 +163,13 @@ class Family:
     default_shape: Callable[[Mapping[str, Any]], LatentShape]
     synthetic_inputs: Callable[[nn.Module, LatentShape, int, torch.Generator], dict[str, Any]]
     sparse_causal: str = ""
+    attention: AttentionNames = AttentionNames()
     text: TextPosition = "none"
+    tokens_before: Callable[[nn.Module, Mapping[str, Any]], int] = field(default=lambda denoiser, arguments: 0)
     latents: str = "hidden_states"
     frame_axis: int = 2
+    channel_axis: int | None = None
+    bare_output: bool = False
     outputs: tuple[str, ...] = ("sample",)
     returns_text: bool = False
     norm_across_heads: bool = False
@@ -150,6 +180,7 @@ class Family:
     only_path_between_frames: bool = True
     timestep_range: tuple[float, float] = (999.0, 1.0)
     frames_made: Callable[[int, int], int] = first_alone
+    whole_windows: bool = False
     pipeline_arguments: Callable[[Any], dict[str, Any]] = field(default=lambda pipeline: {})
     reference_arguments: Callable[[int], dict[str, Any]] = field(default=lambda images: {})
     unsupported: Callable[[Mapping[str, Any]], str | None] = field(default=lambda config: None)
@@ -173,8 +204,7 @@ class Family:
             raise InputError(f"`sites` is {kind!r}, expected one of {', '.join(get_args(SiteKind))}")
         if kind == "sparse-causal" and not self.sparse_causal:
             raise InputError(f"family {self.name} has no sparse-causal attention: leave `sites='sparse-causal'` out")
-        if (reason := self.unsupported(getattr(denoiser, "config", {}))) is not None:
-            raise InputError(f"this {type(denoiser).__name__} cannot be pruned: {reason}")
+        self.require_prunable(getattr(denoiser, "config", {}))
         patterns: dict[Layout, str] = {}
         if kind != "sparse-causal":
             patterns[self.layout] = self.sites
@@ -184,7 +214,7 @@ class Family:
             describe_site(denoiser, name, module, self, layout)
             for name, module in denoiser.named_modules()
             for layout, pattern in patterns.items()
-            if re.fullmatch(pattern, name) and hasattr(module, "heads")
+            if re.fullmatch(pattern, name) and hasattr(module, self.attention.heads)
         ]
         if not found and any("_orig_mod" in name.split(".") for name, _ in denoiser.named_modules()):
             raise InputError(
@@ -197,6 +227,21 @@ class Family:
                 f"its configuration has no temporal attention, so there is nothing to prune"
             )
         return found
+
+    def require_prunable(self, config: Mapping[str, Any]) -> None:
+        """Refuse a configuration that cannot be pruned.
+
+        Raises:
+            InputError: with the reason.
+        """
+        if (why := self.unsupported(config)) is not None:
+            raise InputError(f"this {self.denoiser_class} cannot be pruned: {why}")
+
+    def channels(self, latents: torch.Tensor) -> int:
+        """The axis of channels, of packed tokens ``b n c`` too."""
+        if latents.ndim == 3:
+            return 2
+        return 3 - self.frame_axis if self.channel_axis is None else self.channel_axis
 
     def frames_first(self, tensor: torch.Tensor, grid: TokenGrid) -> torch.Tensor:
         """View latents or output with frames first: ``… (r + f) p … -> f … p …``, without reference frames."""

@@ -10,8 +10,6 @@ _UNDECLARED = "nobody has declared its sites yet"
 UNSUPPORTED: dict[str, str] = {
     "AnyFlowFARTransformer3DModel": _BLOCK_MASK,
     "Cosmos3OmniTransformer": f"{_PACKED}, and its heads share keys",
-    "HunyuanVideoFramepackTransformer3DModel": _UNDECLARED,
-    "Kandinsky5Transformer3DModel": _UNDECLARED,
     "Kandinsky6SRTransformer3DModel": _BLOCK_MASK,
     "Kandinsky6Transformer3DModel": _UNDECLARED,
     "MiniMaxH3Transformer3DModel": _PACKED,

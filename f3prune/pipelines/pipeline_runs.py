@@ -172,7 +172,7 @@ def check_size(pipeline: Any, settings: GenerationSettings, family: Family) -> N
     temporal = _attribute(
         pipeline, "vae_scale_factor_temporal", "vae_temporal_compression_ratio", "vae_temporal_scale_factor"
     )
-    if frames is not None and family.frames_made(frames, temporal) != frames:
+    if frames is not None and not family.whole_windows and family.frames_made(frames, temporal) != frames:
         reach = range(1, 4 * temporal)
         lower = [frames - k for k in reach if frames > k and family.frames_made(frames - k, temporal) == frames - k]
         upper = [frames + k for k in reach if family.frames_made(frames + k, temporal) == frames + k]
@@ -271,15 +271,18 @@ def run_prompt(
     if not decode:
         return None
     frames = to_frames(output.frames if hasattr(output, "frames") else output[0])
-    check_made(frames, settings, type(pipeline).__name__)
+    check_made(frames, settings, type(pipeline).__name__, family.whole_windows)
     return frames
 
 
-def check_made(frames: Frames, settings: GenerationSettings, name: str) -> None:
-    """What was asked for is what was made, whatever a pipeline rounds that ``check_size`` does not know of."""
+def check_made(frames: Frames, settings: GenerationSettings, name: str, whole_windows: bool = False) -> None:
+    """What was asked for is what was made, whatever a pipeline rounds that ``check_size`` does not know of.
+
+    Of a pipeline that makes ``whole_windows``, at least so many frames.
+    """
     for option, made in zip(("num_frames", "height", "width"), frames.shape, strict=False):
         asked = getattr(settings, option)
-        if asked is not None and asked != made:
+        if asked is not None and asked != made and not (whole_windows and option == "num_frames" and made > asked):
             raise InputError(f"`{option}` is {asked}, and {name} made {made}: give {made}, or another size")
 
 

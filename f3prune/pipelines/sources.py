@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from f3prune.core.atomic_files import digest_of_files, sha256_file
 from f3prune.core.checkpoints.weight_files import has_variant, listed_files, quantisation, variants_of, weight_files
-from f3prune.core.errors import InputError, UnknownFamilyError
+from f3prune.core.errors import InputError
 from f3prune.core.json_values import read_json
 from f3prune.families import Family, family_of
 
@@ -64,13 +64,16 @@ class ModelSource:
 
         Raises:
             UnknownFamilyError: it has none; the message names the pipeline, too, and says why where that is known.
+            InputError: it has one, but is configured to attend in a way that cannot be pruned.
         """
         try:
-            return family_of(self.denoiser_class)
-        except UnknownFamilyError as error:
+            family = family_of(self.denoiser_class)
+            family.require_prunable(read_json(self.denoiser_path / "config.json"))
+        except InputError as error:
             if self.kind == "denoiser":
                 raise
-            raise UnknownFamilyError(f"{self.class_name} in {self.path}: {error}") from error
+            raise type(error)(f"{self.class_name} in {self.path}: {error}") from error
+        return family
 
     @property
     def zoo_name(self) -> str | None:

@@ -147,7 +147,7 @@ def _measure(
         def generated(description: str) -> Frames:
             return generate_frames(pipeline, state, settings, prompt, description, reporter)
 
-        recorder = StepRecorder(denoiser, state.family.latents, state.family.frame_axis)
+        recorder = StepRecorder(denoiser, state.family.latents, state.family.channels)
         setattr(pipeline, component, recorder)
         reference = generated("recording a generation")
         setattr(pipeline, component, denoiser)

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from f3prune.bench.contenders import Engine, contenders_of, from_json, registry
+from f3prune.bench.contenders.caching import FasterCache
 from f3prune.calibration import PruneConfig
 from f3prune.cli.commands.measure.bench import CONTENDERS
 from f3prune.core.errors import InputError
+from f3prune.families import registry as families
+from f3prune.testing import tiny_denoiser
 
 POINTS = [PruneConfig(0.5), PruneConfig(0.25, "head", "layers", "drop", 2, ("blocks.0.*",))]
 
@@ -54,3 +59,13 @@ def test_the_dense_engine_is_one_of_ours_and_not_pruned() -> None:
     assert Engine().own
     assert Engine().pruning is None
     assert Engine(POINTS[0]).pruning == POINTS[0]
+
+
+def test_a_cache_that_reads_the_layout_of_latents_is_left_out_where_channels_stand_last() -> None:
+    def context(name: str) -> Any:
+        return SimpleNamespace(family=families()[name], dense=lambda: tiny_denoiser(name))
+
+    found = FasterCache().missing(context("kandinsky5"))
+    assert found is not None
+    assert "channels last" in found.reason
+    assert FasterCache().missing(context("wan")) is None

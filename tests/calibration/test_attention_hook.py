@@ -14,6 +14,7 @@ from f3prune.calibration import PruneConfig, calibrate, denoise_synthetic, prune
 from f3prune.calibration.attention_hook import AttentionCall, AttentionHook
 from f3prune.calibration.bake.attention import KeptPairs, ReplacedHeads
 from f3prune.calibration.replacements import Local
+from f3prune.core.calls import sample_of
 from f3prune.core.errors import InputError
 from f3prune.families import Site, TokenGrid, family_of
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
@@ -25,7 +26,7 @@ def inputs_of(denoiser, name, batch=1):
 
 def run(denoiser, inputs):
     with torch.no_grad():
-        return denoiser(**inputs, return_dict=False)[0]
+        return sample_of(denoiser(**inputs, return_dict=False))
 
 
 def test_attach_and_detach_leave_no_trace():

@@ -166,8 +166,8 @@ def test_the_token_grid_has_rows_and_columns_where_the_latents_have_them(variant
         moved[:, (frame * grid.height + row) * grid.width + column] += 1.0
     else:
         tall, wide = latents.shape[-2] // grid.height, latents.shape[-1] // grid.width
-        deep = latents.shape[axis] // grid.frames
-        moved.narrow(axis, frame * deep, 1)[..., row * tall, column * wide] += 1.0
+        deep = latents.shape[axis] // (grid.references + grid.frames)
+        moved.narrow(axis, (grid.references + frame) * deep, 1)[..., row * tall, column * wide] += 1.0
     with AttentionHook(subject.denoiser, subject.family, {site: keep}):
         for given in (latents, moved):
             run(subject.denoiser, {**subject.inputs, subject.family.latents: given})

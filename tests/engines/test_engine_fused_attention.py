@@ -106,6 +106,16 @@ def test_the_same_values_whatever_the_shape(data):
     np.testing.assert_allclose(run(changed, feeds), run(model, feeds), atol=2e-6)
 
 
+def test_keys_that_the_whole_batch_shares_are_left_alone():
+    model = attention(2, 2, 4, 5, 8)
+    for shared in model.graph.input[1:3]:
+        shared.type.tensor_type.shape.dim[0].dim_value = 1
+    changed, modified = fused(model)
+    assert not modified
+    feeds = {name: np.ones((1 if name in "kv" else 2, 2, 4 if name == "q" else 5, 8), np.float32) for name in "qkv"}
+    assert run(changed, feeds).shape == (2, 4 * 2 * 8)
+
+
 LAID_SIDE_BY_SIDE = """
 <ir_version: 9, opset_import: ["" : 20]>
 near_and_far (float[batch, 9, 2, 4] q_all, float[batch, 9, 2, 4] k_all, float[batch, 4, 2, 4] k_far,

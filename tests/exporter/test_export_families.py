@@ -16,12 +16,13 @@ from f3prune.exporter import flatten_arguments
 from f3prune.exporter._trace import run_whole
 from f3prune.exporter.self_test import OrtGraph
 from f3prune.families import family_of
-from f3prune.testing import TINY_SHAPES, VARIANTS
+from f3prune.testing import TINY_SHAPES
+from tests.exports import EXPORTED_DENSE
 
 UNETS = {"animatediff", "modelscope", "svd", "i2vgen_xl", "tune_a_video"}
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EXPORTED_DENSE)
 def test_names_are_those_of_the_forward(exported, variant):
     subject = exported(variant)
     forward = inspect.signature(type(subject.denoiser).forward).parameters
@@ -33,7 +34,7 @@ def test_names_are_those_of_the_forward(exported, variant):
     assert others == list(family_of(subject.denoiser).outputs[1:])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EXPORTED_DENSE)
 def test_batch_is_symbolic_and_the_rest_is_fixed(exported, variant):
     subject = exported(variant)
     shapes = {spec.name: spec.shape for spec in subject.result.inputs}
@@ -51,7 +52,7 @@ def test_batch_is_symbolic_and_the_rest_is_fixed(exported, variant):
         assert all(isinstance(size, int) for size in output.shape[1:])
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EXPORTED_DENSE)
 def test_file_is_valid_and_has_its_weights_beside_it(exported, variant):
     subject = exported(variant)
     onnx.checker.check_model(str(subject.result.path))
@@ -68,7 +69,7 @@ def test_file_is_valid_and_has_its_weights_beside_it(exported, variant):
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EXPORTED_DENSE)
 def test_onnxruntime_agrees_with_pytorch_at_other_batch_sizes(exported, variant, batch):
     subject = exported(variant)
     arguments = flatten_arguments(subject.inputs(batch, seed=batch))
@@ -80,7 +81,7 @@ def test_onnxruntime_agrees_with_pytorch_at_other_batch_sizes(exported, variant,
         assert parity(expected, actual).rel_l2 < 1e-4
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EXPORTED_DENSE)
 def test_self_test_and_metadata_say_what_was_exported(exported, variant):
     subject = exported(variant)
     tested = subject.result.self_test
@@ -105,12 +106,12 @@ def test_self_test_and_metadata_say_what_was_exported(exported, variant):
     assert "f3prune.alpha" not in properties
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EXPORTED_DENSE)
 def test_no_operator_that_backends_refuse(exported, variant):
     operators = exported(variant).result.facts.operators
     assert not {"NonZero", "If", "Loop", "SequenceAt", "IsNaN"} & set(operators)
-    # HunyuanVideo fixes one column of its text mask; nothing scatters into queries or keys.
-    assert operators.get("ScatterND", 0) <= (1 if variant == "hunyuan_video" else 0)
+    # HunyuanVideo and Framepack fix one column of their text mask; nothing scatters into queries or keys.
+    assert operators.get("ScatterND", 0) <= (1 if variant in {"hunyuan_video", "framepack"} else 0)
 
 
 def test_nothing_in_the_file_tells_where_it_was_made(exported):
@@ -126,7 +127,7 @@ def test_constants_are_recorded(exported):
     assert json.loads(subject.result.metadata["f3prune.constants"]) == expected
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", EXPORTED_DENSE)
 def test_tensorrt_rtx_parses_it(exported, variant):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     result = exported(variant).result

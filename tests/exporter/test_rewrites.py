@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import HunyuanVideo15Transformer3DModel
+from diffusers import HunyuanVideo15Transformer3DModel, HunyuanVideoFramepackTransformer3DModel
 from diffusers.models.attention_processor import MochiAttnProcessor2_0
 from diffusers.models.transformers import transformer_anyflow, transformer_ltx2
 from diffusers.models.transformers.transformer_anyflow import AnyFlowRotaryPosEmbed
@@ -33,6 +33,7 @@ from f3prune.exporter.rewrites import (
     NormBeforeTranspose,
     SliceAssignment,
     TransposedWeights,
+    framepack_masks_padding,
     hunyuan_video15_masks_padding,
     mochi_masks_padding,
     split_rotary_in_one_piece,
@@ -73,10 +74,11 @@ def test_mochi_masks_padding(lengths, last_block):
 
 @pytest.mark.parametrize("image", [False, True])
 def test_hunyuan_video15_masks_padding(image):
-    """The whole denoiser, with prompts and glyphs of different lengths, one sample without glyphs."""
+    """The whole denoiser, with texts of different lengths, a sample without glyphs and one without a prompt."""
     denoiser = tiny_denoiser("hunyuan_video15")
     inputs = synthetic(denoiser, "hunyuan_video15", 3)
     inputs["encoder_attention_mask_2"][1] = 0
+    inputs["encoder_attention_mask"][2] = 0
     if not image:
         inputs["image_embeds"] = torch.zeros_like(inputs["image_embeds"])
     with torch.no_grad():
@@ -85,6 +87,32 @@ def test_hunyuan_video15_masks_padding(image):
             replaced = denoiser(**inputs)
     assert type(replaced) is type(expected)
     torch.testing.assert_close(replaced.sample, expected.sample, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_framepack_masks_padding(batch):
+    """The whole denoiser; the original cuts a single sample's padding off."""
+    denoiser = tiny_denoiser("framepack")
+    inputs = synthetic(denoiser, "framepack", batch)
+    with torch.no_grad():
+        expected = denoiser(**inputs)
+        with framepack_masks_padding():
+            replaced = denoiser(**inputs)
+    assert type(replaced) is type(expected)
+    torch.testing.assert_close(replaced.sample, expected.sample, rtol=1e-5, atol=1e-5)
+
+
+def test_framepack_stays_a_number_without_a_prompt():
+    """The original cuts padding off, so that the mean over no token at all reaches nothing."""
+    denoiser = tiny_denoiser("framepack")
+    inputs = synthetic(denoiser, "framepack", 1)
+    inputs["encoder_attention_mask"] = torch.zeros_like(inputs["encoder_attention_mask"])
+    with torch.no_grad():
+        expected = denoiser(**inputs).sample
+        with framepack_masks_padding():
+            replaced = denoiser(**inputs).sample
+    assert expected.isfinite().all()
+    torch.testing.assert_close(replaced, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -106,6 +134,7 @@ def test_rewrites_end_with_their_context():
         (transformer_anyflow, "apply_rotary_emb"),
         (HunyuanVideo15Transformer3DModel, "forward"),
         (HunyuanVideo15AttnProcessor2_0, "__call__"),
+        (HunyuanVideoFramepackTransformer3DModel, "forward"),
         (transformer_ltx2, "apply_split_rotary_emb"),
     )
     before = [getattr(owner, name) for owner, name in classes]

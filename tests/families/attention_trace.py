@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.functional import scaled_dot_product_attention
 from torch.overrides import TorchFunctionMode
 
+from f3prune.core.calls import sample_of
 from f3prune.families import Site
 
 OUTSIDE = "<outside any attention module>"
@@ -49,7 +50,7 @@ def record(denoiser: nn.Module, inputs: Mapping[str, Any]) -> tuple[torch.Tensor
     recorder = _Recorder()
     handles = []
     for name, module in denoiser.named_modules():
-        if hasattr(module, "to_q"):
+        if hasattr(module, "to_q") or hasattr(module, "to_query"):
 
             def enter(_module: nn.Module, _args: Any, name: str = name) -> None:
                 recorder.running.append(name)
@@ -61,7 +62,7 @@ def record(denoiser: nn.Module, inputs: Mapping[str, Any]) -> tuple[torch.Tensor
             handles.append(module.register_forward_hook(leave))
     try:
         with torch.no_grad(), recorder:
-            output = denoiser(**inputs, return_dict=False)[0]
+            output = sample_of(denoiser(**inputs, return_dict=False))
     finally:
         for handle in handles:
             handle.remove()

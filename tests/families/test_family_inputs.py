@@ -12,14 +12,16 @@ import torch
 from diffusers import AllegroPipeline, CogVideoXPipeline, I2VGenXLPipeline
 from torch import nn
 
+from f3prune.core.calls import sample_of
 from f3prune.core.errors import InputError
 from f3prune.core.weights import randomize_weights
+from f3prune.exporter._dtype import in_dtype
 from f3prune.families import LatentShape, family_of, registry
 from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
 
 def draw(variant: str, batch: int = 2, seed: int = 3, dtype: torch.dtype = torch.float32) -> tuple[nn.Module, dict]:
-    denoiser = tiny_denoiser(variant).to(dtype)
+    denoiser = in_dtype(tiny_denoiser(variant), dtype)
     generator = torch.Generator().manual_seed(seed)
     return denoiser, family_of(denoiser).synthetic_inputs(denoiser, TINY_SHAPES[variant], batch, generator)
 
@@ -47,7 +49,7 @@ def test_inputs_are_accepted_seeded_and_complete(variant: str) -> None:
     latents = family_of(denoiser).latents
     assert not torch.equal(inputs[latents], other[latents])
     with torch.no_grad():
-        output = denoiser(**inputs, return_dict=False)[0]
+        output = sample_of(denoiser(**inputs, return_dict=False))
     assert 0.1 < output.std() < 3
     grid = family_of(denoiser).token_grid(denoiser, inputs)
     assert grid.frames >= 3
@@ -55,12 +57,13 @@ def test_inputs_are_accepted_seeded_and_complete(variant: str) -> None:
         assert family_of(denoiser).frames_first(video, grid).shape[0] == grid.frames
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_inputs_follow_the_denoisers_dtype(variant: str) -> None:
     denoiser, inputs = draw(variant, batch=1, dtype=torch.bfloat16)
     assert inputs[family_of(denoiser).latents].dtype == torch.bfloat16
     with torch.no_grad():
-        assert denoiser(**inputs, return_dict=False)[0].isfinite().all()
+        assert sample_of(denoiser(**inputs, return_dict=False)).isfinite().all()
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -76,10 +79,11 @@ def test_a_batch_is_its_samples(variant: str) -> None:
         if isinstance(value, tuple) and name == "encoder_hidden_states":
             single[name] = tuple(part.chunk(2)[1] for part in value)
     with torch.no_grad():
-        both = denoiser(**inputs, return_dict=False)[0]
-        alone = denoiser(**single, return_dict=False)[0]
+        both = sample_of(denoiser(**inputs, return_dict=False))
+        alone = sample_of(denoiser(**single, return_dict=False))
     assert single[family.latents].shape[0] == 1
-    assert torch.allclose(both[1:], alone, atol=1e-4)
+    # Kandinsky 5 rounds queries and keys to bf16, where the order of a sum decides.
+    assert torch.allclose(both[1:], alone, atol=1e-2 if variant == "kandinsky5" else 1e-4)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -140,7 +144,7 @@ def test_i2vgen_xl_image_latents_are_the_pipelines() -> None:
 
 
 def test_prompts_have_different_lengths_where_they_are_padded() -> None:
-    for variant in ("mochi", "hunyuan_video", "hunyuan_video15", "ltx", "ltx2", "allegro"):
+    for variant in ("mochi", "hunyuan_video", "hunyuan_video15", "framepack", "ltx", "ltx2", "allegro"):
         _, inputs = draw(variant, batch=3)
         lengths = inputs["encoder_attention_mask"].sum(1).tolist()
         assert len(set(lengths)) == 3

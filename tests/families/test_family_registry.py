@@ -21,8 +21,9 @@ from f3prune.testing import tiny_denoiser
 def test_the_supported_families() -> None:
     assert set(registry()) == {
         "animatediff", "modelscope", "latte", "svd", "i2vgen_xl", "cogvideox",
-        "wan", "skyreels_v2", "ltx", "mochi", "hunyuan_video", "hunyuan_video15", "ltx2", "allegro", "tune_a_video",
-        "cogvideo", "wan_vace", "wan_animate", "chronoedit", "anyflow", "helios", "consisid", "easyanimate", "cosmos",
+        "wan", "skyreels_v2", "ltx", "mochi", "hunyuan_video", "hunyuan_video15", "ltx2", "kandinsky5",
+        "framepack", "allegro", "tune_a_video", "cogvideo", "wan_vace", "wan_animate", "chronoedit", "anyflow",
+        "helios", "consisid", "easyanimate", "cosmos",
     }  # fmt: skip
     assert all(name == family.name for name, family in registry().items())
     assert all(family.notes and family.title for family in registry().values())

@@ -12,6 +12,7 @@ import torch
 from attention_trace import OUTSIDE, Call, record, silenced, with_latents
 from torch import nn
 
+from f3prune.core.calls import sample_of
 from f3prune.families import Family, Site, TokenGrid, family_of
 from f3prune.testing import TINY_SHAPES, VARIANTS, tiny_denoiser
 
@@ -20,6 +21,7 @@ TEXTS = ("encoder_hidden_states", "encoder_hidden_states_2", "image_embeds")
 """What makes text tokens of a sequence, where a family has it."""
 TEXT_MASKS = {
     "hunyuan_video": ("encoder_attention_mask",),
+    "framepack": ("encoder_attention_mask",),
     "hunyuan_video15": ("encoder_attention_mask", "encoder_attention_mask_2"),
 }
 """Families that mask padding, and the arguments that say where it is."""
@@ -32,6 +34,7 @@ JOINT = {
     "mochi": r"transformer_blocks\.\d+\.attn1",
     "hunyuan_video": r"transformer_blocks\.\d+\.attn",
     "hunyuan_video15": r"transformer_blocks\.\d+\.attn",
+    "framepack": r"transformer_blocks\.\d+\.attn",
     "easyanimate": r"transformer_blocks\.\d+\.attn1",
 }
 """Sites that project text by layers of its own."""
@@ -46,6 +49,11 @@ class Subject:
     grid: TokenGrid
     sites: list[Site]
 
+    @property
+    def before(self) -> int:
+        """Tokens in front of the video, where there are some on both sides."""
+        return self.family.tokens_before(self.denoiser, self.inputs)
+
     def perturbed(self, frame: int) -> dict[str, Any]:
         """The inputs with other latents in one token frame."""
 
@@ -59,8 +67,8 @@ class Subject:
     def difference(self, frame: int) -> torch.Tensor:
         """Greatest change of every frame of the output, relative to the output, when one frame's latents change."""
         with torch.no_grad():
-            before = self.denoiser(**self.inputs, return_dict=False)[0]
-            after = self.denoiser(**self.perturbed(frame), return_dict=False)[0]
+            before = sample_of(self.denoiser(**self.inputs, return_dict=False))
+            after = sample_of(self.denoiser(**self.perturbed(frame), return_dict=False))
         change = self.family.frames_first((after - before).abs(), self.grid)
         return change.flatten(1).amax(1) / before.abs().max()
 
@@ -83,7 +91,7 @@ def frame_columns(subject: Subject, tokens: int) -> dict[int, range]:
     grid = subject.grid
     if subject.family.layout == "temporal":
         return {frame: range(frame, frame + 1) for frame in range(grid.frames)}
-    start = tokens - grid.video_tokens if subject.family.text == "before" else 0
+    start = tokens - grid.video_tokens if subject.family.text == "before" else subject.before
     t = grid.tokens_per_frame
     return {frame: range(start + frame * t, start + (frame + 1) * t) for frame in range(grid.frames)}
 
@@ -110,7 +118,8 @@ def test_sites_are_self_attentions_over_the_declared_tokens(subject: Subject) ->
             elif subject.family.name == "mochi":
                 assert text == int(subject.inputs["encoder_attention_mask"][index].sum())
             else:
-                assert text == sum(subject.inputs[name].shape[1] for name in TEXTS if name in subject.inputs)
+                texts = sum(subject.inputs[name].shape[1] for name in TEXTS if name in subject.inputs)
+                assert text == subject.before + texts
 
 
 def test_only_hunyuan_video_passes_a_mask(subject: Subject) -> None:
@@ -119,7 +128,7 @@ def test_only_hunyuan_video_passes_a_mask(subject: Subject) -> None:
     if subject.family.name not in TEXT_MASKS:
         assert not masks
         return
-    lengths = sum(subject.inputs[name].sum(1) for name in TEXT_MASKS[subject.family.name])
+    lengths = subject.before + sum(subject.inputs[name].sum(1) for name in TEXT_MASKS[subject.family.name])
     if "image_embeds" in subject.inputs:
         lengths = lengths + subject.inputs["image_embeds"].shape[1]
     for mask in masks:
@@ -193,10 +202,10 @@ def test_every_frame_reaches_every_other_in_the_dense_model(subject: Subject) ->
 
 def test_every_site_matters(subject: Subject) -> None:
     with torch.no_grad():
-        dense = subject.denoiser(**subject.inputs, return_dict=False)[0]
+        dense = sample_of(subject.denoiser(**subject.inputs, return_dict=False))
         for site in subject.sites:
             with silenced(subject.denoiser, [site]):
-                without = subject.denoiser(**subject.inputs, return_dict=False)[0]
+                without = sample_of(subject.denoiser(**subject.inputs, return_dict=False))
             assert (without - dense).norm() > 1e-3 * dense.norm(), site.name
 
 

@@ -10,9 +10,10 @@ import diffusers
 import pytest
 from torch import nn
 
-from f3prune.core.errors import UnknownFamilyError
+from f3prune.core.errors import InputError, UnknownFamilyError
 from f3prune.families import UNSUPPORTED, family_of, registry
 from f3prune.pipelines.sources import ModelSource
+from f3prune.testing import tiny_denoiser
 
 NO_VIDEO = {
     "AceStepTransformer1DModel", "AudioLDM2UNet2DConditionModel", "AuraFlowTransformer2DModel",
@@ -59,6 +60,20 @@ def test_a_subclass_of_a_refused_class_is_refused_for_its_reason() -> None:
     mine = type("Mine", (type("SanaVideoTransformer3DModel", (nn.Module,), {}),), {})
     with pytest.raises(UnknownFamilyError, match=r"^SanaVideoTransformer3DModel is not supported: .* linear"):
         family_of(mine())
+
+
+def test_a_configuration_that_cannot_be_pruned_is_refused(tmp_path: Path) -> None:
+    """Before the weights are read, and where sites are looked for."""
+    family = registry()["kandinsky5"]
+    config = {"_class_name": family.denoiser_class, "attention_type": "nabla"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    reason = r"this Kandinsky5Transformer3DModel cannot be pruned: its NABLA attention"
+    with pytest.raises(InputError, match=reason):
+        ModelSource(str(tmp_path), tmp_path, "denoiser", family.denoiser_class).family()
+    denoiser = tiny_denoiser("kandinsky5")
+    denoiser.register_to_config(attention_type="nabla")
+    with pytest.raises(InputError, match=reason):
+        family.find_sites(denoiser)
 
 
 def test_other_classes_are_told_apart_by_their_library() -> None:

@@ -15,7 +15,7 @@ import torch
 from command_line import Outcome, f3prune
 from diffusers import AutoencoderKLCogVideoX
 from PIL import Image
-from tiny_pipelines import MAKERS, WITH_IMAGES, ltx, save, skyreels_forcing
+from tiny_pipelines import CALIBRATED_ALONE, FRAMES_MADE, MAKERS, WITH_IMAGES, ltx, save, skyreels_forcing
 
 from f3prune.calibration import Calibration
 from f3prune.core.errors import InputError
@@ -77,7 +77,7 @@ def test_calibrate_and_prune(family: str, prompts: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.slow(reason="a whole run of every family")
-@pytest.mark.parametrize("family", MAKERS)
+@pytest.mark.parametrize("family", [family for family in MAKERS if family not in CALIBRATED_ALONE])
 def test_generate_with_the_engine(family: str, prompts: Path, tmp_path: Path) -> None:
     _, run = calibrate(family, prompts, tmp_path)
     for command in (("prune", run, "--alpha", 0.5), ("export", run), ("build", run), ("check", run)):
@@ -86,7 +86,7 @@ def test_generate_with_the_engine(family: str, prompts: Path, tmp_path: Path) ->
     image = ("--image", tmp_path / "picture.png") if family in WITH_IMAGES else ()
     outcome = f3prune("generate", run, "--prompt", "the digit 5", "-o", tmp_path / "out.gif", *image)
     assert outcome.code == 0, outcome.err
-    frames = MAKERS[family][1]["num_frames"]
+    frames = FRAMES_MADE.get(family, MAKERS[family][1]["num_frames"])
     assert f"{frames} frames of {MAKERS[family][1]['width']} x {MAKERS[family][1]['height']} pixels" in outcome.out
 
 
@@ -94,7 +94,7 @@ def test_generate_with_the_engine(family: str, prompts: Path, tmp_path: Path) ->
 def test_sound_comes_through_the_engine(prompts: Path, tmp_path: Path) -> None:
     """Check compares it at every call, and whole generations of LTX-2 sound as the pruned model in PyTorch does."""
     _, directory = calibrate("ltx2", prompts, tmp_path)
-    for command in (("prune", "--alpha", 0.5), ("export",), ("build",), ("check", "--json", tmp_path / "check.json")):
+    for command in (("prune", "--alpha", 1.0), ("export",), ("build",), ("check", "--json", tmp_path / "check.json")):
         outcome = f3prune(command[0], directory, *command[1:])
         assert outcome.code == 0, outcome.err
     steps = json.loads((tmp_path / "check.json").read_text())["export"]["steps"]
@@ -108,8 +108,9 @@ def test_sound_comes_through_the_engine(prompts: Path, tmp_path: Path) -> None:
         pipeline.transformer = state.load_pipeline(torch.float32, torch.device("cpu")).transformer
         dense = run_prompt(pipeline, state.settings, state.prompts[0], 0, state.family, whole=True).audio
     assert heard.std() > 0
-    assert (heard - expected).norm() < 1e-3 * expected.norm()
-    assert (dense - expected).norm() > 2e-3 * expected.norm(), "pruning changed no sound: the test shows nothing"
+    changed = (dense - expected).norm()
+    assert changed > 1e-4 * expected.norm(), "pruning changed no sound: the test shows nothing"
+    assert (heard - expected).norm() < 0.05 * changed
 
 
 def test_image_models_ask_for_images(prompts: Path, tmp_path: Path) -> None:
@@ -185,6 +186,10 @@ def test_what_a_pipeline_made_is_held_against_what_was_asked() -> None:
     for option, asked, made in (("num_frames", 10, 9), ("height", 40, 32), ("width", 50, 48)):
         with pytest.raises(InputError, match=f"`{option}` is {asked}, and P made {made}"):
             check_made(frames, GenerationSettings(**{option: asked}), "P")
+    check_made(frames, GenerationSettings(num_frames=8), "P", whole_windows=True)
+    for option, asked in (("num_frames", 10), ("height", 31)):
+        with pytest.raises(InputError, match=f"`{option}` is {asked}, and P made"):
+            check_made(frames, GenerationSettings(**{option: asked}), "P", whole_windows=True)
 
 
 @pytest.mark.parametrize("images", [False, True])

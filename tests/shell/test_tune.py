@@ -13,7 +13,7 @@ import pytest
 import torch
 from command_line import Outcome, f3prune
 from safetensors.torch import load_file
-from tiny_pipelines import WIDTH, clip, image_vae
+from tiny_parts import WIDTH, clip, image_vae
 
 from f3prune.core.errors import ArtifactError, InputError
 from f3prune.models import TuneAVideoPipeline

@@ -13,50 +13,11 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from diffusers.pipelines.ltx2 import LTX2TextConnectors
 from diffusers.pipelines.ltx2.vocoder import LTX2Vocoder
+from tiny_parts import WIDTH, clip, gemma, image_vae, t5
 
 from f3prune.core.weights import randomize_weights
 from f3prune.testing import TINY_SHAPES, tiny_denoiser
 from zoo_training.digits.build_tokenizer import build_tokenizer
-
-WIDTH = 16
-
-
-def t5(width: int = WIDTH) -> tuple[Any, Any]:
-    tokenizer = build_tokenizer()
-    config = transformers.T5Config(vocab_size=len(tokenizer), d_model=width, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    return tokenizer, transformers.T5EncoderModel(config).eval()
-
-
-def clip(width: int = WIDTH) -> tuple[Any, Any]:
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    words = ["<|startoftext|>", "<|endoftext|>", *letters, *(letter + "</w>" for letter in letters)]
-    tokenizer = transformers.CLIPTokenizer(
-        vocab={word: index for index, word in enumerate(words)}, merges=[], model_max_length=8
-    )
-    config = transformers.CLIPTextConfig(
-        vocab_size=len(words),
-        hidden_size=width,
-        intermediate_size=16,
-        projection_dim=width,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        max_position_embeddings=8,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    return tokenizer, transformers.CLIPTextModel(config).eval()
-
-
-def image_vae() -> Any:
-    return diffusers.AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        block_out_channels=(4, 4),
-        latent_channels=4,
-        layers_per_block=1,
-        norm_num_groups=2,
-        sample_size=8,
-    ).eval()
 
 
 def animatediff() -> Any:
@@ -168,6 +129,46 @@ def wan_vace() -> Any:
         text_encoder=base.text_encoder,
         vae=base.vae,
         transformer=tiny_denoiser("wan_vace"),
+        scheduler=base.scheduler,
+    )
+
+
+def anyflow() -> Any:
+    base = wan()
+    return diffusers.AnyFlowPipeline(
+        tokenizer=base.tokenizer,
+        text_encoder=base.text_encoder,
+        transformer=tiny_denoiser("anyflow"),
+        vae=base.vae,
+        scheduler=diffusers.FlowMapEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def helios() -> Any:
+    base = wan()
+    return diffusers.HeliosPipeline(
+        tokenizer=base.tokenizer,
+        text_encoder=base.text_encoder,
+        vae=base.vae,
+        scheduler=diffusers.HeliosScheduler(stages=1, stage_range=[0, 1], gamma=1 / 3),
+        transformer=tiny_denoiser("helios"),
+    )
+
+
+def chronoedit() -> Any:
+    base, image = wan(), svd()
+    denoiser = tiny_denoiser("chronoedit")
+    # Beside the latents come a mask, four channels, and the image's latents; and the image by cross-attention.
+    changes = {"in_channels": 12, "image_dim": WIDTH, "added_kv_proj_dim": 48}
+    transformer = type(denoiser)(**{**denoiser.config, **changes})
+    randomize_weights(transformer)
+    return diffusers.ChronoEditPipeline(
+        tokenizer=base.tokenizer,
+        text_encoder=base.text_encoder,
+        image_encoder=transformers.CLIPVisionModel(image.image_encoder.config).eval(),
+        image_processor=image.feature_extractor,
+        transformer=transformer.eval(),
+        vae=base.vae,
         scheduler=base.scheduler,
     )
 
@@ -289,38 +290,6 @@ def cosmos() -> Any:
     )
 
 
-def gemma(width: int = 8) -> tuple[Any, Any]:
-    tokenizer = build_tokenizer()
-    text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": width,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 8,
-        "sliding_window": 8,
-    }
-    vision = {
-        "hidden_size": width,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 28,
-        "patch_size": 14,
-    }
-    begin, image, end = (len(tokenizer) - 1 - k for k in range(3))
-    config = transformers.Gemma3Config(
-        text_config=text,
-        vision_config=vision,
-        mm_tokens_per_image=4,
-        boi_token_index=begin,
-        image_token_index=image,
-        eoi_token_index=end,
-    )
-    return tokenizer, transformers.Gemma3ForConditionalGeneration(config).eval()
-
-
 def ltx2() -> Any:
     width = 8
     tokenizer, encoder = gemma(width)
@@ -400,7 +369,8 @@ def ltx2() -> Any:
 
 def hunyuan_video15() -> Any:
     tokenizer = build_tokenizer()
-    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }} {% endfor %}"
+    # The pipeline cuts off the first 108 tokens, where the system's message stands for models with more words.
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] * 2 }} {% endfor %}"
     denoiser = tiny_denoiser("hunyuan_video15")
     config = transformers.Qwen2_5_VLTextConfig(
         vocab_size=len(tokenizer),
@@ -428,6 +398,40 @@ def hunyuan_video15() -> Any:
     )
 
 
+def framepack() -> Any:
+    # The template of prompts is a hundred tokens of which the pipeline cuts 95: letters are tokens enough.
+    tokenizer, _ = clip(positions=512)
+    tokenizer_2, encoder_2 = clip(8, positions=77)
+    text = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+    )
+    vision = transformers.SiglipVisionConfig(
+        hidden_size=5, intermediate_size=16, num_hidden_layers=1, num_attention_heads=1, image_size=32, patch_size=16
+    )
+    return diffusers.HunyuanVideoFramepackPipeline(
+        tokenizer=tokenizer,
+        text_encoder=transformers.LlamaModel(text).eval(),
+        tokenizer_2=tokenizer_2,
+        text_encoder_2=encoder_2,
+        transformer=tiny_denoiser("framepack"),
+        vae=diffusers.AutoencoderKLHunyuanVideo(
+            latent_channels=4,
+            block_out_channels=(8, 8, 8, 8),
+            layers_per_block=1,
+            norm_num_groups=2,
+            mid_block_add_attention=False,
+        ).eval(),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=7.0),
+        image_encoder=transformers.SiglipVisionModel(vision).eval(),
+        feature_extractor=transformers.SiglipImageProcessor(size={"height": 32, "width": 32}),
+    )
+
+
 MAKERS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     "animatediff": (animatediff, {"num_frames": 3, "height": 8, "width": 16}),
     "modelscope": (modelscope, {"num_frames": 3, "height": 8, "width": 8}),
@@ -436,15 +440,23 @@ MAKERS: dict[str, tuple[Callable[[], Any], dict[str, int]]] = {
     "wan": (wan, {"num_frames": 9, "height": 32, "width": 48}),
     "ltx": (ltx, {"num_frames": 17, "height": 64, "width": 96}),
     "wan_vace": (wan_vace, {"num_frames": 9, "height": 32, "width": 48}),
+    "anyflow": (anyflow, {"num_frames": 9, "height": 32, "width": 48}),
+    "helios": (helios, {"num_frames": 33, "height": 32, "width": 48}),
+    "chronoedit": (chronoedit, {"num_frames": 5, "height": 32, "width": 48}),
     "consisid": (consisid, {"num_frames": 9, "height": 32, "width": 48}),
     "easyanimate": (easyanimate, {"num_frames": 9, "height": 32, "width": 48}),
     "cosmos": (cosmos, {"num_frames": 17, "height": 32, "width": 48}),
     "ltx2": (ltx2, {"num_frames": 5, "height": 32, "width": 32}),
     "hunyuan_video15": (hunyuan_video15, {"num_frames": 9, "height": 32, "width": 48}),
+    "framepack": (framepack, {"num_frames": 33, "height": 32, "width": 64}),
 }
 """Family -> maker and sizes of a small video of it, in frames and pixels."""
-WITH_IMAGES = ("svd", "wan_vace", "consisid")
+FRAMES_MADE = {"framepack": 37}
+"""Where it is not the number that is asked for."""
+WITH_IMAGES = ("svd", "wan_vace", "consisid", "framepack", "chronoedit")
 """Families whose prompts have an image here."""
+CALIBRATED_ALONE = ("anyflow", "helios", "chronoedit")
+"""Families whose blocks go the whole way in another's pipeline, and whose own is calibrated alone."""
 
 
 def save(family: str, folder: Path) -> Path:
@@ -455,4 +467,4 @@ def save(family: str, folder: Path) -> Path:
     return folder
 
 
-__all__ = ["MAKERS", "TINY_SHAPES", "WITH_IMAGES", "save"]
+__all__ = ["CALIBRATED_ALONE", "FRAMES_MADE", "MAKERS", "TINY_SHAPES", "WITH_IMAGES", "save"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from f3prune.exporter.rewrites.trace.boolean_mask import BooleanMaskAsBias
+from f3prune.exporter.rewrites.trace.framepack_text import framepack_masks_padding
 from f3prune.exporter.rewrites.trace.householder_qr import HouseholderQR
 from f3prune.exporter.rewrites.trace.hunyuan_video15_text import hunyuan_video15_masks_padding
 from f3prune.exporter.rewrites.trace.interleaved_assignment import InterleavedAssignment
@@ -24,6 +25,7 @@ __all__ = [
     "SingleRepeat",
     "SliceAssignment",
     "WholeSplit",
+    "framepack_masks_padding",
     "mochi_masks_padding",
     "positions_of_one_sample",
     "rotation_by_angles",

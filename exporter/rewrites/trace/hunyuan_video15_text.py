@@ -72,6 +72,9 @@ def _forward(
     text = torch.cat([image, glyphs, prompt], dim=1)
     mask = torch.cat([shown, encoder_attention_mask_2.bool(), encoder_attention_mask.bool()], dim=1)
 
+    # As the original does. A prompt without any token is not a number here, which no mask of keys would hide.
+    text = text.masked_fill(mask[:, :, None].logical_not(), 0.0)
+
     rotary = self.rope(hidden_states)
     p, p_t = self.config.patch_size, self.config.patch_size_t
     frames, height, width = hidden_states.shape[2] // p_t, hidden_states.shape[3] // p, hidden_states.shape[4] // p

@@ -89,6 +89,11 @@ class FasterCache(_Cache):
     def name(self) -> str:
         return f"FasterCache, every {self.every}"
 
+    def missing(self, context: BenchContext) -> Missing | None:
+        if context.family.channel_axis is not None:
+            return Missing("not applicable", "diffusers' FasterCache knows no latents with channels last")
+        return super().missing(context)
+
     def _configure(self, context: BenchContext, denoiser: Any, facts: dict[str, Any]) -> Any:
         from diffusers import FasterCacheConfig
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from f3prune.bench.contest.timed import TimedDenoiser
+from f3prune.core.calls import sample_of
 from f3prune.core.captured_calls import CapturedCall
 from f3prune.core.errors import F3PruneError
 from f3prune.families import Family, LatentShape, denoiser_component
@@ -200,7 +201,7 @@ class LatentGeneration(Generation):
                 inputs[self.family.latents] = latents
                 inputs["timestep"] = self._timestep(inputs["timestep"], float(timestep))
                 with _context(denoiser, step_index=index):
-                    output = denoiser(**inputs, return_dict=False)[0]
+                    output = sample_of(denoiser(**inputs, return_dict=False))
                 # An output may hold a variance too, an input an image to start from: what both have is denoised.
                 count = min(latents.shape[channels], output.shape[channels])
                 noisy = latents.narrow(channels, 0, count)
@@ -218,7 +219,7 @@ class LatentGeneration(Generation):
         return torch.full_like(like, scaled if like.is_floating_point() else round(scaled))
 
     def _channel_axis(self, latents: torch.Tensor) -> int:
-        return latents.ndim - 1 if latents.ndim == 3 else 3 - self.family.frame_axis
+        return self.family.channels(latents)
 
     def _frames(self, latents: torch.Tensor) -> Frames:
         """``f h w c`` of the one sample."""

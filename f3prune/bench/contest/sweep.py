@@ -162,7 +162,7 @@ class Sweep:
 
     def _chosen_reuse(self, denoiser: Any, share: float) -> StepReuse:
         if self._recorded is None:
-            recorder = StepRecorder(denoiser, self.family.latents, self.family.frame_axis)
+            recorder = StepRecorder(denoiser, self.family.latents, self.family.channels)
             frames = self.generation.run(TimedDenoiser(recorder, self.device)).frames
             self._recorded = (recorder.recording(), frames)
         recording, reference = self._recorded

@@ -9,8 +9,10 @@ from f3prune.families.joint import (
     consisid,
     cosmos,
     easyanimate,
+    framepack,
     hunyuan_video,
     hunyuan_video15,
+    kandinsky5,
     ltx,
     ltx2,
     mochi,
@@ -20,7 +22,8 @@ from f3prune.families.joint import (
 FAMILIES = (
     *(module.FAMILY for module in (cogvideo, cogvideox, consisid, easyanimate)),
     *wan_based.FAMILIES,
-    *(module.FAMILY for module in (ltx, ltx2, mochi, hunyuan_video, hunyuan_video15, allegro, cosmos)),
+    *(module.FAMILY for module in (ltx, ltx2, mochi, hunyuan_video, hunyuan_video15, framepack)),
+    *(module.FAMILY for module in (kandinsky5, allegro, cosmos)),
 )
 """In the order in which they are listed."""
 
