@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from f3prune.cli.options.generation import STEPS
-from f3prune.cli.options.places import JSON, RUN
+from f3prune.cli.options.places import JSON, MOVED, RUN
 from f3prune.cli.options.types import FILE, BoundedFloat, Fractions, Mode, NameList
 from f3prune.cli.runs import opened, write_text
 from f3prune.core import choices
@@ -50,6 +50,7 @@ class Kinds(NameList):
 
 @click.command(short_help="Time dense against pruned, or every contender.")
 @RUN
+@MOVED
 @click.option(
     "--contenders",
     type=Kinds(CONTENDERS),
@@ -100,6 +101,7 @@ class Kinds(NameList):
 @click.option("--plot", type=FILE, help="Draw quality over time: a .png, .svg or .pdf file.")
 def bench(
     run: Path,
+    model: str | None,
     contenders: tuple[str, ...] | None,
     rounds: int | None,
     budget: float | None,
@@ -117,7 +119,11 @@ def bench(
         raise InputError(f"--plot {plot} is no picture that can be drawn: give a name that ends in .png, .svg or .pdf")
     chosen = {name: value for name, value in chosen.items() if value is not None and (value or name == "skips")}
     whole = contenders is not None or chosen or plot is not None
-    result = _contest(run, contenders or (), rounds, budget, chosen) if whole else _quick(run, rounds, budget)
+    result = (
+        _contest((run, model), contenders or (), rounds, budget, chosen)
+        if whole
+        else _quick((run, model), rounds, budget)
+    )
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=1) + "\n")
     if plot is not None:
@@ -138,8 +144,8 @@ def bench(
         show(speed_table(result))
 
 
-def _quick(run: Path, rounds: int | None, budget: float | None) -> dict[str, Any]:
-    with opened(run) as (directory, reporter):
+def _quick(place: tuple[Path, str | None], rounds: int | None, budget: float | None) -> dict[str, Any]:
+    with opened(*place) as (directory, reporter):
         from f3prune.bench.speed import BenchOptions
         from f3prune.bench.speed import bench as step
 
@@ -148,9 +154,13 @@ def _quick(run: Path, rounds: int | None, budget: float | None) -> dict[str, Any
 
 
 def _contest(
-    run: Path, kinds: Sequence[str], rounds: int | None, budget: float | None, chosen: Mapping[str, Any]
+    place: tuple[Path, str | None],
+    kinds: Sequence[str],
+    rounds: int | None,
+    budget: float | None,
+    chosen: Mapping[str, Any],
 ) -> dict[str, Any]:
-    with opened(run) as (directory, reporter):
+    with opened(*place) as (directory, reporter):
         from f3prune.bench.contest import ContestEntry, ContestOptions, contest
 
         options = ContestOptions(

@@ -6,13 +6,14 @@ from pathlib import Path
 
 import click
 
-from f3prune.cli.options.places import JSON, RUN
+from f3prune.cli.options.places import JSON, MOVED, RUN
 from f3prune.cli.options.types import BoundedFloat
 from f3prune.cli.runs import opened, write_text
 
 
 @click.command(short_help="Compare engine, pruned and dense.")
 @RUN
+@MOVED
 @click.option(
     "--reference",
     type=click.Choice(["pruned", "dense"]),
@@ -33,9 +34,11 @@ from f3prune.cli.runs import opened, write_text
     help="Also let each model generate a video by itself, and compare the videos.",
 )
 @JSON
-def check(run: Path, reference: str, max_rel_l2: float | None, videos: bool, json_file: Path | None) -> None:
+def check(
+    run: Path, model: str | None, reference: str, max_rel_l2: float | None, videos: bool, json_file: Path | None
+) -> None:
     """Compare the engine with PyTorch; exit 1 when a bound is missed."""
-    with opened(run) as (directory, reporter):
+    with opened(run, model) as (directory, reporter):
         from f3prune.steps.check import check as step
 
         report = step(directory, reference, max_rel_l2, reporter, videos)  # type: ignore[arg-type]
