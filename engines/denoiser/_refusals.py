@@ -40,8 +40,8 @@ _MODULES = (
 WAYS = {
     **dict.fromkeys(
         _WEIGHTS,
-        "fuse adapters into the dense pipeline (load_lora_weights, fuse_lora, unload_lora_weights), save that with "
-        "save_pretrained, and run `calibrate(...)` and all that follows on it",
+        "run `calibrate(...)` with `lora=FILE` and all that follows, or fuse adapters into the dense pipeline "
+        "(load_lora_weights, fuse_lora, unload_lora_weights), save that with save_pretrained, and calibrate it",
     ),
     **dict.fromkeys(_MODULES, "leave it out, the engine computes in its own way"),
     "enable_cache": "run `reuse(...)` and generate with `reuse=True`, or call reuse_steps",

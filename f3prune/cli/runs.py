@@ -12,17 +12,17 @@ from f3prune.core.run_directory import RunDirectory
 
 
 @contextlib.contextmanager
-def opened(path: Path) -> Iterator[tuple[RunDirectory, Reporter]]:
-    """An existing run, locked, with a progress display."""
-    directory = RunDirectory.open(path)
+def opened(path: Path, model: str | None = None) -> Iterator[tuple[RunDirectory, Reporter]]:
+    """An existing run, locked, with a progress display; ``model`` is where its MODEL is now, if it was moved."""
+    directory = RunDirectory.open(path, model)
     with directory.lock(), RichReporter() as reporter:
         yield directory, reporter
 
 
 @contextlib.contextmanager
-def read(path: Path) -> Iterator[tuple[RunDirectory, Reporter]]:
+def read(path: Path, model: str | None = None) -> Iterator[tuple[RunDirectory, Reporter]]:
     """An existing run that others may read at the same time, with a progress display."""
-    directory = RunDirectory.open(path)
+    directory = RunDirectory.open(path, model)
     with directory.reading(), RichReporter() as reporter:
         yield directory, reporter
 

@@ -97,14 +97,39 @@ class Capture:
             yield self
 
     def _see(self, timestep: float, arguments: dict[str, Any]) -> None:
-        text = arguments.get("encoder_hidden_states")
-        if torch.is_tensor(text) and text.ndim == 3:
-            self.text_lengths.add(int(text.shape[1]))
+        if (length := _text_length(arguments)) is not None:
+            self.text_lengths.add(length)
         if timestep in self._seen:
             return
         self._seen.append(timestep)
         if len(self._seen) - 1 in self._wanted:
             self.calls.append(CapturedCall(timestep, plain_arguments(arguments)))
+
+
+class _StoppedError(Exception):
+    """Raised inside a generation of which only the first call matters."""
+
+
+def first_text_length(denoiser: nn.Module, generate: Callable[[], None]) -> int | None:
+    """The number of text tokens in the first call of ``denoiser`` that ``generate`` makes, which is stopped there.
+
+    None where the denoiser is called without text.
+    """
+    found: list[int | None] = []
+
+    def see(timestep: float, arguments: dict[str, Any]) -> None:
+        del timestep
+        found.append(_text_length(arguments))
+        raise _StoppedError
+
+    with watching(denoiser, see), contextlib.suppress(_StoppedError):
+        generate()
+    return found[0] if found else None
+
+
+def _text_length(arguments: Mapping[str, Any]) -> int | None:
+    text = arguments.get("encoder_hidden_states")
+    return int(text.shape[1]) if torch.is_tensor(text) and text.ndim == 3 else None
 
 
 def record_calls(

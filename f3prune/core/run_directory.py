@@ -90,32 +90,46 @@ PLACES: dict[str, StepPlace] = {
 
 
 class RunDirectory:
-    """One run on disk."""
+    """One run on disk.
 
-    def __init__(self, path: Path | str) -> None:
+    Attributes:
+        path: the directory.
+        model: where the run's MODEL is now, if it was moved since calibration; None where it was.
+    """
+
+    def __init__(self, path: Path | str, model: str | None = None) -> None:
         self.path = Path(path)
+        self.model = model
 
     @classmethod
-    def open(cls, path: Path | str) -> RunDirectory:
+    def open(cls, path: Path | str, model: str | None = None) -> RunDirectory:
         """An existing run directory.
+
+        Args:
+            path: the directory.
+            model: where its MODEL is now, if it was moved.
 
         Raises:
             InputError: ``path`` is not a directory.
         """
-        run = cls(path)
+        run = cls(path, model)
         if not run.path.is_dir():
             what = "is not a directory" if run.path.exists() else "does not exist"
             raise InputError(f"run directory {run.path} {what}: start one with `{run.command('calibrate')}`")
         return run
 
     @classmethod
-    def create(cls, path: Path | str) -> RunDirectory:
+    def create(cls, path: Path | str, model: str | None = None) -> RunDirectory:
         """A run directory to write to; made if it does not exist.
+
+        Args:
+            path: the directory.
+            model: where its MODEL is now, if it was moved.
 
         Raises:
             InputError: ``path`` is a file, cannot be made, or is a directory with other things in it.
         """
-        run = cls(path)
+        run = cls(path, model)
         if run.path.exists():
             if not run.path.is_dir():
                 raise InputError(f"run directory {run.path} is a file: give another one")

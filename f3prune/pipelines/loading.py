@@ -97,6 +97,7 @@ def load_pipeline(
     component = getattr(pipeline, denoiser_component(pipeline))
     if denoiser is None:
         family_of(component)
+        _fuse_loras(component, source)
         component.eval().requires_grad_(False)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device) if device is not None else pipeline
@@ -165,8 +166,16 @@ def load_denoiser(
                 denoiser = cls.from_published(folder, source.variant).to(dtype)
             else:
                 denoiser = load_checked(cls, folder, dtype, source.variant)
+    _fuse_loras(denoiser, source)
     denoiser.eval().requires_grad_(False)
     return denoiser.to(device) if device is not None else denoiser
+
+
+def _fuse_loras(denoiser: nn.Module, source: ModelSource) -> None:
+    if source.loras:
+        from f3prune.pipelines.lora import fuse
+
+        fuse(denoiser, source.loras, _pipeline_class(source), stored_dtype(source))
 
 
 def _lazy_denoiser(cls: Any, source: ModelSource, dtype: torch.dtype) -> Any:

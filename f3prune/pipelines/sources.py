@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,6 +26,19 @@ _BESIDE_DENOISER = ("motion_adapter",)
 
 
 @dataclass(frozen=True)
+class Lora:
+    """A LoRA that is fused into the denoiser.
+
+    Attributes:
+        path: of its safetensors file.
+        scale: what its change is multiplied by.
+    """
+
+    path: Path
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
 class ModelSource:
     """A model on this machine.
 
@@ -37,6 +50,7 @@ class ModelSource:
         random_weights: a denoiser made from its configuration alone.
         weights_seed: of the random weights.
         variant: of the weight files, as in ``from_pretrained``, where a component has them.
+        loras: fused into the denoiser, one after the other.
     """
 
     spec: str
@@ -46,6 +60,7 @@ class ModelSource:
     random_weights: bool = False
     weights_seed: int = 0
     variant: str | None = None
+    loras: tuple[Lora, ...] = ()
 
     @property
     def denoiser_path(self) -> Path:
@@ -81,7 +96,7 @@ class ModelSource:
         return self.spec.removeprefix("zoo:") if self.spec.startswith("zoo:") else None
 
     def digest(self) -> str:
-        """SHA-256 over the denoiser's configuration and the weight files that are read, or random weights' seed."""
+        """SHA-256 over the denoiser's configuration, the weight files that are read or their seed, and LoRAs."""
         folders = [self.denoiser_path]
         if self.kind == "pipeline":
             folders += [self.path / name for name in _BESIDE_DENOISER if (self.path / name).is_dir()]
@@ -92,6 +107,8 @@ class ModelSource:
         }
         if self.random_weights:
             files["random weights"] = str(self.weights_seed)
+        for number, lora in enumerate(self.loras):
+            files[f"lora {number} at {lora.scale:g}"] = sha256_file(lora.path)
         return digest_of_files(files)
 
     def pipeline_digest(self) -> str:
@@ -112,11 +129,18 @@ class ModelSource:
         )
 
 
-def resolve(spec: str, random_weights: bool = False, weights_seed: int = 0, variant: str | None = None) -> ModelSource:
+def resolve(
+    spec: str,
+    random_weights: bool = False,
+    weights_seed: int = 0,
+    variant: str | None = None,
+    loras: tuple[Lora, ...] = (),
+) -> ModelSource:
     """Find MODEL: a directory, ``zoo:NAME`` or a hub id (fetched into the hub's cache if it is not there).
 
     Raises:
-        InputError: nothing of that name, not a model, weights missing, quantised, of another variant, or only pickles.
+        InputError: nothing of that name, not a model, weights missing, quantised, of another variant, or only pickles;
+            or LoRAs for a denoiser alone, or of files that are gone.
     """
     if spec.startswith("zoo:"):
         from f3prune import zoo
@@ -134,7 +158,13 @@ def resolve(spec: str, random_weights: bool = False, weights_seed: int = 0, vari
             f"`model` {spec!r} does not exist: give a diffusers pipeline directory, a denoiser's directory, "
             f"a hub id (organisation/name) or zoo:NAME"
         )
-    return _describe(spec, path, random_weights, weights_seed, variant)
+    source = _describe(spec, path, random_weights, weights_seed, variant)
+    if loras and source.kind == "denoiser":
+        raise InputError(f"`lora` is for a pipeline, and {spec} is a denoiser alone: give the pipeline that it is from")
+    for lora in loras:
+        if not lora.path.is_file():
+            raise InputError(f"`lora` {lora.path} does not exist: put it back, or calibrate without it")
+    return replace(source, loras=loras)
 
 
 def _describe(spec: str, path: Path, random_weights: bool, weights_seed: int, variant: str | None) -> ModelSource:

@@ -59,9 +59,8 @@ def _in_workers(judging: Judging, masks: Sequence[Masks], jobs: int, reporter: R
         reporter.task(f"judging in {jobs} processes", total=len(missing)) as advance,
         ProcessPoolExecutor(jobs, context, _start, (threads,)) as pool,
     ):
-        waiting = {
-            pool.submit(_measure, judging.state.run.path, judging.options, chosen.to_json()) for chosen in missing
-        }
+        place = (judging.state.run.path, judging.state.run.model)
+        waiting = {pool.submit(_measure, *place, judging.options, chosen.to_json()) for chosen in missing}
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
@@ -78,10 +77,10 @@ def _start(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _measure(run: Path, options: JudgeOptions, masks: str) -> None:
-    _judging(run, replace(options)).pruned(Variant(Masks.from_json(masks)), keep=False)
+def _measure(run: Path, model: str | None, options: JudgeOptions, masks: str) -> None:
+    _judging(run, model, replace(options)).pruned(Variant(Masks.from_json(masks)), keep=False)
 
 
 @cache
-def _judging(run: Path, options: JudgeOptions) -> Judging:
-    return Judging(RunState.of(RunDirectory.open(run)), options)
+def _judging(run: Path, model: str | None, options: JudgeOptions) -> Judging:
+    return Judging(RunState.of(RunDirectory.open(run, model)), options)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +19,7 @@ from f3prune.families import Family, family_of
 from f3prune.pipelines.loading import load_pipeline
 from f3prune.pipelines.pipeline_runs import GenerationSettings
 from f3prune.pipelines.prompts import Prompt
-from f3prune.pipelines.sources import ModelSource, resolve
+from f3prune.pipelines.sources import Lora, ModelSource, resolve
 from f3prune.steps.strategy import GenerationStrategy, strategy_of
 
 Variant = Literal["pruned", "dense"]
@@ -45,23 +46,17 @@ class RunState:
     prompts: list[Prompt]
 
     @classmethod
-    def of(cls, run: RunDirectory, model: str | None = None) -> RunState:
+    def of(cls, run: RunDirectory) -> RunState:
         """Read it back.
-
-        Args:
-            run: the directory.
-            model: where MODEL is now, if it was moved.
 
         Raises:
             ArtifactError: not calibrated, or a file was altered.
-            InputError: MODEL is no longer where it was, or ``model`` is another one.
+            InputError: MODEL is no longer where it was, or ``run.model`` is another one.
         """
         entry = run.require("calibrate")
         facts = entry.facts
         try:
-            source = resolve(
-                model or facts["model"], bool(facts["random_weights"]), int(facts["weights_seed"]), facts.get("variant")
-            )
+            source = _source_of(facts, run.model)
             settings = GenerationSettings(**facts["settings"])
             prompts = [Prompt.from_json(value) for value in facts["prompts"]]
         except (KeyError, TypeError) as error:
@@ -69,11 +64,11 @@ class RunState:
                 f"{run.path}/manifest.json has an incomplete entry for 'calibrate': "
                 f"make it with `{run.command('calibrate')}`"
             ) from error
-        if model is not None:
+        if run.model is not None:
             for part, digest in (("source", source.digest()), ("pipeline", source.pipeline_digest())):
                 if digest != entry.inputs[part]:
                     raise InputError(
-                        f"`model` {model} is not the one that was calibrated (sha256 of its "
+                        f"`model` {run.model} is not the one that was calibrated (sha256 of its "
                         f"{'denoiser' if part == 'source' else 'other parts'} {digest[:12]}, expected "
                         f"{entry.inputs[part][:12]}): give the same files"
                     )
@@ -139,6 +134,23 @@ class RunState:
     def calls(self) -> list[CapturedCall]:
         """The recorded denoiser calls, first to last timestep."""
         return load_calls(self.run.path / CALLS)
+
+
+def _source_of(facts: Mapping[str, Any], model: str | None) -> ModelSource:
+    """MODEL of a calibration, where it was or at ``model``."""
+    try:
+        loras = tuple(Lora(Path(lora["path"]), float(lora["scale"])) for lora in facts.get("loras", ()))
+        return resolve(
+            model or facts["model"],
+            bool(facts["random_weights"]),
+            int(facts["weights_seed"]),
+            facts.get("variant"),
+            loras,
+        )
+    except InputError as error:
+        if model is not None:
+            raise
+        raise InputError(f"{error}; if it was moved, give `model=DIR`") from error
 
 
 def masks_of_run(run: RunDirectory) -> Masks:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from f3prune.core.atomic_files import sha256_file
 from f3prune.core.captured_calls import FILE as CALLS
 from f3prune.core.captured_calls import save_calls
 from f3prune.core.json_values import json_values
@@ -17,7 +18,7 @@ from f3prune.families import SiteKind
 from f3prune.pipelines import prompts as prompt_lists
 from f3prune.pipelines.pipeline_runs import GenerationSettings
 from f3prune.pipelines.prompts import Prompt
-from f3prune.pipelines.sources import ModelSource, resolve
+from f3prune.pipelines.sources import Lora, ModelSource, resolve
 from f3prune.steps._state import PACKAGES
 from f3prune.steps.strategy import CalibrationJob, Measured, strategy_of
 
@@ -38,6 +39,7 @@ class CalibrateOptions:
         sites: which kind of sites, see ``Family.find_sites``.
         offload: where weights are while the model runs, see ``f3prune.core.choices.OFFLOADS``; it changes no result.
         variant: of the weight files, as in diffusers' ``from_pretrained``.
+        lora: LoRAs to fuse into the denoiser, one after the other.
     """
 
     model: str
@@ -49,6 +51,7 @@ class CalibrateOptions:
     sites: SiteKind = "temporal"
     variant: str | None = None
     offload: str = "none"
+    lora: tuple[Lora, ...] = ()
 
 
 def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter = SILENT) -> tuple[Manifest, bool]:
@@ -61,7 +64,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
         InputError: MODEL, the prompts or the settings cannot be used.
         UnknownFamilyError: the denoiser is of no supported family.
     """
-    source = resolve(options.model, options.random_weights, options.settings.seed, options.variant)
+    source = resolve(options.model, options.random_weights, options.settings.seed, options.variant, options.lora)
     family = source.family()
     prompts = choose_prompts(source, options)
     settings = recommended(source, options.settings)
@@ -80,6 +83,7 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
                 "random_weights": options.random_weights,
                 "sites": options.sites,
                 **({"variant": source.variant} if source.variant else {}),
+                **({"loras": _named(source)} if source.loras else {}),
             },
             package_versions(*PACKAGES),
         )
@@ -103,6 +107,10 @@ def calibrate(run: RunDirectory, options: CalibrateOptions, reporter: Reporter =
         return write_measured(strategy_of(family).measure(job), source, prompts, scratch)
 
     return run.perform(recipe, make, files=(AAS, CALLS))
+
+
+def _named(source: ModelSource) -> list[dict[str, Any]]:
+    return [{"path": str(lora.path), "scale": lora.scale, "sha256": sha256_file(lora.path)} for lora in source.loras]
 
 
 def choose_prompts(source: ModelSource, options: CalibrateOptions) -> list[Prompt]:
@@ -149,6 +157,7 @@ def write_measured(measured: Measured, source: ModelSource, prompts: list[Prompt
         "random_weights": source.random_weights,
         "weights_seed": source.weights_seed,
         "variant": source.variant,
+        "loras": _named(source),
         "synthetic": source.kind == "denoiser",
         "family": measured.calibration.family,
         "denoiser_class": type(denoiser).__name__,

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from f3prune.core.errors import ArtifactError, InputError
+from f3prune.core.errors import InputError
 from f3prune.core.json_values import json_values
 from f3prune.core.manifest import Manifest, package_versions
 from f3prune.core.progress import SILENT, Reporter
@@ -38,7 +38,6 @@ class GenerateOptions:
         backend: the engine must have been built for it; None does not ask.
         reuse: skip the steps that ``f3prune reuse`` chose.
         negative: negative prompt; None takes the pipeline's own.
-        model: where MODEL is now, if it was moved; the same files.
         offload: where the weights of the pipeline's other models are, see ``f3prune.core.choices.OFFLOADS``. Text
             encoders leave memory once the prompt is encoded, whatever it is.
     """
@@ -52,7 +51,6 @@ class GenerateOptions:
     latents: str | None = None
     reuse: bool = False
     negative: str | None = None
-    model: str | None = None
     offload: str = "none"
 
 
@@ -72,24 +70,13 @@ def generate(
     check_output(output)
     if not options.prompt.strip():
         raise InputError("`prompt` is empty: say what the video shows")
-    state = _state_of(run, options.model)
+    state = RunState.of(run)
     need_pipeline(state, "make a video")
     settings = settings_of(state, options)
     plan = chosen(run, settings) if options.reuse else None
     prompt = Prompt(options.prompt, options.image, options.negative)
     frames = _with_engine(state, settings, prompt, options.backend, reporter, plan, options.offload)
     return write_video(frames, output), frames
-
-
-def _state_of(run: RunDirectory, model: str | None) -> RunState:
-    try:
-        return RunState.of(run, model)
-    except ArtifactError:
-        raise
-    except InputError as error:
-        if model is not None:
-            raise
-        raise InputError(f"{error}; if it was moved, give `model=DIR`") from error
 
 
 def settings_of(state: RunState, options: GenerateOptions) -> GenerationSettings:

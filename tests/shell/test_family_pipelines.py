@@ -268,3 +268,24 @@ def test_a_pipeline_of_a_scheduler_per_frame_calibrates(tmp_path: Path) -> None:
     outcome = f3prune("calibrate", tmp_path / "model", "-o", tmp_path / "run", *options)
     assert outcome.code == 0, outcome.err
     assert "2 steps" in outcome.out
+
+
+@pytest.mark.slow(reason="two builds of a graph")
+def test_a_graph_of_one_prompt_takes_prompts_of_any_length_where_padding_is_cut(prompts: Path, tmp_path: Path) -> None:
+    model = save("latte", tmp_path / "model")
+    write(prompts, images=False)
+    run = tmp_path / "run"
+    sizes = [word for name, value in MAKERS["latte"][1].items() for word in (f"--{name.replace('_', '-')}", value)]
+    for command in (
+        ("calibrate", model, "-o", run, "--prompts", prompts, "--num-prompts", 1, "--steps", 2, *sizes),
+        ("prune", run, "--alpha", 0.5, "--score", "aas"),
+        ("export", run),
+        ("build", run),
+        ("generate", run, "--prompt", "a 3 moving left and a 5 moving up", "-o", tmp_path / "long.gif"),
+        ("generate", run, "--prompt", "3", "-o", tmp_path / "short.gif"),
+    ):
+        outcome = f3prune(*command)
+        assert outcome.code == 0, outcome.err
+    lengths = json.loads((run / "manifest.json").read_text())["steps"]["calibrate"]["facts"]["text_lengths"]
+    assert len(lengths) == 2
+    assert min(lengths) < max(lengths)

@@ -386,6 +386,11 @@ def test_a_model_that_was_moved_is_found(tiny_pipeline: Path, run: Path, tmp_pat
         assert "does not exist" in gone.err
         assert "if it was moved, give --model DIR" in gone.err
         assert f3prune(*words, tmp_path / "b.png", "--model", moved).code == 0
+        for command in (("report",), ("check", "--no-videos"), ("export",), ("prune", "--alpha", 0.5)):
+            lost = f3prune(command[0], run, *command[1:])
+            assert (lost.code, "if it was moved, give --model DIR" in lost.err) == (2, True), lost.err
+            found = f3prune(command[0], run, *command[1:], "--model", moved)
+            assert found.code == 0, found.err
         other = shutil.copytree(moved, tmp_path / "other")
         (other / "scheduler" / "scheduler_config.json").write_text("{}")
         wrong = f3prune(*words, tmp_path / "c.png", "--model", other)

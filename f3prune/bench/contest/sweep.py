@@ -206,7 +206,7 @@ class Sweep:
             return self._state
         if (key, backend) not in self._states:
             name = key if backend == "onnxruntime" else f"{key}-{backend}"
-            run = RunDirectory.create(_made(self._state.run.path / FOLDER / name))
+            run = RunDirectory.create(_made(self._state.run.path / FOLDER / name), self._state.run.model)
             with run.lock():
                 self._calibrate_like_this(run)
                 prune(run, _recorded_config(run, key) or config, self._reporter)

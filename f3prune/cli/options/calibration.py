@@ -36,6 +36,12 @@ CALIBRATION = stack(
     ),
     OFFLOAD,
     click.option(
+        "--lora",
+        metavar="FILE[:SCALE]",
+        multiple=True,
+        help="Fuse this LoRA into the denoiser first; may be repeated. [default: none, and a scale of 1]",
+    ),
+    click.option(
         "--random-weights", is_flag=True, help="Make seeded random weights, for a denoiser's config.json that has none."
     ),
 )
@@ -43,7 +49,9 @@ CALIBRATION = stack(
 
 def calibrate_options(model: str, values: Mapping[str, Any]) -> CalibrateOptions:
     """The calibration options of a command."""
+    from f3prune.pipelines.lora import lora_of
     from f3prune.steps.calibrate import CalibrateOptions
 
+    loras = tuple(lora_of(text) for text in values["lora"])
     names = ("prompts", "num_prompts", "rows", "random_weights", "sites", "variant", "offload")
-    return CalibrateOptions(model, settings=settings_from(values), **{name: values[name] for name in names})
+    return CalibrateOptions(model, settings=settings_from(values), lora=loras, **{name: values[name] for name in names})

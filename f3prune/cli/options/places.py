@@ -13,5 +13,8 @@ VARIANT = click.option(
     help="Read weight files of this variant, such as fp16 of diffusion_pytorch_model.fp16.safetensors, where a part of "
     "the model has them. [default: those without one]",
 )
+MOVED = click.option(
+    "--model", metavar="DIR", help="Where the model is now, if it was moved; its files must be the same."
+)
 OUTPUT_RUN = click.option("-o", "--output", "run", type=PLACE, required=True, help="Run directory to write.")
 JSON = click.option("--json", "json_file", type=FILE, help="Also write the numbers to this file.")

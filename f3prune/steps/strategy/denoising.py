@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from f3prune.calibration import Masks
-from f3prune.core.captured_calls import CapturedCall
+from f3prune.core.captured_calls import CapturedCall, first_text_length
 from f3prune.core.progress import Advance, Reporter
 from f3prune.core.tensors import GRAPH_FILE
 from f3prune.engines import BuildConfig, EngineDenoiser, EngineRecord, build_engine, open_session
@@ -41,7 +41,14 @@ class DenoisingStrategy(GenerationStrategy):
     timing = "one call of the denoiser on inputs recorded during calibration, all contestants in turn"
 
     def _measure_pipeline(self, job: CalibrationJob) -> Measured:
-        return job.calibrate_loop(self._pipeline_loop(job.source, job.settings, job.reporter, job.offload))
+        loop = self._pipeline_loop(job.source, job.settings, job.reporter, job.offload)
+        measured = job.calibrate_loop(loop)
+        if len(measured.text_lengths) != 1:
+            return measured
+        # A pipeline that cuts padding off makes graphs for one length of prompt, which other prompts do not have.
+        other = of_another_length(job.prompts[0])
+        length = first_text_length(loop.denoiser, lambda: loop.denoise(other, 0, lambda: None))
+        return measured if length is None else replace(measured, text_lengths=measured.text_lengths | {length})
 
     def _pipeline_loop(
         self, source: ModelSource, given: GenerationSettings, reporter: Reporter, offload: str = "none"
@@ -128,6 +135,12 @@ class DenoisingStrategy(GenerationStrategy):
         del pipeline
         assert settings.steps is not None
         return settings.steps
+
+
+def of_another_length(prompt: Prompt) -> Prompt:
+    """The same with the first word alone as text, or with one word more where there is only one."""
+    words = prompt.text.split()
+    return replace(prompt, text=words[0] if len(words) > 1 else f"{prompt.text} again")
 
 
 def perturbed_frames(frames: int) -> list[int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from f3prune.cli.options.generation import OFFLOAD, STEPS
-from f3prune.cli.options.places import JSON, RUN
+from f3prune.cli.options.places import JSON, MOVED, RUN
 from f3prune.cli.options.types import FILE, BoundedFloat, Fractions, Mode, NameList
 from f3prune.cli.runs import opened, write_text
 from f3prune.core import choices
@@ -50,6 +50,7 @@ class Kinds(NameList):
 
 @click.command(short_help="Time dense against pruned, or every contender.")
 @RUN
+@MOVED
 @click.option(
     "--contenders",
     type=Kinds(CONTENDERS),
@@ -101,6 +102,7 @@ class Kinds(NameList):
 @click.option("--plot", type=FILE, help="Draw quality over time: a .png, .svg or .pdf file.")
 def bench(
     run: Path,
+    model: str | None,
     contenders: tuple[str, ...] | None,
     rounds: int | None,
     budget: float | None,
@@ -121,7 +123,10 @@ def bench(
     whole = contenders is not None or chosen or plot is not None
     if whole and offload != "none":
         raise InputError(f"--offload {offload} is for the timing of calls, not for contenders: leave it out")
-    result = _contest(run, contenders or (), rounds, budget, chosen) if whole else _quick(run, rounds, budget, offload)
+    place = (run, model)
+    result = (
+        _contest(place, contenders or (), rounds, budget, chosen) if whole else _quick(place, rounds, budget, offload)
+    )
     if json_file is not None:
         write_text(json_file, json.dumps(result, indent=1) + "\n")
     if plot is not None:
@@ -142,8 +147,8 @@ def bench(
         show(speed_table(result))
 
 
-def _quick(run: Path, rounds: int | None, budget: float | None, offload: str) -> dict[str, Any]:
-    with opened(run) as (directory, reporter):
+def _quick(place: tuple[Path, str | None], rounds: int | None, budget: float | None, offload: str) -> dict[str, Any]:
+    with opened(*place) as (directory, reporter):
         from f3prune.bench.speed import BenchOptions
         from f3prune.bench.speed import bench as step
 
@@ -152,9 +157,13 @@ def _quick(run: Path, rounds: int | None, budget: float | None, offload: str) ->
 
 
 def _contest(
-    run: Path, kinds: Sequence[str], rounds: int | None, budget: float | None, chosen: Mapping[str, Any]
+    place: tuple[Path, str | None],
+    kinds: Sequence[str],
+    rounds: int | None,
+    budget: float | None,
+    chosen: Mapping[str, Any],
 ) -> dict[str, Any]:
-    with opened(run) as (directory, reporter):
+    with opened(*place) as (directory, reporter):
         from f3prune.bench.contest import ContestEntry, ContestOptions, contest
 
         options = ContestOptions(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from f3prune.cli.options.judging import JUDGED_BY, JUDGING, METRICS, judge_options
-from f3prune.cli.options.places import RUN
+from f3prune.cli.options.places import MOVED, RUN
 from f3prune.cli.options.types import COUNT, Fractions, ModeList, NameList
 from f3prune.cli.runs import kept, opened
 from f3prune.core import choices
@@ -16,6 +16,7 @@ from f3prune.core import choices
 
 @click.command(short_help="Try many pruning configurations.")
 @RUN
+@MOVED
 @click.option(
     "--alphas",
     type=Fractions("a pruning ratio"),
@@ -64,7 +65,7 @@ from f3prune.core import choices
 @click.option("--rounds", type=COUNT, default=20, show_default=True, help="Timed calls of every engine.")
 @JUDGING
 @JUDGED_BY
-def sweep(run: Path, **values: Any) -> None:
+def sweep(run: Path, model: str | None, **values: Any) -> None:
     """Measure latency and quality of many pruning configurations of a built run.
 
     Every combination that has a meaning is tried; combinations that prune the same are tried once. Latency is measured
@@ -72,7 +73,7 @@ def sweep(run: Path, **values: Any) -> None:
     """
     names = ("alphas", "granularities", "modes", "aggregates", "scores", "stages", "quality", "jobs", "rounds")
     own = {name: values.pop(name) for name in names}
-    with opened(run) as (directory, reporter):
+    with opened(run, model) as (directory, reporter):
         judge = judge_options(values)
         from f3prune.quality.sweep import SweepOptions
         from f3prune.quality.sweep import sweep as step

@@ -7,13 +7,14 @@ from pathlib import Path
 import click
 
 from f3prune.cli.options.generation import OFFLOAD
-from f3prune.cli.options.places import JSON, RUN
+from f3prune.cli.options.places import JSON, MOVED, RUN
 from f3prune.cli.options.types import BoundedFloat
 from f3prune.cli.runs import opened, write_text
 
 
 @click.command(short_help="Compare engine, pruned and dense.")
 @RUN
+@MOVED
 @click.option(
     "--reference",
     type=click.Choice(["pruned", "dense"]),
@@ -36,13 +37,19 @@ from f3prune.cli.runs import opened, write_text
 @OFFLOAD
 @JSON
 def check(
-    run: Path, reference: str, max_rel_l2: float | None, videos: bool, offload: str, json_file: Path | None
+    run: Path,
+    model: str | None,
+    reference: str,
+    max_rel_l2: float | None,
+    videos: bool,
+    offload: str,
+    json_file: Path | None,
 ) -> None:
     """Compare the engine with PyTorch; exit 1 when a bound is missed.
 
     Where the engine cannot run for want of a GPU, its graph is compared in ONNX Runtime instead.
     """
-    with opened(run) as (directory, reporter):
+    with opened(run, model) as (directory, reporter):
         from f3prune.steps.check import check as step
 
         report = step(directory, reference, max_rel_l2, reporter, videos, offload)  # type: ignore[arg-type]

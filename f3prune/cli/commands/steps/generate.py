@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from f3prune.cli.options.generation import CALIBRATIONS, LATENTS, OFFLOAD
-from f3prune.cli.options.places import RUN
+from f3prune.cli.options.places import MOVED, RUN
 from f3prune.cli.options.types import PLACE
 from f3prune.cli.runs import read
 from f3prune.core import choices
@@ -31,9 +31,9 @@ from f3prune.core.errors import InputError
 @LATENTS
 @OFFLOAD
 @click.option("--backend", type=click.Choice(choices.BACKENDS), help="Insist on an engine of this backend.")
-@click.option("--model", metavar="DIR", help="Where the model is now, if it was moved; its files must be the same.")
+@MOVED
 @click.option("--reuse", is_flag=True, help="Skip the denoising steps that `f3prune reuse` chose.")
-def generate(run: Path, prompt: str, image: Path | None, output: Path, **values: Any) -> None:
+def generate(run: Path, prompt: str, image: Path | None, output: Path, model: str | None, **values: Any) -> None:
     """Generate a video with the pruned engine in the original pipeline.
 
     Nothing is written to RUN, which may be read-only, and others may generate from it at the same time.
@@ -43,7 +43,7 @@ def generate(run: Path, prompt: str, image: Path | None, output: Path, **values:
     check_output(output)
     if image is not None and not image.is_file():
         raise InputError(f"--image {image} does not exist: give a PNG or JPEG file")
-    with read(run) as (directory, reporter):
+    with read(run, model) as (directory, reporter):
         from f3prune.steps.generate import GenerateOptions
         from f3prune.steps.generate import generate as step
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from f3prune.cli.options.judging import JUDGING, judge_options
-from f3prune.cli.options.places import RUN
+from f3prune.cli.options.places import MOVED, RUN
 from f3prune.cli.options.pruning import PRUNING, check_pruning, prune_config
 from f3prune.cli.runs import kept, opened
 from f3prune.core.errors import InputError
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 @click.command(short_help="Choose what goes, and bake the pruning.")
 @RUN
+@MOVED
 @PRUNING
 @click.option(
     "--budget",
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     help="With --alpha auto: the quality to keep, e.g. 'fvd<=+0%' relative to the dense model, or 'psnr>=30'.",
 )
 @JUDGING
-def prune(run: Path, budget: str | None, **values: Any) -> None:
+def prune(run: Path, model: str | None, budget: str | None, **values: Any) -> None:
     """Choose what goes by its score, and bake the pruning into the weights.
 
     With --alpha auto and --budget, bisection over --samples videos finds the largest ratio within the budget.
@@ -41,7 +42,7 @@ def prune(run: Path, budget: str | None, **values: Any) -> None:
     if budget is not None:
         values["alpha"] = 0.0
     check_pruning(values)
-    with opened(run) as (directory, reporter):
+    with opened(run, model) as (directory, reporter):
         from f3prune.steps.prune import prune as step
 
         config = prune_config(values)

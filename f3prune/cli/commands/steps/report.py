@@ -6,15 +6,16 @@ from pathlib import Path
 
 import click
 
-from f3prune.cli.options.places import RUN
+from f3prune.cli.options.places import MOVED, RUN
 from f3prune.cli.runs import kept, opened
 
 
 @click.command(short_help="Write the HTML report.")
 @RUN
-def report(run: Path) -> None:
+@MOVED
+def report(run: Path, model: str | None) -> None:
     """Write report.json and one self-contained report.html from the results in the run."""
-    with opened(run) as (directory, reporter):
+    with opened(run, model) as (directory, reporter):
         from f3prune.report.build import report as step
 
         path, made = step(directory, reporter)

@@ -8,13 +8,14 @@ from typing import Any
 import click
 
 from f3prune.cli.options.generation import CALIBRATIONS
-from f3prune.cli.options.places import RUN
+from f3prune.cli.options.places import MOVED, RUN
 from f3prune.cli.options.types import BoundedFloat
 from f3prune.cli.runs import kept, opened
 
 
 @click.command(short_help="Choose denoising steps to skip.")
 @RUN
+@MOVED
 @click.option(
     "--min-psnr",
     type=BoundedFloat(0.0, meaning="a PSNR in dB"),
@@ -27,13 +28,13 @@ from f3prune.cli.runs import kept, opened
 )
 @click.option("--prompt", help="Prompt to measure with. [default: the first calibration prompt]")
 @CALIBRATIONS
-def reuse(run: Path, **values: Any) -> None:
+def reuse(run: Path, model: str | None, **values: Any) -> None:
     """Choose the denoising steps that are extrapolated from earlier steps, not computed.
 
     One generation is recorded, and what skipping costs is measured by generating with a few choices. `f3prune generate
     --reuse` then skips those steps, on any prompt with the same number of steps.
     """
-    with opened(run) as (directory, reporter):
+    with opened(run, model) as (directory, reporter):
         from f3prune.steps.reuse import ReuseOptions
         from f3prune.steps.reuse import reuse as step
 
