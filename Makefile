@@ -1,6 +1,7 @@
 # make demo       install, then calibrate, prune, export, build, generate and check the built-in model
 # make lint       install, then ruff, mypy and the check of the order of imports
-# make test       install, then the quick tests (make test-all: all tests)
+# make test       install, then the quick tests (make test-all: all but the exports of later families, which are in
+#                 make test-families)
 # make docs       install, then the site of docs/, in build/site
 # make gpu-check  the tests and the benchmark that need an NVIDIA GPU; skips with a reason where there is none
 # make bench      measures the figures of docs/performance.md (bench-large: those of docs/benchmarks.md)
@@ -12,7 +13,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo lint test test-all docs gpu-check bench bench-large bench-14b study clean
+.PHONY: demo lint test test-all test-families docs gpu-check bench bench-large bench-14b study clean
 
 demo: $(STAMP)
 	$(BIN)/f3prune run zoo:digits -o runs/demo --alpha 0.4
@@ -27,7 +28,10 @@ test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=25
 
 test-all: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=25 -m ""
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=25 -m "not exhaustive"
+
+test-families: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --durations=25 -m exhaustive
 
 docs: $(STAMP)
 	$(BIN)/python -m mkdocs build

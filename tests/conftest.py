@@ -1,4 +1,4 @@
-"""What all tests share, and which of them ``make test`` leaves to ``make test-all``."""
+"""What all tests share, and which of them ``make test`` leaves to ``make test-all`` and ``make test-families``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ UNET = "animatediff"
 EXPORTED_QUICKLY = "test_4_onnxruntime_equals_baked[animatediff-None-mixed]"
 """A UNet's export takes twenty seconds: of that one, this is the test that ``make test`` has."""
 EXPORTING = ("tests/test_graph_invariants.py", "tests/exporter/test_export_families.py")
+HEAVY = (*EXPORTING, "tests/engines/test_engine_families.py", "tests/shell/test_family_pipelines.py")
+LATER = (
+    "consisid", "easyanimate", "wan_animate", "chronoedit", "anyflow", "helios", "cosmos", "cosmos-2.5", "ltx2",
+    "hunyuan_video15", "framepack", "kandinsky5",
+)  # fmt: skip
+"""Variants whose exports and whole pipelines are left to ``make test-families``: a minute each."""
 OWN_WORKER = (
     "bench/test_contest.py",
     "exporter/test_export_cogvideox.py",
@@ -44,8 +50,10 @@ def pytest_configure() -> None:
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Most variants wait for ``make test-all``."""
+    """Most variants wait for ``make test-all``, and what takes longest of the later ones for ``make test-families``."""
     variant = variant_of(item.nodeid)
+    if variant in LATER and item.nodeid.startswith(HEAVY):
+        item.add_marker(pytest.mark.exhaustive(reason="exports or runs a later family"))
     if variant not in (None, *REPRESENTATIVE):
         item.add_marker(pytest.mark.slow(reason="variants like it are tested"))
     elif variant == UNET and item.nodeid.startswith(EXPORTING) and not item.nodeid.endswith(EXPORTED_QUICKLY):
