@@ -493,7 +493,7 @@ def test_a_killed_step_leaves_the_run_as_it_was(tiny_pipeline: Path, run: Path) 
     assert all(after[run / name] == before[run / name] for name in names)
 
 
-def test_contestants_that_do_not_fit_together_are_timed_in_turn(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contestants_that_do_not_fit_are_timed_one_after_another(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speed, "FREE_SHARE", 0.0)
     result, _ = speed.bench(RunDirectory.open(run), speed.BenchOptions(rounds=3, warm_up=1))
     assert "one contestant after the other" in result["what"]
