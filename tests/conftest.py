@@ -20,10 +20,17 @@ EXPORTED_QUICKLY = "test_4_onnxruntime_equals_baked[animatediff-None-mixed]"
 EXPORTING = ("tests/test_graph_invariants.py", "tests/exporter/test_export_families.py")
 HEAVY = (*EXPORTING, "tests/engines/test_engine_families.py", "tests/shell/test_family_pipelines.py")
 LATER = (
-    "consisid", "easyanimate", "wan_animate", "chronoedit", "anyflow", "helios", "cosmos", "cosmos-2.5", "ltx2",
+    "consisid", "easyanimate", "wan_vace", "wan_animate", "chronoedit", "anyflow", "helios", "cosmos", "cosmos-2.5", "ltx2",
     "hunyuan_video15", "framepack", "kandinsky5",
 )  # fmt: skip
 """Variants whose exports and whole pipelines are left to ``make test-families``: a minute each."""
+LONG = (
+    "test_outputs_are_those_of_the_class[ltx2]", "test_sound_comes_through_the_engine",
+    "test_the_whole_run[both]", *(f"test_generate_with_the_engine[{v}]" for v in ("svd", "modelscope", "animatediff")),
+    *(f"test_an_engine_stands_in_for_the_denoiser[{v}]" for v in ("svd", "modelscope", "i2vgen_xl", "tune_a_video")),
+    *(f"test_calibrate_and_prune[{v}]" for v in LATER),
+)  # fmt: skip
+"""Tests of twenty seconds and more, beside others that take the same way with another model."""
 OWN_WORKER = (
     "bench/test_contest.py",
     "exporter/test_export_cogvideox.py",
@@ -52,8 +59,8 @@ def pytest_configure() -> None:
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Most variants wait for ``make test-all``, and what takes longest of the later ones for ``make test-families``."""
     variant = variant_of(item.nodeid)
-    if variant in LATER and item.nodeid.startswith(HEAVY):
-        item.add_marker(pytest.mark.exhaustive(reason="exports or runs a later family"))
+    if (variant in LATER and item.nodeid.startswith(HEAVY)) or item.nodeid.endswith(LONG):
+        item.add_marker(pytest.mark.exhaustive(reason="exports or runs a later family, or takes long"))
     if variant not in (None, *REPRESENTATIVE):
         item.add_marker(pytest.mark.slow(reason="variants like it are tested"))
     elif variant == UNET and item.nodeid.startswith(EXPORTING) and not item.nodeid.endswith(EXPORTED_QUICKLY):

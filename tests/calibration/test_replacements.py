@@ -165,9 +165,10 @@ def test_the_token_grid_has_rows_and_columns_where_the_latents_have_them(variant
     if latents.ndim == 3:
         moved[:, (frame * grid.height + row) * grid.width + column] += 1.0
     else:
-        tall, wide = latents.shape[-2] // grid.height, latents.shape[-1] // grid.width
-        deep = latents.shape[axis] // (grid.references + grid.frames)
-        moved.narrow(axis, (grid.references + frame) * deep, 1)[..., row * tall, column * wide] += 1.0
+        video = moved.movedim((subject.family.channels(latents), axis), (1, 2))  # b c f h w, a view
+        tall, wide = video.shape[-2] // grid.height, video.shape[-1] // grid.width
+        deep = video.shape[2] // (grid.references + grid.frames)
+        video.narrow(2, (grid.references + frame) * deep, 1)[..., row * tall, column * wide] += 1.0
     with AttentionHook(subject.denoiser, subject.family, {site: keep}):
         for given in (latents, moved):
             run(subject.denoiser, {**subject.inputs, subject.family.latents: given})

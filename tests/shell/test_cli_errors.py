@@ -254,7 +254,7 @@ def test_unexpected_exceptions_are_one_line(
 ) -> None:
     import f3prune.core.run_directory
 
-    def broken(path: object) -> None:
+    def broken(*place: object) -> None:
         raise ZeroDivisionError("division\nby zero")
 
     monkeypatch.setattr(f3prune.core.run_directory.RunDirectory, "open", broken)
@@ -273,7 +273,7 @@ def test_interrupt_is_one_line(
 ) -> None:
     import f3prune.core.run_directory
 
-    def interrupted(path: object) -> None:
+    def interrupted(*place: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f3prune.core.run_directory.RunDirectory, "open", interrupted)
@@ -288,7 +288,7 @@ def test_a_full_disk_is_one_line(
 ) -> None:
     import f3prune.core.run_directory
 
-    def full(path: object) -> None:
+    def full(*place: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "r/aas.safetensors")
 
     monkeypatch.setattr(f3prune.core.run_directory.RunDirectory, "open", full)
