@@ -20,8 +20,8 @@ EXPORTED_QUICKLY = "test_4_onnxruntime_equals_baked[animatediff-None-mixed]"
 EXPORTING = ("tests/test_graph_invariants.py", "tests/exporter/test_export_families.py")
 HEAVY = (*EXPORTING, "tests/engines/test_engine_families.py", "tests/shell/test_family_pipelines.py")
 LATER = (
-    "consisid", "easyanimate", "wan_vace", "wan_animate", "chronoedit", "anyflow", "helios", "cosmos", "cosmos-2.5", "ltx2",
-    "hunyuan_video15", "framepack", "kandinsky5",
+    "consisid", "easyanimate", "wan_vace", "wan_animate", "chronoedit", "anyflow", "helios", "cosmos", "cosmos-2.5",
+    "ltx2", "hunyuan_video15", "framepack", "kandinsky5",
 )  # fmt: skip
 """Variants whose exports and whole pipelines are left to ``make test-families``: a minute each."""
 LONG = (
