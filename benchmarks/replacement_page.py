@@ -7,8 +7,7 @@ from typing import Any
 
 from study_tables import KINDS, SIGNIFICANT, Row, change, keeps_quality, number, table
 
-GENERATIONS = 8
-"""That `--refit` refits on unless told otherwise."""
+from f3prune.cli.options.pruning import REFIT_GENERATIONS
 
 
 def replacement_section(data: Mapping[str, Any]) -> str:
@@ -107,7 +106,9 @@ def setting(config: Row) -> str:
     if config["score"] != "leave-one-out":
         parts.append(f"--score {config['score']}")
     if config["refit"]:
-        parts.append("--refit" if config["refit"] == GENERATIONS else f"--refit --refit-generations {config['refit']}")
+        parts.append(
+            "--refit" if config["refit"] == REFIT_GENERATIONS else f"--refit --refit-generations {config['refit']}"
+        )
     return f"`{' '.join(parts)}`"
 
 

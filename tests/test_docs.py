@@ -185,6 +185,7 @@ def test_formats_are_those_of_the_code() -> None:
     from f3prune.engines import CheckReport, EngineRecord, StepReuse
     from f3prune.quality import evaluate, sweep, video_store
     from f3prune.report import build
+    from f3prune.steps import scores
 
     def default(record: Any) -> Any:
         return record.__dataclass_fields__["version"].default
@@ -195,6 +196,7 @@ def test_formats_are_those_of_the_code() -> None:
         "calls.safetensors": captured_calls.FORMAT,
         "scores/NAME/scores.safetensors": score_table.FORMAT,
         "refit/HASH/refit.safetensors": refitting.FORMAT,
+        "scores/auto-HASH/choices.json": scores.CHOICES_FORMAT,
         "masks.json": masks.VERSION,
         "pruned/pruning.json": pruned_model.VERSION,
         "engine/engine.json": default(EngineRecord),

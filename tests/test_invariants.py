@@ -10,7 +10,7 @@ from f3prune.calibration import load_pruned, masked_reference, save_pruned
 from f3prune.core.errors import ArtifactError
 from f3prune.testing import VARIANTS
 
-LOOSER = {"kandinsky5": 1e-3}
+LOOSER = {"kandinsky5": 1e-4}
 """It rounds queries and keys to bf16 in any dtype, so that the order of a sum may decide about a bit."""
 
 

@@ -66,19 +66,24 @@ class Choices:
     speedup: tuple[float, ...]
 
 
-def candidates(calibration: Calibration, config: PruneConfig) -> dict[str, list[Replacement]]:
+def candidates(
+    calibration: Calibration, config: PruneConfig, offered: Sequence[str] | None = None
+) -> dict[str, list[Replacement]]:
     """Unprotected site → what can stand there.
 
     Args:
         calibration: of the model.
-        config: ``candidates`` of it; of all modes those that they offer by themselves, without.
+        config: ``candidates`` of it; ``offered``, without.
+        offered: modes with options; by default what all modes offer by themselves.
 
     Raises:
         InputError: a candidate suits no site.
         UnknownSiteError: a ``protect`` glob matches no site.
     """
     family = registry()[calibration.family]
-    specs = config.candidates or tuple(spec for name in mode_names() for spec in replacement_of(name).offered)
+    if offered is None:
+        offered = [spec for name in mode_names() for spec in replacement_of(name).offered]
+    specs = config.candidates or tuple(offered)
     found: dict[str, list[Replacement]] = {}
     refusals: dict[str, str] = {}
     for name in unprotected(list(calibration.sites), config.protect):
@@ -99,13 +104,11 @@ def candidates(calibration: Calibration, config: PruneConfig) -> dict[str, list[
 
 
 def modes_to_compare(calibration: Calibration) -> tuple[str, ...]:
-    """What comparisons try of a model unless they are told: no attention between frames, none at all, and the stand-in
-    that keeps most of the video at the model's layout (docs/fidelity.md).
-    """
-    suited = {
-        one.spec for options in candidates(calibration, PruneConfig(0.0, mode="auto")).values() for one in options
-    }
-    return tuple(mode for mode in ("local", "drop", "static", "pooled:2:1") if mode in suited)
+    """What comparisons try of a model unless they are told: what its replacements name for it (``compared``)."""
+    specs = tuple(spec for name in mode_names() for spec in replacement_of(name).compared)
+    offers = candidates(calibration, PruneConfig(0.0, mode="auto"), specs).values()
+    suited = {one.spec for options in offers for one in options}
+    return tuple(spec for spec in specs if spec in suited)
 
 
 def everywhere(calibration: Calibration, mode: str | None) -> Masks:

@@ -80,6 +80,7 @@ class Replacement(OneOfMany):
         granularities: units that it can take the place of.
         autoregressive: it works in models that generate token by token.
         offered: what mode ``auto`` tries of it, with options.
+        compared: what sweeps and contests try of it unless they are told, with options.
         fits: a refit fits the replacement itself, too, by ``statistics`` and ``fitted``.
     """
 
@@ -88,6 +89,7 @@ class Replacement(OneOfMany):
     granularities: ClassVar[tuple[str, ...]] = ("layer", "head")
     autoregressive: ClassVar[bool] = False
     offered: ClassVar[tuple[str, ...]] = ()
+    compared: ClassVar[tuple[str, ...]] = ()
     fits: ClassVar[bool] = False
 
     @abstractmethod

@@ -26,6 +26,7 @@ class Drop(Replacement):
 
     title: ClassVar[str] = "nothing: its contribution goes"
     offered: ClassVar[tuple[str, ...]] = ("drop",)
+    compared: ClassVar[tuple[str, ...]] = ("drop",)
     layouts: ClassVar[tuple[Layout, ...]] = ("temporal", "spatiotemporal", "sparse-causal")
     autoregressive: ClassVar[bool] = True
 

@@ -23,6 +23,7 @@ class Local(Replacement):
 
     title: ClassVar[str] = "its own frame and text"
     offered: ClassVar[tuple[str, ...]] = ("local",)
+    compared: ClassVar[tuple[str, ...]] = ("local",)
     layouts: ClassVar[tuple[Layout, ...]] = ("temporal", "spatiotemporal", "sparse-causal")
     granularities: ClassVar[tuple[str, ...]] = GRANULARITIES
     autoregressive: ClassVar[bool] = True

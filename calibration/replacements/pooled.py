@@ -30,6 +30,7 @@ class Pooled(Replacement):
 
     title: ClassVar[str] = "its own frame and text, and other frames in patches"
     offered: ClassVar[tuple[str, ...]] = ("pooled:4:0", "pooled:4:1", "pooled:2:0", "pooled:2:1")
+    compared: ClassVar[tuple[str, ...]] = ("pooled:2:1",)
     layouts: ClassVar[tuple[Layout, ...]] = ("spatiotemporal",)
     pool: int = 4
     window: int = 0

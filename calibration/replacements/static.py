@@ -58,6 +58,7 @@ class Static(Replacement):
 
     title: ClassVar[str] = "all frames, with constant weights"
     offered: ClassVar[tuple[str, ...]] = ("static",)
+    compared: ClassVar[tuple[str, ...]] = ("static",)
     layouts: ClassVar[tuple[Layout, ...]] = ("temporal",)
     fits: ClassVar[bool] = True
     maps: FrameMaps | None = field(default=None, metadata={"fitted": True})

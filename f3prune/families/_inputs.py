@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
+
+from f3prune.families._base import TokenGrid
 
 if TYPE_CHECKING:
     import torch
@@ -12,6 +15,15 @@ if TYPE_CHECKING:
 def config_of(denoiser: nn.Module) -> Any:
     """The denoiser's diffusers configuration (attribute access, as ``ConfigMixin.config`` gives it)."""
     return cast(Any, denoiser).config
+
+
+def grid_of_patches(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
+    """Of latents ``b c f h w`` that are cut into square patches, several frames deep if the configuration says so."""
+    config = config_of(denoiser)
+    frames, height, width = (int(size) for size in arguments["hidden_states"].shape[2:])
+    return TokenGrid(
+        frames // (getattr(config, "patch_size_t", None) or 1), height // config.patch_size, width // config.patch_size
+    )
 
 
 def text_tokens(default: int, width: int) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from f3prune.core.errors import InputError
 from f3prune.pipelines.loading import load_denoiser, load_pipeline
@@ -122,16 +122,18 @@ def encode_once(pipeline: Any) -> None:
     encode, prepare = getattr(pipeline, "encode_prompt", None), getattr(pipeline, "prepare_latents", None)
     if encode is None or prepare is None:
         return
-    kept: dict[str, Any] = {}
+    kept: list[tuple[list[Any], Any, Any]] = []
     released = False
 
     def once(*args: Any, **kwargs: Any) -> Any:
-        asked = repr((args, sorted(kwargs.items())))
-        if asked not in kept:
+        leaves, form = tree_flatten((args, kwargs))
+        found = next((made for before, shape, made in kept if shape == form and _same(before, leaves)), None)
+        if found is None:
             if released:
                 raise InputError("this pipeline let its text encoders go after one prompt: load it again for another")
-            kept[asked] = encode(*args, **kwargs)
-        return tree_map_only(torch.Tensor, torch.clone, kept[asked])
+            found = encode(*args, **kwargs)
+            kept.append((leaves, form, found))
+        return tree_map_only(torch.Tensor, torch.clone, found)
 
     def prepare_after(*args: Any, **kwargs: Any) -> Any:
         nonlocal released
@@ -143,6 +145,17 @@ def encode_once(pipeline: Any) -> None:
         return prepare(*args, **kwargs)
 
     pipeline.encode_prompt, pipeline.prepare_latents = once, prepare_after
+
+
+def _same(first: list[Any], second: list[Any]) -> bool:
+    """Arguments of equal values, tensors and all."""
+
+    def equal(one: Any, other: Any) -> bool:
+        if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+            return one.device == other.device and one.dtype == other.dtype and torch.equal(one, other)
+        return one is other or (type(one) is type(other) and bool(one == other))
+
+    return len(first) == len(second) and all(map(equal, first, second))
 
 
 def give_back() -> None:

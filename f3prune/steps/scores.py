@@ -31,6 +31,7 @@ from f3prune.steps.refit import refitted, refitted_if_possible
 
 FILE, FOLDER = "scores.safetensors", "scores"
 CHOICES_FILE = "choices.json"
+CHOICES_FORMAT = 2
 
 
 def masks_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT) -> Masks:
@@ -67,7 +68,8 @@ def choices_of(state: RunState, config: PruneConfig, reporter: Reporter = SILENT
     """
     found = Calibration.load(state.run.path / AAS)
     specs = dict.fromkeys(option.spec for options in candidates(found, config).values() for option in options)
-    options = {**json_values(config), "candidates": list(specs)}
+    # The format is among the options: a file of another one is not read, but made again.
+    options = {**json_values(config), "candidates": list(specs), "format": CHOICES_FORMAT}
     inputs = {"calibrate": state.calibration.digest, "source": state.verified_source_digest()}
 
     def make(scratch: Path) -> dict[str, Any]:

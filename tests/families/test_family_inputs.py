@@ -85,7 +85,7 @@ def test_a_batch_is_its_samples(variant: str) -> None:
         alone = sample_of(denoiser(**single, return_dict=False))
     assert single[family.latents].shape[0] == 1
     # Kandinsky 5 rounds queries and keys to bf16, where the order of a sum decides.
-    assert torch.allclose(both[1:], alone, atol=1e-2 if variant == "kandinsky5" else 1e-4)
+    assert torch.allclose(both[1:], alone, atol=1e-3 if variant == "kandinsky5" else 1e-4)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from diffusers import HunyuanVideoFramepackTransformer3DModel
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 
+from f3prune.exporter.rewrites.trace.hunyuan_video15_text import unpatched
+
 
 @contextlib.contextmanager
 def framepack_masks_padding() -> Iterator[None]:
@@ -91,7 +93,5 @@ def _forward(
     visible = F.pad(encoder_attention_mask.bool(), (video.shape[1] + image.shape[1], 0), value=True)[:, None, None, :]
     for block in (*self.transformer_blocks, *self.single_transformer_blocks):
         video, text = block(video, text, temb, visible, positions)
-    output = self.proj_out(self.norm_out(video[:, -window:], temb))
-    patches = output.unflatten(2, (-1, p_t, p, p)).unflatten(1, grid)
-    sample = patches.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+    sample = unpatched(self.proj_out(self.norm_out(video[:, -window:], temb)), grid, (p_t, p, p))
     return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)

@@ -81,10 +81,14 @@ def _forward(
     video = self.x_embedder(hidden_states)
     for block in self.transformer_blocks:
         video, text = block(video, text, temb, mask, rotary)
-    output = self.proj_out(self.norm_out(video, temb))
-    patches = output.unflatten(2, (-1, p_t, p, p)).unflatten(1, (frames, height, width))
-    sample = patches.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(2, 3)
+    sample = unpatched(self.proj_out(self.norm_out(video, temb)), (frames, height, width), (p_t, p, p))
     return Transformer2DModelOutput(sample=sample) if return_dict else (sample,)
+
+
+def unpatched(tokens: torch.Tensor, grid: tuple[int, int, int], patch: tuple[int, int, int]) -> torch.Tensor:
+    """``b (f h w) (c pf ph pw) -> b c (f pf) (h ph) (w pw)``, as HunyuanVideo's denoisers end."""
+    patches = tokens.unflatten(2, (-1, *patch)).unflatten(1, grid)
+    return patches.permute(0, 4, 1, 5, 2, 6, 3, 7).flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
 
 def _attend(

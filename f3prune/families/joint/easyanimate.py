@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from f3prune.families._base import Family, LatentShape, TokenGrid
-from f3prune.families._inputs import Draw, config_of, text_tokens
+from f3prune.families._base import Family, LatentShape
+from f3prune.families._inputs import Draw, grid_of_patches, text_tokens
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
-
-
-def _token_grid(denoiser: nn.Module, arguments: Mapping[str, Any]) -> TokenGrid:
-    p = config_of(denoiser).patch_size
-    frames, height, width = (int(size) for size in arguments["hidden_states"].shape[2:])
-    return TokenGrid(frames, height // p, width // p)
 
 
 def _default_shape(config: Mapping[str, Any]) -> LatentShape:
@@ -59,7 +53,7 @@ FAMILY = Family(
     denoiser_class="EasyAnimateTransformer3DModel",
     layout="spatiotemporal",
     sites=r"transformer_blocks\.\d+\.attn1",
-    token_grid=_token_grid,
+    token_grid=grid_of_patches,
     default_shape=_default_shape,
     synthetic_inputs=_synthetic_inputs,
     text="before",
